@@ -1,0 +1,1 @@
+"""One frozen detection backbone, many small independent heads."""

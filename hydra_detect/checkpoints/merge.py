@@ -1,0 +1,74 @@
+"""The way back: backbone and head as one state dict that torchvision loads strictly."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from hydra_detect.checkpoints.proof import read_rebuilt
+from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX
+from hydra_detect.errors import ConflictError, StoreError
+from hydra_detect.nets.state import torch_tensors
+from hydra_detect.registry import check_fits
+from hydra_detect.storage import artifacts, backbones, files
+from hydra_detect.storage.store import Store
+from hydra_detect.versions import VersionManager
+
+if TYPE_CHECKING:
+    import os
+
+    from hydra_detect.names import HeadRef
+
+_SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+def merge_checkpoint(store: str | os.PathLike[str] | Store, head: str | HeadRef, path: str | os.PathLike[str]) -> Path:
+    """Write the original again: the state dict that `head` was split from, key for key and bit for bit.
+
+    Args:
+        store: The store, or its path.
+        head: Head, or one version of it.
+        path: A new `.pth`, `.pt` or `.safetensors` file.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ConflictError: If something stands at `path`; it is left alone.
+        IncompatibleError: If the stored backbone is not the one the head was made on.
+        StoreError: If the file cannot be written.
+
+    """
+    path = Path(path)
+    asked = f"write {path}"
+    if path.suffix not in _SUFFIXES:
+        raise StoreError(
+            asked, f"its name ends in {path.suffix!r}", f"Name a file that ends in {', '.join(_SUFFIXES)}."
+        )
+    if path.exists():
+        raise ConflictError(asked, "the file exists", "Name a new file, or move that one away first.")
+    store = Store.open(store)
+    version = VersionManager(store).get(head)
+    backbone = backbones.find(store, version.record.backbone_name)
+    check_fits(version, backbone.record.contract)
+    rebuilt = read_rebuilt(store, version)
+    tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in rebuilt.backbone.items()} | dict(rebuilt.head)
+    for source in (backbone.record.source, version.record.source):
+        for new, old in (source.renamed if source else {}).items():
+            tensors[old] = tensors.pop(new)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4()}")
+    with files.explained(asked):
+        try:
+            if path.suffix == ".safetensors":
+                files.write_new(temporary, artifacts.encode_tensors(tensors))
+            else:
+                torch.save(torch_tensors(tensors), temporary)
+            files.put_if_absent(temporary, path)
+        except FileExistsError:
+            raise ConflictError(asked, "the file exists", "Name a new file, or move that one away first.") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,273 @@
+"""Run the proof: on a split before it is published, and on what lies in a store at any later time."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import attrs
+
+from hydra_detect import codec, pictures
+from hydra_detect.checkpoints.noise import ProofInput, seeded_inputs
+from hydra_detect.checkpoints.parity import (
+    ParityReport,
+    compare,
+    environment,
+    outputs_digest,
+    thread_count,
+)
+from hydra_detect.checkpoints.trace import trace_original, trace_rebuilt
+from hydra_detect.codec import Record
+from hydra_detect.errors import CheckpointError, RecordError
+from hydra_detect.nets.backbones import Backbone
+from hydra_detect.nets.heads import RCNNHead
+from hydra_detect.nets.original import build_original, load_original
+from hydra_detect.storage import backbones, layout
+from hydra_detect.storage.store import Store
+from hydra_detect.versions import VersionManager
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Mapping
+
+    import torch
+
+    from hydra_detect.checkpoints.reader import Checkpoint
+    from hydra_detect.names import Digest, HeadRef
+    from hydra_detect.records import BackboneContract, HeadSettings, VersionRecord
+    from hydra_detect.tensors import RawTensor
+
+
+@attrs.frozen(kw_only=True)
+class Rebuilt:
+    """A backbone and a head as they were read back from their artifacts."""
+
+    contract: BackboneContract
+    settings: HeadSettings
+    backbone: Mapping[str, RawTensor]
+    head: Mapping[str, RawTensor]
+
+    def modules(self) -> tuple[Backbone, RCNNHead]:
+        """Build both, every box kept: a proof needs detections, whatever the operating threshold."""
+        settings = attrs.evolve(self.settings, score_threshold=0.0, rpn_score_threshold=0.0)
+        return Backbone(self.contract, self.backbone), RCNNHead.load(settings, self.contract.levels, self.head)
+
+
+def prove(
+    rebuilt: Rebuilt,
+    state: Mapping[str, torch.Tensor],
+    *,
+    inputs: Iterable[object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ParityReport:
+    """Compare a rebuilt detector with torchvision's model holding the original's own tensors.
+
+    Args:
+        rebuilt: What was read back from the artifacts.
+        state: The original state dict.
+        inputs: Further pictures to compare on, anything that `predict` takes.
+        progress: Called with inputs done and inputs in all.
+
+    """
+    batches, seeded = _proof_inputs(rebuilt, inputs)
+    backbone, head = rebuilt.modules()
+    original = load_original(
+        build_original(rebuilt.contract.architecture, rebuilt.contract.preprocessing, head.settings), state
+    )
+    return compare(
+        batches,
+        functools.partial(trace_original, original),
+        functools.partial(trace_rebuilt, backbone, head),
+        seeded=seeded,
+        progress=progress,
+    )
+
+
+def _proof_inputs(rebuilt: Rebuilt, inputs: Iterable[object] | None) -> tuple[list[ProofInput], int]:
+    channels = rebuilt.contract.architecture.in_channels
+    batches = seeded_inputs(channels)
+    extra = []
+    for place, picture in enumerate(pictures.iter_pictures(inputs) if inputs is not None else ()):
+        fitting = pictures.to_channels(picture, channels)
+        extra.append(ProofInput(picture.source or f"input {place + 1}", [fitting.pixels]))
+    return [*batches, *extra], len(batches)
+
+
+@attrs.frozen(kw_only=True)
+class Verification(Record):
+    """The outcome of `verify` for one head.
+
+    `proven` is the only success. `against` says what the head was compared with: the original checkpoint, or the
+    outputs of it that were recorded when it was split.
+    """
+
+    head: str
+    version: int
+    proven: bool
+    against: str
+    reason: str
+    report: ParityReport | None = None
+
+    def __str__(self) -> str:
+        """Return one line, and the table of stages where there is one."""
+        mark = "proven" if self.proven else "NOT PROVEN"
+        line = f"{self.head}@{self.version}: {mark} against {self.against}: {self.reason}"
+        return f"{line}\n{self.report}" if self.report else line
+
+
+def verify(
+    store: str | os.PathLike[str] | Store,
+    head: str | HeadRef,
+    *,
+    against: Checkpoint | None = None,
+    inputs: Iterable[object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Verification:
+    """Prove once more that a stored head and its backbone are the original.
+
+    Args:
+        store: The store, or its path.
+        head: Head, or one version of it.
+        against: The original; without it, outputs are compared with those recorded when it was split.
+        inputs: Further pictures to compare on; needs `against`.
+        progress: Called with inputs done and inputs in all.
+
+    Raises:
+        NotFoundError: If there is no such head.
+        CorruptError: If a stored file is damaged.
+
+    """
+    store = Store.open(store)
+    version = VersionManager(store).get(head)
+    rebuilt = read_rebuilt(store, version)
+    if against is None:
+        return _verify_recorded(version, rebuilt, progress)
+    said = _own_words(version, against)
+    try:
+        report = prove(rebuilt, against.tensors, inputs=inputs, progress=progress)
+    except RuntimeError as error:  # torch's strict load: the checkpoint is of another network
+        reason = f"its tensors do not fit ({str(error).splitlines()[-1].strip():.200})"
+        return _verdict(version, against.file, reason=reason, proven=False)
+    reason = said if report.equal else f"{len(report.failures)} differences; {said}"
+    return _verdict(version, against.file, reason=reason, proven=report.equal, report=report)
+
+
+def compare_with_original(
+    store: str | os.PathLike[str] | Store,
+    head: str | HeadRef,
+    checkpoint: Checkpoint,
+    *,
+    inputs: Iterable[object] | None = None,
+) -> ParityReport:
+    """Compare a stored head and its backbone with the checkpoint they came from, stage by stage.
+
+    Args:
+        store: The store, or its path.
+        head: Head, or one version of it.
+        checkpoint: What `read_checkpoint` returns for the original.
+        inputs: Further pictures to compare on, anything that `predict` takes.
+
+    Returns:
+        The report; it is a proof exactly when `report.equal`.
+
+    Raises:
+        CheckpointError: If the checkpoint is of another network.
+
+    """
+    store = Store.open(store)
+    version = VersionManager(store).get(head)
+    try:
+        return prove(read_rebuilt(store, version), checkpoint.tensors, inputs=inputs)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"compare {version.head}@{version.number} with {checkpoint.file}",
+            str(error).splitlines()[-1].strip(),
+            "Give the checkpoint that this head was split from.",
+        ) from None
+
+
+def read_rebuilt(store: Store, version: VersionRecord) -> Rebuilt:
+    """Read a version and the backbone it was made on from the store, checked byte for byte.
+
+    Raises:
+        NotFoundError: If the backbone is not in the store.
+        CorruptError: If a file is damaged.
+
+    """
+    backbone = backbones.find(store, version.record.backbone_name)
+    return Rebuilt(
+        contract=backbone.record.contract,
+        settings=version.record.settings,
+        backbone=backbones.tensors(store, backbone),
+        head=VersionManager(store).tensors(version),
+    )
+
+
+def saved_report(store: Store, version: VersionRecord) -> ParityReport | None:
+    """Return the report kept beside a version, or None if it was not split from an original."""
+    if layout.PARITY not in version.files:
+        return None
+    manifest = store.manifest(layout.HEADS, version.head, version.number)
+    return codec.decode(ParityReport, store.read(manifest, layout.PARITY), "the parity report")
+
+
+def _verify_recorded(
+    version: VersionRecord, rebuilt: Rebuilt, progress: Callable[[int, int], None] | None
+) -> Verification:
+    recorded = version.record.parity
+    against = "the recorded outputs of the original"
+    if recorded is None:
+        reason = "no proof was recorded: this head was not split from an original"
+        return _verdict(version, against, reason=reason, proven=False)
+    with thread_count(recorded.environment.threads):
+        here = environment()
+        differing = _differing_outputs(rebuilt, recorded.outputs, progress)
+    if not recorded.equal:
+        return _verdict(version, against, reason="the recorded proof is itself a failure", proven=False)
+    if not differing:
+        reason = f"bit-equal on all {len(recorded.outputs)} seeded inputs"
+        return _verdict(version, against, reason=reason, proven=True)
+    where = "here and when it was split" if here == recorded.environment else f"then {recorded.environment}, now {here}"
+    advice = (
+        "" if here == recorded.environment else "; last bits depend on these, so compare with the checkpoint itself"
+    )
+    reason = f"other outputs on {', '.join(differing)} ({where}{advice})"
+    return _verdict(version, against, reason=reason, proven=False)
+
+
+def _differing_outputs(
+    rebuilt: Rebuilt, recorded: Mapping[str, Digest], progress: Callable[[int, int], None] | None
+) -> list[str]:
+    batches = seeded_inputs(rebuilt.contract.architecture.in_channels)
+    if {item.name for item in batches} != set(recorded):
+        raise RecordError(
+            "verify the recorded outputs",
+            f"they are of inputs {sorted(recorded)} and this version of hydra-detect makes "
+            f"{sorted(item.name for item in batches)}",
+            "Compare with the checkpoint itself (--against).",
+        )
+    backbone, head = rebuilt.modules()
+    differing = []
+    for place, item in enumerate(batches):
+        trace = trace_rebuilt(backbone, head, item.tensors())
+        if outputs_digest(trace) != recorded[item.name]:
+            differing.append(item.name)
+        if progress:
+            progress(place + 1, len(batches))
+    return differing
+
+
+def _own_words(version: VersionRecord, against: Checkpoint) -> str:
+    source = version.record.source
+    if source is None:
+        return "the head's record names no source file"
+    same = source.sha256 == against.sha256
+    return "the very file it was split from" if same else f"another file than the one it was split from ({source.file})"
+
+
+def _verdict(
+    version: VersionRecord, against: str, *, reason: str, proven: bool, report: ParityReport | None = None
+) -> Verification:
+    return Verification(
+        head=version.head, version=version.number, proven=proven, against=against, reason=reason, report=report
+    )

@@ -1,0 +1,294 @@
+"""Split an original into a backbone and a head, prove it, and only then publish.
+
+Reads like the sentence: read, recognise, resolve, sort, encode, prove, publish. Nothing is written before the proof
+holds.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from hydra_detect import codec
+from hydra_detect.checkpoints.proof import Rebuilt, prove
+from hydra_detect.checkpoints.reader import Checkpoint, read_checkpoint
+from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX, recognise
+from hydra_detect.checkpoints.settings import Resolved, SplitSettings, resolve
+from hydra_detect.checkpoints.zoo import SCHEME, read_torchvision
+from hydra_detect.errors import CheckpointError, CorruptError, ParityError, RecordError
+from hydra_detect.names import HeadRef, check_name
+from hydra_detect.nets.backbones import build_network, levels_of
+from hydra_detect.nets.heads import RCNNHead
+from hydra_detect.nets.state import mismatch, raw_tensors
+from hydra_detect.records import BackboneContract, BackboneRecord, HeadRecord, SourceRecord
+from hydra_detect.storage import artifacts, backbones, layout
+from hydra_detect.storage.store import Store
+from hydra_detect.tensors import RawTensor, check_finite, nbytes, tensors_digest
+from hydra_detect.versions import VersionManager
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from hydra_detect.checkpoints.parity import ParityReport
+
+_LIBRARIES = ("hydra-detect", "torch", "torchvision", "safetensors", "numpy")
+
+
+@attrs.frozen(kw_only=True)
+class SplitReport:
+    """What a split made, how large it is, what was assumed, and the proof.
+
+    Sizes are bytes as measured: of the original file, and of the tensors' files in the store.
+    """
+
+    head: HeadRef
+    backbone: str
+    backbone_is_new: bool
+    architecture: str
+    class_names: tuple[str, ...]
+    original_bytes: int
+    backbone_bytes: int
+    head_bytes: int
+    assumed: tuple[str, ...]
+    parity: ParityReport
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "head": self.head.name,
+            "version": self.head.version,
+            "backbone": self.backbone,
+            "backbone_is_new": self.backbone_is_new,
+            "architecture": self.architecture,
+            "class_names": list(self.class_names),
+            "original_bytes": self.original_bytes,
+            "backbone_bytes": self.backbone_bytes,
+            "head_bytes": self.head_bytes,
+            "assumed": list(self.assumed),
+            "parity": codec.to_dict(self.parity) | {"equal": self.parity.equal},
+            "seconds": round(self.seconds, 3),
+        }
+
+    def __str__(self) -> str:
+        """Return what a person wants to see after a split."""
+        kept = "new" if self.backbone_is_new else "there already, shared"
+        lines = [
+            f"{self.head}: {self.architecture}, classes {', '.join(self.class_names)}",
+            f"  original  {self.original_bytes / 1e6:8.2f} MB",
+            f"  backbone  {self.backbone_bytes / 1e6:8.2f} MB  {self.backbone!r}, {kept}",
+            f"  head      {self.head_bytes / 1e6:8.2f} MB",
+            *(f"  assumed: {item}" for item in self.assumed),
+        ]
+        return "\n".join([*lines, str(self.parity)])
+
+
+def split_checkpoint(
+    path: str | os.PathLike[str],
+    store: str | os.PathLike[str] | Store,
+    *,
+    head: str,
+    backbone: str = "default",
+    class_names: Sequence[str] | None = None,
+    settings: SplitSettings | Mapping[str, Any] | str | None = None,
+    parity_inputs: Iterable[object] | None = None,
+    keep_original: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> SplitReport:
+    """Split a trained torchvision Faster R-CNN into a frozen backbone and a head, and prove that nothing changed.
+
+    Args:
+        path: A `.pth`, `.pt` or `.safetensors` file, or `torchvision:NAME` for torchvision's own weights.
+        store: The store, or the path of one; a new or empty folder becomes one.
+        head: Name for the head; if there is such a head, this becomes its next version. It is promoted.
+        backbone: Name for the backbone; if there is one with the same weights and settings, it is shared.
+        class_names: Names of the classes without the background, in the order of their labels.
+        settings: What the weights cannot tell: a `SplitSettings`, a mapping of its fields, or a preset's name.
+        parity_inputs: Pictures to prove it on beside the seeded ones, anything that `predict` takes.
+        keep_original: Keep a copy of the original file beside the head.
+        progress: Called with proof inputs done and in all.
+
+    Returns:
+        What was made, with measured sizes and the parity report.
+
+    Raises:
+        NameInvalidError: If a name is not allowed.
+        CheckpointError: If the file cannot be read, is no such detector, or contradicts the settings.
+        CorruptError: If a tensor holds NaN or infinity.
+        ConflictError: If the backbone's name belongs to another backbone.
+        ParityError: If the rebuilt detector differs from the original; nothing is written.
+        StoreError: If the store cannot be written.
+
+    """
+    started = time.perf_counter()
+    check_name(head)
+    check_name(backbone, "backbone")
+    wanted = SplitSettings.of(settings)
+    source = read_torchvision(str(path)) if str(path).startswith(SCHEME) else read_checkpoint(path)
+    parts = _sort(source, _resolve(source, wanted))
+    names = _class_names(source, class_names, head, parts)
+    _check_name_is_free(store, backbone, parts)
+    rebuilt = _read_back(parts)
+    report = prove(rebuilt, source.tensors, inputs=parity_inputs, progress=progress)
+    if not report.equal:
+        raise ParityError(
+            f"split {source.file}",
+            f"the rebuilt detector is not the original: {'; '.join(report.failures[:3])}",
+            "Nothing was written. Check the settings; if they are right, report this with the file's layer names.",
+            report=report,
+        )
+    record = parts.head_record(source, backbone, names, wanted, report)
+    store = Store.create(store)
+    stored = backbones.publish(store, backbone, parts.backbone_record(source), rebuilt.backbone)
+    attachments = {layout.PARITY: codec.encode(report)}
+    if keep_original:
+        attachments[layout.ORIGINAL + Path(source.path).suffix] = Path(source.path).read_bytes()
+    manager = VersionManager(store)
+    version = manager.create(head, rebuilt.head, record, attachments=attachments)
+    manager.promote(head, version.number, reason=f"split from {source.file}")
+    return SplitReport(
+        head=HeadRef(head, version.number),
+        backbone=stored.name,
+        backbone_is_new=stored.is_new,
+        architecture=rebuilt.contract.architecture.name,
+        class_names=record.class_names,
+        original_bytes=source.nbytes,
+        backbone_bytes=stored.nbytes,
+        head_bytes=version.files[layout.TENSORS][0],
+        assumed=parts.resolved.assumed,
+        parity=report,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class _Parts:
+    """An original, sorted: every tensor is in exactly one of the two."""
+
+    resolved: Resolved
+    contract: BackboneContract
+    backbone: Mapping[str, RawTensor]
+    head: Mapping[str, RawTensor]
+
+    def backbone_record(self, source: Checkpoint) -> BackboneRecord:
+        return BackboneRecord(
+            contract=self.contract, source=_source_record(source, (), "backbone"), libraries=_libraries()
+        )
+
+    def head_record(
+        self,
+        source: Checkpoint,
+        backbone_name: str,
+        class_names: tuple[str, ...],
+        wanted: SplitSettings,
+        report: ParityReport,
+    ) -> HeadRecord:
+        return HeadRecord(
+            tensors=tensors_digest(self.head),
+            backbone=self.contract,
+            backbone_name=backbone_name,
+            settings=self.resolved.head,
+            class_names=class_names,
+            operating_policy=self.resolved.operating_policy,
+            source=_source_record(source, self.resolved.assumed, ""),
+            parity=report.summary(),
+            sample_count=wanted.sample_count,
+            claimed_metrics=wanted.claimed_metrics or {},
+            notes=wanted.notes or "",
+            libraries=_libraries(),
+        )
+
+
+def _resolve(source: Checkpoint, wanted: SplitSettings) -> Resolved:
+    if source.preset and wanted.preset is None:
+        wanted = attrs.evolve(wanted, preset=source.preset)
+    found = recognise({name: tuple(tensor.shape) for name, tensor in source.tensors.items()}, source.file)
+    return resolve(found, wanted, source.file)
+
+
+def _sort(source: Checkpoint, resolved: Resolved) -> _Parts:
+    asked = f"split {source.file}"
+    levels = levels_of(resolved.architecture)
+    try:
+        network = build_network(resolved.architecture)
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(asked, f"no such backbone can be built ({error})", "Check return_layers.") from None
+    expected = {BACKBONE_PREFIX + name: value.shape for name, value in network.state_dict().items()}
+    expected |= {name: value.shape for name, value in RCNNHead(resolved.head, levels).state_dict().items()}
+    problems = mismatch(expected, {name: tensor.shape for name, tensor in source.tensors.items()})
+    if problems:
+        raise CheckpointError(
+            asked,
+            f"it is nearly a {resolved.architecture.name} Faster R-CNN, but: {problems}",
+            "Every tensor must belong to backbone or head; save the whole model.state_dict(), and nothing else.",
+        )
+    raw = raw_tensors(source.tensors)
+    check_finite(raw, asked)
+    backbone = {name.removeprefix(BACKBONE_PREFIX): t for name, t in raw.items() if name.startswith(BACKBONE_PREFIX)}
+    contract = BackboneContract(
+        digest=tensors_digest(backbone),
+        architecture=resolved.architecture,
+        preprocessing=resolved.preprocessing,
+        levels=levels,
+    )
+    head = {name: tensor for name, tensor in raw.items() if not name.startswith(BACKBONE_PREFIX)}
+    return _Parts(resolved=resolved, contract=contract, backbone=backbone, head=head)
+
+
+def _check_name_is_free(store: str | os.PathLike[str] | Store, backbone: str, parts: _Parts) -> None:
+    """Refuse a taken name before the proof, which can take a minute, not after it."""
+    root = store.root if isinstance(store, Store) else Path(store)
+    if layout.StoreLayout(root).identity.exists():
+        backbones.check_free(Store.open(store), backbone, BackboneRecord(contract=parts.contract))
+
+
+def _read_back(parts: _Parts) -> Rebuilt:
+    """Encode both artifacts and read them again: what is proven is what will lie on disk."""
+    return Rebuilt(
+        contract=parts.contract,
+        settings=parts.resolved.head,
+        backbone=_through_bytes(parts.backbone, "the backbone"),
+        head=_through_bytes(parts.head, "the head"),
+    )
+
+
+def _through_bytes(tensors: Mapping[str, RawTensor], what: str) -> dict[str, RawTensor]:
+    again = artifacts.decode_tensors(artifacts.encode_tensors(tensors), what)
+    if tensors_digest(again) != tensors_digest(tensors) or nbytes(again) != nbytes(tensors):
+        raise CorruptError(f"encode {what}", "it reads back differently", "Report this: it is a defect of ours.")
+    return again
+
+
+def _class_names(source: Checkpoint, given: Sequence[str] | None, head: str, parts: _Parts) -> tuple[str, ...]:
+    classes = parts.resolved.head.label_count - 1
+    if given is not None:
+        if isinstance(given, str):
+            raise RecordError("name the classes", f"{given!r} is one text", "Give a list of names.")
+        if len(given) != classes:
+            raise RecordError(
+                "name the classes",
+                f"{len(given)} names were given and the weights have {classes} classes beside the background",
+                "Give one name for each class, without the background.",
+                names=len(given),
+                classes=classes,
+            )
+        return tuple(given)
+    if source.class_names is not None and len(source.class_names) == classes:
+        return source.class_names
+    return (head,) if classes == 1 else tuple(f"{head}-{label}" for label in range(1, classes + 1))
+
+
+def _source_record(source: Checkpoint, assumed: tuple[str, ...], part: str) -> SourceRecord:
+    renamed = {
+        new: old for new, old in source.renamed.items() if new.startswith(BACKBONE_PREFIX) == (part == "backbone")
+    }
+    return SourceRecord(file=Path(source.file).name, sha256=source.sha256, renamed=renamed, assumed=assumed)
+
+
+def _libraries() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}

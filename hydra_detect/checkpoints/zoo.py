@@ -1,0 +1,49 @@
+"""torchvision's own pretrained detectors, through torchvision's own download and cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from torchvision.models import get_model_weights
+from torchvision.models.detection import faster_rcnn
+
+from hydra_detect.checkpoints.reader import Checkpoint, file_sha256
+from hydra_detect.errors import CheckpointError, near_matches
+
+SCHEME = "torchvision:"
+MODELS = tuple(name for name in faster_rcnn.__all__ if name.startswith("fasterrcnn_"))
+_BACKGROUND = 1  # categories begin with the background, which is no user's class
+
+
+def read_torchvision(spec: str) -> Checkpoint:
+    """Read `torchvision:NAME`: its weights, its categories, and the preset of settings that belongs to it.
+
+    The download, its hash check and its cache (`TORCH_HOME`) are torchvision's.
+
+    Raises:
+        CheckpointError: If torchvision has no such Faster R-CNN, or the download fails.
+
+    """
+    name = spec.removeprefix(SCHEME)
+    asked = f"read {spec!r}"
+    if name not in MODELS:
+        raise CheckpointError(asked, "torchvision has no such Faster R-CNN", near_matches(name, MODELS) + ".")
+    weights = get_model_weights(name).DEFAULT
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            asked,
+            f"torchvision could not fetch {weights.url} ({error})",
+            f"See to the network, or put the file into {cached_file(weights.url).parent} yourself.",
+        ) from None
+    path = cached_file(weights.url)
+    categories = tuple(weights.meta["categories"][_BACKGROUND:])
+    return Checkpoint(state, spec, path, file_sha256(path), path.stat().st_size, preset=spec, class_names=categories)
+
+
+def cached_file(url: str) -> Path:
+    """Where torch's hub cache keeps the file of an address."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name

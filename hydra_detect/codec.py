@@ -1,0 +1,200 @@
+"""Records as JSON: one canonical text, one converter, unknown fields kept.
+
+`decode(encode(x)) == x`, and equal records give equal bytes. A field that this version does not know (written by a
+later one of the same major schema) is kept under `unknown` and written back where it was. A newer major schema,
+NaN, duplicate keys, deep nesting and oversized files are refused before anything is believed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping  # noqa: TC003  the codec itself reads annotations as it runs
+from typing import Any, TypeVar
+
+import attrs
+import cattrs
+
+from hydra_detect.errors import CorruptError, RecordError
+from hydra_detect.names import Digest
+
+SCHEMA = 1
+"""Major version of every record this library writes."""
+
+MAX_JSON_BYTES = 1 << 20
+_DEEPEST = 64
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """Base of everything written as JSON: carries the fields this version does not know."""
+
+    unknown: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+
+def dumps(value: Any) -> bytes:
+    """Return the canonical JSON text: sorted keys, one-space indent, UTF-8, one newline at the end.
+
+    Raises:
+        RecordError: For NaN or infinity, which JSON has not.
+
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise RecordError("write a record", str(error), "Leave out figures that could not be measured.") from None
+    return text.encode() + b"\n"
+
+
+def loads(data: bytes | memoryview, what: str) -> Any:
+    """Read JSON that may come from a stranger.
+
+    Raises:
+        CorruptError: If it is larger than 1 MiB, no JSON, has a key twice, a NaN, or nests deeper than 64.
+
+    """
+    asked = f"read {what}"
+    remedy = "Restore the file from a copy; nothing was changed."
+    if len(data) > MAX_JSON_BYTES:
+        raise CorruptError(asked, f"it is {len(data)} bytes, more than the {MAX_JSON_BYTES} a record may have", remedy)
+    try:
+        value = json.loads(bytes(data).decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(asked, f"it is no valid JSON ({str(error)[:200]})", remedy) from None
+    if _depth(value) > _DEEPEST:
+        raise CorruptError(asked, f"it nests deeper than {_DEEPEST}", remedy)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        message = "a key stands twice in one object"
+        raise ValueError(message)
+    return found
+
+
+def _no_constant(text: str) -> Any:
+    message = f"{text} is not JSON"
+    raise ValueError(message)
+
+
+def _depth(value: Any) -> int:
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return deepest
+
+
+def encode(record: Record) -> bytes:
+    """Return a record as canonical JSON, its schema version included."""
+    return dumps({"schema": SCHEMA, **to_dict(record)})
+
+
+def decode(kind: type[T], data: bytes | memoryview, what: str) -> T:
+    """Read a record back.
+
+    Raises:
+        CorruptError: If the bytes are no JSON object.
+        RecordError: If the schema is newer, or a field is missing or of the wrong kind; the path is named.
+
+    """
+    value = loads(data, what)
+    if not isinstance(value, dict):
+        raise CorruptError(f"read {what}", "it is no JSON object", "Restore the file from a copy.")
+    schema = value.pop("schema", None)
+    if type(schema) is not int or schema < 1:
+        raise RecordError(f"read {what}", f"its schema is {schema!r}, not a whole number", "Restore it from a copy.")
+    if schema > SCHEMA:
+        raise RecordError(
+            f"read {what}",
+            f"it has schema {schema} and this version of hydra-detect reads up to {SCHEMA}",
+            "Upgrade hydra-detect.",
+            schema=schema,
+        )
+    return from_dict(kind, value, what)
+
+
+def from_dict(kind: type[T], value: Mapping[str, Any], what: str) -> T:
+    """Build a record from plain values.
+
+    Raises:
+        RecordError: Naming the path of the first field that is missing or of the wrong kind.
+
+    """
+    try:
+        return _CONVERTER.structure(value, kind)
+    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as error:
+        problem = _first_problem(error)
+        raise RecordError(f"read {what}", problem, "Restore the file from a copy, or make it anew.") from None
+
+
+def to_dict(record: Any) -> Any:
+    """Return a record as plain JSON values, without its schema version."""
+    return _CONVERTER.unstructure(record)
+
+
+def _first_problem(error: BaseException) -> str:
+    if isinstance(error, cattrs.BaseValidationError):
+        return str(cattrs.transform_error(error)[0])[:400]
+    return f"{type(error).__name__}: {error}"[:400]
+
+
+def _strict(kind: Any) -> Any:
+    def check(value: Any, _kind: Any) -> Any:
+        # bool is an int in Python and 1.0 == 1: neither may slip in for a count.
+        if type(value) is kind or (kind is float and type(value) is int):
+            return kind(value)
+        message = f"expected {kind.__name__}, found {value!r:.60}"
+        raise TypeError(message)
+
+    return check
+
+
+def _structure_record(value: Any, kind: Any) -> Any:
+    if not isinstance(value, dict):
+        message = f"expected an object, found {value!r:.60}"
+        raise TypeError(message)
+    fields = {field.name: field for field in attrs.fields(attrs.resolve_types(kind)) if field.name != "unknown"}
+    known, problems = {}, []
+    for name, field in fields.items():
+        if name in value:
+            try:
+                known[name] = _CONVERTER.structure(value[name], field.type)
+            except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as error:
+                problems.append(f"{name}: {_first_problem(error)}")
+        elif field.default is attrs.NOTHING:
+            problems.append(f"{name}: missing")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return kind(**known, unknown={name: item for name, item in value.items() if name not in fields})
+
+
+def _unstructure_record(record: Record) -> dict[str, Any]:
+    fields = [field.name for field in attrs.fields(type(record)) if field.name != "unknown"]
+    return {**record.unknown, **{name: _CONVERTER.unstructure(getattr(record, name)) for name in fields}}
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(unstruct_collection_overrides={tuple: list})
+    for kind in (int, float, str, bool):
+        converter.register_structure_hook(kind, _strict(kind))
+    converter.register_structure_hook(Digest, lambda value, _kind: Digest.parse(_strict(str)(value, str)))
+    converter.register_unstructure_hook(Digest, str)
+    converter.register_structure_hook_func(_is_record, _structure_record)
+    converter.register_unstructure_hook_func(_is_record, _unstructure_record)
+    return converter
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Record)
+
+
+_CONVERTER = _make_converter()

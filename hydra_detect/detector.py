@@ -1,0 +1,412 @@
+"""`HydraDetector`: encode a picture once, run any number of heads over it.
+
+The object's one mutable part is which heads are loaded, a mapping that is replaced as a whole; a prediction takes
+the mapping once per batch and then needs no lock. Heads are separate modules without state, so what one finds never
+depends on the others, nor on the pictures beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import attrs
+import numpy as np
+import torch
+
+from hydra_detect import pictures
+from hydra_detect.detections import Detections, Timing
+from hydra_detect.errors import DeviceError, InputError, NotFoundError, listed, near_matches
+from hydra_detect.names import HeadRef
+from hydra_detect.nets.backbones import Backbone
+from hydra_detect.nets.heads import RCNNHead
+from hydra_detect.nets.state import module_bytes
+from hydra_detect.registry import HeadRegistry, check_fits
+from hydra_detect.storage import backbones
+from hydra_detect.storage.store import Store
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from hydra_detect.nets.backbones import Prepared
+    from hydra_detect.nets.heads import HeadOutput
+    from hydra_detect.records import VersionRecord
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DEFAULT_BATCH_SIZE = 4
+
+
+@attrs.frozen
+class LoadedHead:
+    """A head in memory: the version it is, and its network."""
+
+    version: VersionRecord
+    network: RCNNHead
+
+
+@attrs.frozen
+class Memory:
+    """Bytes in memory, measured from the tensors themselves."""
+
+    backbone: int
+    heads: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Backbone and all heads together."""
+        return self.backbone + sum(self.heads.values())
+
+
+@attrs.frozen
+class _Job:
+    """One picture on its way through a batch."""
+
+    source: str | None
+    prepared: Prepared
+    seconds: float
+
+
+class HydraDetector:
+    """One backbone, any number of heads.
+
+    Made by `HydraDetector.from_store`. Threads may share it: they may predict while others load, swap or unload.
+
+    Args:
+        store: Where heads are loaded from.
+        backbone: The shared network.
+        device: Where everything runs.
+        dtype: What convolutions and matrix products compute in.
+
+    """
+
+    def __init__(self, store: Store, backbone: Backbone, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.registry = HeadRegistry(store)
+        self.device = device
+        self.dtype = dtype
+        self.backbone = backbone.to(device)
+        self._heads: Mapping[str, LoadedHead] = MappingProxyType({})
+        self._changing = threading.Lock()
+
+    @classmethod
+    def from_store(
+        cls,
+        store: str | os.PathLike[str] | Store,
+        heads: Iterable[str | HeadRef] | None = None,
+        *,
+        backbone: str | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+    ) -> HydraDetector:
+        """Load a backbone and heads from a store.
+
+        Args:
+            store: The store, or its path.
+            heads: Names ("owl") or versions ("owl@3"); None for the active version of every head of the backbone.
+            backbone: Its name; needed only where the store has several.
+            device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
+            dtype: None or "float32"; "float16" or "bfloat16" compute in mixed precision (`torch.autocast`).
+
+        Raises:
+            StoreError: If there is no store.
+            NotFoundError: If a head or backbone is not there, or it is not clear which backbone is meant.
+            IncompatibleError: If a head was made for another backbone.
+            CorruptError: If a file is damaged.
+            DeviceError: If the device or dtype is not to be had.
+
+        """
+        store = Store.open(store)
+        place, precision = _device(device), _dtype(dtype)
+        stored = backbones.find(store, backbone or _only_backbone(store))
+        module = Backbone(stored.record.contract, backbones.tensors(store, stored))
+        detector = cls(store, module, device=place, dtype=precision)
+        if heads is None:
+            heads = detector.registry.fitting(stored.record.contract)
+        elif isinstance(heads, str | HeadRef):
+            raise InputError(
+                f"load heads {heads!s}", "heads is one reference, not a list", f"Write heads=[{str(heads)!r}]."
+            )
+        for ref in heads:
+            detector.load_head(ref)
+        return detector
+
+    def __repr__(self) -> str:
+        loaded = ", ".join(f"{head.version.head}@{head.version.number}" for head in self._heads.values())
+        return f"HydraDetector({self.backbone.contract.architecture.name}, heads=[{loaded}], device={self.device})"
+
+    @property
+    def heads(self) -> dict[str, VersionRecord]:
+        """The loaded heads: name to version."""
+        return {name: head.version for name, head in self._heads.items()}
+
+    def load_head(self, ref: str | HeadRef) -> VersionRecord:
+        """Load a head, or another version of a loaded one; the change is one atomic assignment.
+
+        Other heads are not touched, and a prediction in progress finishes with what it began with.
+
+        Args:
+            ref: "owl" for the active version, "owl@3" for that one.
+
+        Returns:
+            The version that is now loaded.
+
+        Raises:
+            NotFoundError: If the store has no such head or version.
+            IncompatibleError: If it was made for another backbone.
+            CorruptError: If it is damaged; what was loaded stays.
+
+        """
+        version = self.registry[ref]
+        check_fits(version, self.backbone.contract)
+        raw = self.registry.manager.tensors(version)
+        network = RCNNHead.load(version.record.settings, self.backbone.contract.levels, raw).to(self.device)
+        with self._changing:
+            self._heads = MappingProxyType({**self._heads, version.head: LoadedHead(version, network)})
+        return version
+
+    def swap(self, ref: str | HeadRef) -> VersionRecord:
+        """Replace a loaded head by another version of it, or by the active one: `load_head` for a head in use.
+
+        Raises:
+            NotFoundError: If no version of it is loaded, or the store has no such version.
+            IncompatibleError: If it was made for another backbone.
+            CorruptError: If it is damaged; what was loaded stays.
+
+        """
+        self._loaded([HeadRef.parse(ref).name])
+        return self.load_head(ref)
+
+    def unload_head(self, name: str) -> None:
+        """Drop a head; its memory is freed when the last prediction that uses it ends.
+
+        Raises:
+            NotFoundError: If it is not loaded.
+
+        """
+        with self._changing:
+            self._loaded([name])
+            self._heads = MappingProxyType({other: head for other, head in self._heads.items() if other != name})
+
+    def memory(self) -> Memory:
+        """Return the bytes that backbone and heads occupy, measured from their tensors."""
+        return Memory(
+            module_bytes(self.backbone), {name: module_bytes(head.network) for name, head in self._heads.items()}
+        )
+
+    @overload
+    def predict(
+        self,
+        x: Any,
+        *,
+        heads: Sequence[str] | None = None,
+        score_threshold: float | Mapping[str, float] | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        stream: Literal[False] = False,
+        max_pixels: int = pictures.DEFAULT_MAX_PIXELS,
+    ) -> Any: ...
+
+    @overload
+    def predict(
+        self,
+        x: Any,
+        *,
+        heads: Sequence[str] | None = None,
+        score_threshold: float | Mapping[str, float] | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        stream: Literal[True],
+        max_pixels: int = pictures.DEFAULT_MAX_PIXELS,
+    ) -> Iterator[Detections]: ...
+
+    def predict(
+        self,
+        x: Any,
+        *,
+        heads: Sequence[str] | None = None,
+        score_threshold: float | Mapping[str, float] | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        stream: bool = False,
+        max_pixels: int = pictures.DEFAULT_MAX_PIXELS,
+    ) -> Any:
+        """Detect with every loaded head, or with some of them.
+
+        Args:
+            x: A picture: path, PIL image, array [height, width(, channel)] in RGB, tensor [(channel,) height,
+                width]. Or many: directory, glob, or any iterable of pictures.
+            heads: Names of loaded heads; None for all. Only these are run.
+            score_threshold: Drop boxes that do not score above it: one number, or one per head name. None for
+                each head's own: its operating threshold, or the one it was made with.
+            batch_size: Pictures held at a time; those of equal padded size run as one batch.
+            stream: Yield results one by one, holding `batch_size` pictures at most.
+            max_pixels: Refuse pictures with more pixels than this before decoding them.
+
+        Returns:
+            `Detections` for one picture, a list for many, an iterator with `stream=True`.
+
+        Raises:
+            InputError: If something is no picture, or a threshold is no probability.
+            NotFoundError: If a named head is not loaded.
+
+        """
+        if type(batch_size) is not int or batch_size < 1:
+            raise InputError("predict", f"batch_size is {batch_size!r}", "Give a whole number from 1.")
+        names = None if heads is None else list(_listed_heads(heads))
+        self._loaded(names)
+        _check_thresholds(score_threshold, self._heads)
+        results = self._stream(
+            pictures.iter_pictures(x, max_pixels=max_pixels), names, score_threshold, batch_size=batch_size
+        )
+        if stream:
+            return results
+        return next(results) if pictures.is_single(x) else list(results)
+
+    def _stream(
+        self,
+        source: Iterator[pictures.Picture],
+        names: list[str] | None,
+        score_threshold: float | Mapping[str, float] | None,
+        *,
+        batch_size: int,
+    ) -> Iterator[Detections]:
+        while chunk := [self._prepare(picture) for _, picture in zip(range(batch_size), source, strict=False)]:
+            heads = self._loaded(names)
+            groups: dict[tuple[int, int], list[int]] = {}
+            for place, job in enumerate(chunk):
+                groups.setdefault(job.prepared.padded_size, []).append(place)
+            found: dict[int, Detections] = {}
+            for places in groups.values():
+                results = self._run([chunk[place] for place in places], heads, score_threshold)
+                found.update(zip(places, results, strict=True))
+            yield from (found[place] for place in range(len(chunk)))
+
+    def _prepare(self, picture: pictures.Picture) -> _Job:
+        started = time.perf_counter()
+        fitting = pictures.to_channels(picture, self.backbone.contract.architecture.in_channels)
+        pixels = torch.from_numpy(np.array(fitting.pixels)).to(self.device)
+        with torch.inference_mode():
+            prepared = self.backbone.prepare(pixels)
+        self._synchronise()
+        return _Job(picture.source, prepared, time.perf_counter() - started)
+
+    def _run(
+        self,
+        jobs: Sequence[_Job],
+        heads: Mapping[str, LoadedHead],
+        score_threshold: float | Mapping[str, float] | None,
+    ) -> list[Detections]:
+        """Run one batch: the backbone once, then each head over its maps."""
+        with torch.inference_mode(), self._precision():
+            started = time.perf_counter()
+            features = self.backbone([job.prepared for job in jobs])
+            self._synchronise()
+            marks, outputs = [time.perf_counter()], []
+            for name, head in heads.items():
+                outputs.append(head.network(features, score_threshold=_threshold(name, head, score_threshold)))
+                self._synchronise()
+                marks.append(time.perf_counter())
+        share = 1.0 / len(jobs)
+        spans = {name: (end - begin) * share for name, begin, end in zip(heads, marks, marks[1:], strict=False)}
+        return [
+            _detections(
+                job,
+                [(head, output[place]) for head, output in zip(heads.values(), outputs, strict=True)],
+                Timing(job.seconds, (marks[0] - started) * share, spans),
+            )
+            for place, job in enumerate(jobs)
+        ]
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def _synchronise(self) -> None:
+        # Without this a GPU's time would be booked on whoever waits for it first.
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _loaded(self, names: Sequence[str] | None) -> Mapping[str, LoadedHead]:
+        heads = self._heads
+        if names is None:
+            return heads
+        missing = [name for name in names if name not in heads]
+        if missing:
+            raise NotFoundError(
+                f"run head {missing[0]!r}", "it is not loaded", f"{near_matches(missing[0], heads)}. See load_head()."
+            )
+        return {name: heads[name] for name in names}
+
+
+def _detections(job: _Job, found: Sequence[tuple[LoadedHead, HeadOutput]], timing: Timing) -> Detections:
+    parts = [_of_head(head, output, image_size=job.prepared.original_size, source=job.source) for head, output in found]
+    empty = Detections(image_size=job.prepared.original_size, source=job.source)
+    return attrs.evolve(Detections.concat([empty, *parts]), timing=timing)
+
+
+def _of_head(head: LoadedHead, output: HeadOutput, *, image_size: tuple[int, int], source: str | None) -> Detections:
+    labels = output.labels.cpu().numpy()
+    names = head.version.record.class_names
+    return Detections(
+        boxes=output.boxes.float().cpu().numpy(),
+        scores=output.scores.float().cpu().numpy(),
+        labels=labels,
+        label_names=[names[label - 1] for label in labels],  # label 0 is the background, which no head returns
+        heads=[head.version.head] * len(labels),
+        head_versions=[head.version.number] * len(labels),
+        image_size=image_size,
+        source=source,
+    )
+
+
+def _threshold(name: str, head: LoadedHead, given: float | Mapping[str, float] | None) -> float:
+    own = head.version.record.score_threshold
+    if given is None:
+        return own
+    return float(given) if isinstance(given, int | float) else float(given.get(name, own))
+
+
+def _check_thresholds(given: float | Mapping[str, float] | None, heads: Mapping[str, LoadedHead]) -> None:
+    named = {} if given is None else {"all heads": given} if isinstance(given, int | float) else dict(given)
+    for name, value in named.items():
+        if name not in heads and name != "all heads":
+            raise NotFoundError(f"set the threshold of {name!r}", "it is not loaded", near_matches(name, heads) + ".")
+        if not 0 <= value <= 1:
+            raise InputError("predict", f"the score threshold of {name} is {value}", "Give a number from 0 to 1.")
+
+
+def _listed_heads(heads: Sequence[str]) -> Sequence[str]:
+    if isinstance(heads, str):
+        raise InputError("predict", "heads is one text", f"Write heads=[{heads!r}].")
+    return heads
+
+
+def _only_backbone(store: Store) -> str:
+    names = backbones.names(store)
+    if len(names) == 1:
+        return names[0]
+    found = f"the store has several: {listed(names)}" if names else "the store has none"
+    remedy = "Say which one with backbone=NAME." if names else "Split an original into it first."
+    raise NotFoundError("choose the backbone", found, remedy)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DeviceError(
+            f"use device {str(device)!r}", f"{first_line:.160}", "Use 'cpu', or 'auto' for whatever there is."
+        ) from None
+    return place
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    wanted = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
+    if wanted is None or wanted not in _DTYPES.values():
+        raise DeviceError(f"compute in {dtype}", "it is not offered", f"Use one of {listed(_DTYPES)}.")
+    return wanted

@@ -1,0 +1,169 @@
+"""Pascal VOC: one XML annotation per picture.
+
+Coordinates are ours, continuous from 0 and with fractions, in VOC's elements `xmin` ... `ymax`; `score`, `head`,
+`version` and `label_id` stand beside them, where readers of plain VOC pass them over. Law: `from_voc(to_voc(d)) == d`
+bit for bit, for every text XML can hold; text with control characters is refused. Documents with a DOCTYPE, which
+could swell without bound, and those above 16 MiB are refused unread.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import xml.etree.ElementTree as ET
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from hydra_detect.detections import GroundTruth
+from hydra_detect.errors import InputError
+from hydra_detect.formats.rows import Row, as_kind, detections_of, rows_of, shortest, wrong
+
+if TYPE_CHECKING:
+    from hydra_detect.detections import Detections
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 16 << 20
+_ASKED = "read a VOC annotation"
+# What XML 1.0 cannot hold, and the carriage return, which every XML reader turns into a newline.
+_UNFIT = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def to_voc(d: Detections) -> str:
+    """Return the annotation as indented XML.
+
+    Raises:
+        InputError: If a name or the source holds a character that XML does not.
+
+    """
+    root = ET.Element("annotation")
+    if d.source is not None:
+        path = PurePosixPath(d.source.replace("\\", "/"))
+        _put(root, "folder", path.parent.name)
+        _put(root, "filename", path.name)
+        _put(root, "path", d.source)
+    size = ET.SubElement(root, "size")
+    for side, value in zip(("height", "width"), d.image_size, strict=True):
+        _put(size, side, str(value))
+    _put(size, "depth", "3")  # VOC wants the channels; the heads see colour, whatever the file was
+    for row in rows_of(d):
+        item = ET.SubElement(root, "object")
+        _put(item, "name", row.label)
+        _put(item, "head", row.head)
+        _put(item, "version", str(row.version))
+        _put(item, "label_id", str(row.label_id))
+        _put(item, "score", repr(shortest(row.score)))
+        box = ET.SubElement(item, "bndbox")
+        for name, corner in zip(_CORNERS, row.box, strict=True):
+            _put(box, name, repr(shortest(corner)))
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def from_voc(text: str) -> Detections:
+    """Read what `to_voc` wrote; an object needs a `score`.
+
+    Raises:
+        InputError: If it is no VOC annotation, too large, has a DOCTYPE, or lacks something; the place is named.
+
+    """
+    root = _parse(text)
+    source = root.findtext("path", root.findtext("filename"))
+    rows = [_row(item, f"object {number}") for number, item in enumerate(root.findall("object"), start=1)]
+    return detections_of(rows, image_size=_image_size(root), source=source)
+
+
+def ground_truth_from_voc(text: str) -> GroundTruth:
+    """Read the labels of one picture; `source` is the `filename`, without its folder.
+
+    Objects without area are skipped and counted in a warning of this module's logger.
+
+    Raises:
+        InputError: As `from_voc`.
+
+    """
+    root = _parse(text)
+    boxes, names, skipped = [], [], 0
+    for number, item in enumerate(root.findall("object"), start=1):
+        name = _text(item, "name", f"object {number}").strip()
+        x1, y1, x2, y2 = _box(item, f"object {number}")
+        if x1 == x2 or y1 == y2:
+            skipped += 1
+            continue
+        boxes.append([x1, y1, x2, y2])
+        names.append(name)
+    if skipped:
+        logger.warning("skipped %d VOC objects without area", skipped)
+    return GroundTruth(boxes=boxes, label_names=names, image_size=_image_size(root), source=root.findtext("filename"))
+
+
+def _put(parent: ET.Element, name: str, text: str) -> None:
+    unfit = _UNFIT.search(text)
+    if unfit:
+        found = f"{name} {text!r:.80} holds {unfit.group()!r}, which XML cannot"
+        raise InputError("write a VOC annotation", found, "Rename it, or write JSON, which holds any text.")
+    ET.SubElement(parent, name).text = text
+
+
+def _parse(text: str) -> ET.Element:
+    if not isinstance(text, str):
+        raise wrong(_ASKED, f"it is of type {type(text).__name__} and not text")
+    if len(text) > MAX_BYTES or len(text.encode(errors="replace")) > MAX_BYTES:
+        raise InputError(_ASKED, f"it is larger than {MAX_BYTES} bytes", "No picture has so many objects; check it.")
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise InputError(_ASKED, "it declares a DOCTYPE or entities", "Remove them; VOC needs none.")
+    try:
+        root = ET.fromstring(text)  # noqa: S314  entities, the danger, are refused above
+    except (ET.ParseError, ValueError) as error:
+        raise wrong(_ASKED, f"it is no XML ({error})") from None
+    if root.tag != "annotation":
+        raise wrong(_ASKED, f"its outermost element is '{root.tag}' and not 'annotation'")
+    return root
+
+
+def _text(parent: ET.Element, path: str, place: str) -> str:
+    text = parent.findtext(path)
+    if text is None:
+        raise wrong(_ASKED, f"{place} has no '{path}'")
+    return text
+
+
+def _float(parent: ET.Element, path: str, place: str) -> float:
+    text = _text(parent, path, place)
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if number - number != 0:  # NaN and infinity alone
+        raise wrong(_ASKED, f"'{path}' of {place} is {text!r:.60} and not a finite number")
+    return number
+
+
+def _int(parent: ET.Element, path: str, place: str) -> int:
+    text = _text(parent, path, place)
+    try:
+        number = int(text)
+    except ValueError:
+        raise wrong(_ASKED, f"'{path}' of {place} is {text!r:.60} and not a whole number") from None
+    return as_kind(number, int, asked=_ASKED, place=f"'{path}' of {place}")
+
+
+def _box(item: ET.Element, place: str) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (_float(item, f"bndbox/{corner}", place) for corner in _CORNERS)
+    return x1, y1, x2, y2
+
+
+def _image_size(root: ET.Element) -> tuple[int, int]:
+    return _int(root, "size/height", "the annotation"), _int(root, "size/width", "the annotation")
+
+
+def _row(item: ET.Element, place: str) -> Row:
+    return Row(
+        box=_box(item, place),
+        score=_float(item, "score", place),
+        label=_text(item, "name", place),
+        label_id=_int(item, "label_id", place),
+        head=_text(item, "head", place),
+        version=_int(item, "version", place),
+    )

@@ -1,0 +1,1 @@
+"""Measure: how good detections are. Pure functions of values; no torch, no files."""

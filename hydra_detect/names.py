@@ -1,0 +1,121 @@
+"""Names and references: parse, print, and keep every path inside its folder.
+
+A head or backbone name becomes a folder name on every file system, a tag on the Hub and a word on a command line,
+so one narrow alphabet serves all: lower-case letters, digits, `-` and `_`, at most 64, first a letter or digit.
+Two names can then never differ by case alone. For each text form holds `parse(str(x)) == x`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+import attrs
+
+from hydra_detect.errors import NameInvalidError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+# Windows opens a device, not a file, under these names, with any extension and in any folder.
+_WINDOWS_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(10))]
+)
+_SHOWN = 80
+
+
+def _text_of(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
+
+
+def check_name(value: str, kind: str = "head") -> str:
+    """Return `value` if it may name a head or backbone.
+
+    Raises:
+        NameInvalidError: With the rule, and a name near to it that would be allowed.
+
+    """
+    if isinstance(value, str) and _NAME.fullmatch(value) and value not in _WINDOWS_DEVICES:
+        return value
+    folded = re.sub(r"[^a-z0-9_-]+", "-", value.lower()).strip("-_")[:64].rstrip("-_") if isinstance(value, str) else ""
+    hint = f"; '{folded}' would do" if folded and folded not in _WINDOWS_DEVICES else ""
+    raise NameInvalidError(
+        f"use {_text_of(value)} as a {kind} name",
+        "a name is 1 to 64 characters of a-z, 0-9, '-' and '_', begins with a letter or digit, "
+        "and is no device name of Windows",
+        f"Choose another name{hint}.",
+        name=value,
+    )
+
+
+@attrs.frozen
+class HeadRef:
+    """One head, or one version of it: `owl` is whatever is active, `owl@3` is version 3."""
+
+    name: str = attrs.field(validator=lambda _i, _a, value: check_name(value) and None)
+    version: int | None = None
+
+    def __str__(self) -> str:
+        """Return the form that `parse` reads."""
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
+    @classmethod
+    def parse(cls, text: str | HeadRef) -> HeadRef:
+        """Read `name` or `name@version`.
+
+        Raises:
+            NameInvalidError: If the name is not allowed or the version is no positive whole number.
+
+        """
+        if isinstance(text, HeadRef):
+            return text
+        name, at, number = text.partition("@") if isinstance(text, str) else (text, "", "")
+        if at and not re.fullmatch(r"[1-9][0-9]{0,8}", number, re.ASCII):
+            raise NameInvalidError(
+                f"read {_text_of(text)} as a head reference",
+                f"{_text_of(number)} is no version number",
+                "Write the version as a whole number from 1, as in 'owl@3'.",
+                name=text,
+            )
+        return cls(check_name(name), int(number) if at else None)
+
+
+@attrs.frozen
+class Digest:
+    """A full SHA-256: prints as `sha256:` and 64 hex digits."""
+
+    hex: str = attrs.field()
+
+    @hex.validator
+    def _check(self, _attribute: object, value: str) -> None:
+        if not _DIGEST.fullmatch(f"sha256:{value}"):
+            raise NameInvalidError(
+                f"read {_text_of(value)} as a SHA-256",
+                "it is not 64 lower-case hex digits",
+                "Give the whole digest; a shortened one proves too little.",
+            )
+
+    def __str__(self) -> str:
+        """Return the form that `parse` reads."""
+        return f"sha256:{self.hex}"
+
+    @property
+    def short(self) -> str:
+        """The first 12 hex digits, for people; never compared."""
+        return self.hex[:12]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `sha256:` and 64 hex digits.
+
+        Raises:
+            NameInvalidError: For anything else.
+
+        """
+        if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+            raise NameInvalidError(
+                f"read {_text_of(text)} as a digest",
+                "it is not 'sha256:' and 64 lower-case hex digits",
+                "Give the whole digest; a shortened one proves too little.",
+            )
+        return cls(text.removeprefix("sha256:"))

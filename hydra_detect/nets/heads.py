@@ -1,0 +1,162 @@
+"""A head: from the shared feature maps to boxes, scores and labels.
+
+Region proposal network and box head of Faster R-CNN (Ren et al. 2015, arXiv:1506.01497), from torchvision's own
+parts. A head holds no state between calls, so threads may share it.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+from torch import nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.transform import resize_boxes
+
+from hydra_detect.errors import RecordError
+from hydra_detect.nets.backbones import norm_layer
+from hydra_detect.nets.pooling import PyramidRoIAlign
+from hydra_detect.nets.state import load_strict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hydra_detect.nets.backbones import Features
+    from hydra_detect.records import HeadSettings, Level
+    from hydra_detect.tensors import RawTensor
+
+# What torchvision trains with by default; prediction uses none of it.
+_TRAINING_TOP_N = 2000
+_RPN_FOREGROUND, _RPN_BACKGROUND, _RPN_BATCH, _RPN_POSITIVE = 0.7, 0.3, 256, 0.5
+_BOX_FOREGROUND, _BOX_BACKGROUND, _BOX_BATCH, _BOX_POSITIVE = 0.5, 0.5, 512, 0.25
+
+
+@attrs.frozen
+class HeadOutput:
+    """What a head found in one picture, best score first.
+
+    Args:
+        boxes: [N, 4] xyxy float32, pixels of the picture as given.
+        scores: [N] float32.
+        labels: [N] int64, from 1.
+
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    labels: torch.Tensor
+
+
+def build_rpn(settings: HeadSettings, channels: int) -> RegionProposalNetwork:
+    """Build the proposal network, on whichever device is the default."""
+    return RegionProposalNetwork(
+        AnchorGenerator(settings.anchor_sizes, settings.aspect_ratios),
+        RPNHead(channels, settings.anchors_per_location, conv_depth=settings.rpn_conv_depth),
+        fg_iou_thresh=_RPN_FOREGROUND,
+        bg_iou_thresh=_RPN_BACKGROUND,
+        batch_size_per_image=_RPN_BATCH,
+        positive_fraction=_RPN_POSITIVE,
+        pre_nms_top_n={"training": _TRAINING_TOP_N, "testing": settings.rpn_pre_nms_top_n},
+        post_nms_top_n={"training": _TRAINING_TOP_N, "testing": settings.rpn_post_nms_top_n},
+        nms_thresh=settings.rpn_nms_threshold,
+        score_thresh=settings.rpn_score_threshold,
+    )
+
+
+def build_box_head(settings: HeadSettings, channels: int) -> nn.Module:
+    """Build the layers between pooled features and predictor: torchvision's first or second form."""
+    if settings.box_head == "mlp":
+        return TwoMLPHead(channels * settings.roi_size**2, settings.box_widths[0])
+    return FastRCNNConvFCHead(
+        (channels, settings.roi_size, settings.roi_size),
+        list(settings.box_convolutions),
+        list(settings.box_widths),
+        norm_layer=norm_layer("batch", settings.box_norm_eps) if settings.box_norm else None,
+    )
+
+
+def build_predictor(settings: HeadSettings) -> FastRCNNPredictor:
+    """Build the last two linear layers: class logits and box deltas."""
+    return FastRCNNPredictor(settings.box_widths[-1], settings.label_count)
+
+
+class RCNNHead(nn.Module):
+    """One head over the maps of `levels`; its state dict has torchvision's own names."""
+
+    def __init__(self, settings: HeadSettings, levels: Sequence[Level]) -> None:
+        super().__init__()
+        self.settings = settings
+        channels = levels[0].channels
+        with torch.device("meta"):
+            self.rpn = build_rpn(settings, channels)
+            self.roi_heads = RoIHeads(
+                PyramidRoIAlign(
+                    _roi_levels(settings, levels), size=settings.roi_size, sampling_ratio=settings.roi_sampling_ratio
+                ),
+                build_box_head(settings, channels),
+                build_predictor(settings),
+                fg_iou_thresh=_BOX_FOREGROUND,
+                bg_iou_thresh=_BOX_BACKGROUND,
+                batch_size_per_image=_BOX_BATCH,
+                positive_fraction=_BOX_POSITIVE,
+                bbox_reg_weights=settings.box_coder_weights,
+                score_thresh=settings.score_threshold,
+                nms_thresh=settings.nms_threshold,
+                detections_per_img=settings.detections_per_image,
+            )
+
+    @classmethod
+    def load(cls, settings: HeadSettings, levels: Sequence[Level], raw: Mapping[str, RawTensor]) -> RCNNHead:
+        """Build a head and give it its weights: float32, frozen, in evaluation mode."""
+        head = cls(settings, levels)
+        load_strict(head, raw, "the head")
+        return head
+
+    def forward(self, features: Features, *, score_threshold: float | None = None) -> list[HeadOutput]:
+        """Detect in a batch.
+
+        Args:
+            features: What the backbone made of the batch.
+            score_threshold: Drop boxes that do not score above it; None for the one in the settings.
+
+        Returns:
+            One output per picture.
+
+        """
+        sizes = features.images.image_sizes
+        proposals, _ = self.rpn(features.images, features.maps)
+        pooled = self.roi_heads.box_roi_pool(features.maps, proposals, sizes)  # [proposal, channel, 7, 7]
+        hidden = self.roi_heads.box_head(pooled)
+        logits, deltas = self.roi_heads.box_predictor(hidden)  # [proposal, label], [proposal, label * 4]
+        boxes, scores, labels = self._selector(score_threshold).postprocess_detections(logits, deltas, proposals, sizes)
+        return [
+            HeadOutput(resize_boxes(box, size, original), score, label)
+            for box, score, label, size, original in zip(
+                boxes, scores, labels, sizes, features.original_sizes, strict=True
+            )
+        ]
+
+    def _selector(self, score_threshold: float | None) -> RoIHeads:
+        if score_threshold is None or score_threshold == self.roi_heads.score_thresh:
+            return self.roi_heads
+        # A shallow copy shares all weights; setting the threshold on the module itself would race with other threads.
+        selector = copy.copy(self.roi_heads)
+        selector.score_thresh = score_threshold
+        return selector
+
+
+def _roi_levels(settings: HeadSettings, levels: Sequence[Level]) -> list[Level]:
+    chosen = [level for level in levels if level.name in settings.roi_levels]
+    if not chosen or len(settings.anchor_sizes) != len(levels):
+        raise RecordError(
+            "build the head",
+            f"it pools from levels {list(settings.roi_levels)} and has anchors for {len(settings.anchor_sizes)} "
+            f"levels; the backbone has {[level.name for level in levels]}",
+            "Give anchor sizes and aspect ratios for each level of the pyramid, the pooled one included.",
+        )
+    return chosen

@@ -1,0 +1,62 @@
+"""The plain torchvision model that a backbone and a head came from: what the proof compares with.
+
+Built by torchvision's own `FasterRCNN`, which knows nothing of this library's modules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from hydra_detect.nets.backbones import build_network
+from hydra_detect.nets.heads import build_box_head, build_predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hydra_detect.records import Architecture, HeadSettings, Preprocessing
+
+
+def build_original(architecture: Architecture, preprocessing: Preprocessing, settings: HeadSettings) -> FasterRCNN:
+    """Build torchvision's model on the meta device."""
+    backbone = build_network(architecture)
+    with torch.device("meta"):
+        return FasterRCNN(
+            backbone,
+            min_size=preprocessing.min_size,
+            max_size=preprocessing.max_size,
+            image_mean=list(preprocessing.mean),
+            image_std=list(preprocessing.std),
+            size_divisible=preprocessing.size_divisor,
+            rpn_anchor_generator=AnchorGenerator(settings.anchor_sizes, settings.aspect_ratios),
+            rpn_head=RPNHead(
+                architecture.pyramid_channels, settings.anchors_per_location, conv_depth=settings.rpn_conv_depth
+            ),
+            rpn_pre_nms_top_n_test=settings.rpn_pre_nms_top_n,
+            rpn_post_nms_top_n_test=settings.rpn_post_nms_top_n,
+            rpn_nms_thresh=settings.rpn_nms_threshold,
+            rpn_score_thresh=settings.rpn_score_threshold,
+            box_roi_pool=MultiScaleRoIAlign(
+                featmap_names=list(settings.roi_levels),
+                output_size=settings.roi_size,
+                sampling_ratio=settings.roi_sampling_ratio,
+            ),
+            box_head=build_box_head(settings, architecture.pyramid_channels),
+            box_predictor=build_predictor(settings),
+            box_score_thresh=settings.score_threshold,
+            box_nms_thresh=settings.nms_threshold,
+            box_detections_per_img=settings.detections_per_image,
+            bbox_reg_weights=settings.box_coder_weights,
+        )
+
+
+def load_original(model: FasterRCNN, state: Mapping[str, torch.Tensor]) -> FasterRCNN:
+    """Give the model its weights as torchvision does: allocate, then copy strictly; float32, evaluation mode."""
+    model = model.to_empty(device="cpu").float()
+    model.load_state_dict(dict(state), strict=True)
+    return model.eval().requires_grad_(requires_grad=False)

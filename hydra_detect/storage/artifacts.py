@@ -1,0 +1,199 @@
+"""Artifacts: tensors as safetensors bytes, checked before anything is allocated, and the manifest that binds files.
+
+Equal tensors give equal bytes: no metadata is written, because its order is not stable. A file from a stranger is
+judged by its header alone first: size, names, dtypes, shapes and offsets.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from hydra_detect.errors import CorruptError, RecordError, listed
+from hydra_detect.names import Digest, check_name
+from hydra_detect.storage import files, sealed
+from hydra_detect.tensors import ITEM_BYTES, RawTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 1
+MAX_TENSORS_BYTES = 1 << 30
+MAX_HEADER_BYTES = 1 << 20
+MAX_TENSORS = 4096
+_MAX_AXES = 8
+_LENGTH_BYTES = 8
+
+
+def encode_tensors(tensors: Mapping[str, RawTensor]) -> bytes:
+    """Return tensors as the bytes of a safetensors file; equal tensors give equal bytes, today and later.
+
+    Written here and not by the safetensors package, whose raw interface changed between its versions and whose numpy
+    one has no bfloat16: that equal tensors give equal bytes is a promise of ours. Larger elements come first, so that
+    each tensor is aligned.
+    """
+    header, data, place = {}, [], 0
+    for name in sorted(tensors, key=lambda name: (-ITEM_BYTES[tensors[name].dtype], name)):
+        tensor = tensors[name]
+        offsets = [place, place + tensor.nbytes]
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+        data.append(tensor.data)
+        place = offsets[1]
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    return b"".join([struct.pack("<Q", len(text)), text, *data])
+
+
+def decode_tensors(data: bytes, what: str) -> dict[str, RawTensor]:
+    """Read the bytes of a safetensors file, sorted by name; the tensors are views into `data`.
+
+    Raises:
+        CorruptError: If the header is oversized, no JSON, names a tensor twice, has a dtype or shape that an
+            artifact cannot hold, or does not cover the rest of the file exactly.
+
+    """
+    asked = f"read {what}"
+    header, start = read_header(data, asked)
+    view = memoryview(data)
+    tensors, ends = {}, []
+    for name, entry in sorted(header.items()):
+        dtype, shape, (begin, end) = _checked_entry(name, entry, asked)
+        ends.append((begin, end))
+        if start + end > len(data):
+            raise _corrupt(asked, f"tensor {name!r:.80} reaches beyond the end of the file")
+        tensors[name] = RawTensor(dtype, shape, view[start + begin : start + end])
+    covered = 0
+    for begin, end in sorted(ends):
+        if begin != covered:
+            raise _corrupt(asked, "its tensors overlap or leave a hole")
+        covered = end
+    if start + covered != len(data):
+        raise _corrupt(asked, f"{len(data) - start - covered} bytes follow its last tensor")
+    return tensors
+
+
+def read_header(data: bytes, asked: str) -> tuple[dict[str, Any], int]:
+    """Return a safetensors header, its metadata left out, and where the tensor data begins.
+
+    Raises:
+        CorruptError: If the header is oversized, truncated or no JSON object with unique keys.
+
+    """
+    if len(data) < _LENGTH_BYTES:
+        raise _corrupt(asked, f"it has {len(data)} bytes, too few for a safetensors file")
+    (length,) = struct.unpack("<Q", data[:_LENGTH_BYTES])
+    if length > MAX_HEADER_BYTES or _LENGTH_BYTES + length > len(data):
+        raise _corrupt(asked, f"its header claims {length} bytes; the file has {len(data)}, the limit is 1 MiB")
+    try:
+        header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length].decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(asked, f"its header is no valid JSON ({str(error)[:120]})") from None
+    if not isinstance(header, dict):
+        raise _corrupt(asked, "its header is no JSON object")
+    header.pop("__metadata__", None)
+    if len(header) > MAX_TENSORS:
+        raise _corrupt(asked, f"it holds {len(header)} tensors, the limit is {MAX_TENSORS}")
+    return header, _LENGTH_BYTES + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _checked_entry(name: str, entry: Any, asked: str) -> tuple[str, tuple[int, ...], tuple[int, int]]:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        fits = whole and len(shape) <= _MAX_AXES and end - begin == ITEM_BYTES[dtype] * math.prod(shape)
+    except (KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise _corrupt(asked, f"tensor {name!r:.80} has an entry that an artifact cannot hold: {entry!r:.160}")
+    return dtype, shape, (begin, end)
+
+
+def _corrupt(asked: str, found: str) -> CorruptError:
+    return CorruptError(asked, found, "Restore the file from a copy, or make it anew.")
+
+
+@attrs.frozen(kw_only=True)
+class Manifest:
+    """What one published version consists of; `digest` is the SHA-256 of its own sealed text.
+
+    `files` gives size in bytes and SHA-256 of each file beside it; `created_at` is UTC in ISO 8601.
+    """
+
+    kind: str
+    name: str
+    version: int
+    created_at: str
+    files: Mapping[str, tuple[int, Digest]]
+    digest: Digest
+
+
+def make_manifest(kind: str, name: str, version: int, *, created_at: str, contents: Mapping[str, bytes]) -> bytes:
+    """Return the sealed text of a manifest over `contents`."""
+    listing = {path: [len(data), str(files.sha256(data))] for path, data in contents.items()}
+    return sealed.seal(
+        {
+            "format": FORMAT,
+            "kind": kind,
+            "name": check_name(name),
+            "version": version,
+            "created_at": created_at,
+            "files": listing,
+        }
+    )
+
+
+def read_manifest(data: bytes, kind: str, name: str, version: int) -> Manifest:
+    """Read a manifest and see that it speaks of the version in whose folder it lies.
+
+    Raises:
+        CorruptError: If it is damaged or belongs elsewhere.
+        RecordError: If it has a newer format.
+
+    """
+    what = f"the manifest of {name}@{version}"
+    document = sealed.unseal(data, what)
+    if document.get("format") != FORMAT:
+        raise RecordError(
+            f"read {what}",
+            f"its format is {document.get('format')!r:.40} and this version of hydra-detect reads {FORMAT}",
+            "Upgrade hydra-detect.",
+        )
+    if (document.get("kind"), document.get("name"), document.get("version")) != (kind, name, version):
+        raise _corrupt(f"read {what}", "it speaks of another version; the folder was moved or renamed")
+    listing = {path: (size, Digest.parse(digest)) for path, (size, digest) in document["files"].items()}
+    return Manifest(
+        kind=kind,
+        name=name,
+        version=version,
+        created_at=document["created_at"],
+        files=listing,
+        digest=files.sha256(data),
+    )
+
+
+def check_content(manifest: Manifest, path: str, data: bytes) -> None:
+    """See that a file is the one that the manifest lists.
+
+    Raises:
+        CorruptError: If size or SHA-256 differ, or the manifest does not list it.
+
+    """
+    asked = f"read {path} of {manifest.name}@{manifest.version}"
+    if path not in manifest.files:
+        raise _corrupt(asked, f"the manifest lists only {listed(manifest.files)}")
+    size, digest = manifest.files[path]
+    if len(data) != size:
+        raise _corrupt(asked, f"it has {len(data)} bytes and the manifest says {size}")
+    if files.sha256(data) != digest:
+        raise _corrupt(asked, f"its SHA-256 is not the {digest.short}... that the manifest says")

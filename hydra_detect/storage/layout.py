@@ -1,0 +1,125 @@
+"""Where everything lies in a store: every path of the library, once.
+
+::
+
+    STORE.json                        format of the store, written once
+    locks/<kind>.<name>.lock          operating-system locks, never deleted
+    <kind>/<name>/                    kind is "backbones" or "heads"
+        claims/000007                 empty: number 7 is taken for ever
+        versions/000007/              immutable after one rename
+            model.safetensors  record.json  parity.json  MANIFEST.json
+        pointer/00000012.json         the highest valid one says which version is active
+        tmp/<uuid>/                   staging, on the same file system by construction
+    registry.json                     derived; rebuilt at will
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from hydra_detect.names import check_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BACKBONES = "backbones"
+HEADS = "heads"
+
+TENSORS = "model.safetensors"
+RECORD = "record.json"
+PARITY = "parity.json"
+MANIFEST = "MANIFEST.json"
+ORIGINAL = "original"
+
+_VERSION = re.compile(r"[0-9]{6,9}", re.ASCII)
+_POINTER = re.compile(r"([0-9]{8,12})\.json", re.ASCII)
+
+
+@attrs.frozen
+class StoreLayout:
+    """The top of a store."""
+
+    root: Path
+
+    @property
+    def identity(self) -> Path:
+        """The file that makes a folder a store."""
+        return self.root / "STORE.json"
+
+    @property
+    def index(self) -> Path:
+        """The derived index of heads."""
+        return self.root / "registry.json"
+
+    def kind(self, kind: str) -> Path:
+        """The folder of all backbones or all heads."""
+        return self.root / kind
+
+    def lock(self, kind: str, name: str) -> Path:
+        """The lock of one backbone or head."""
+        return self.root / "locks" / f"{kind}.{check_name(name)}.lock"
+
+    def item(self, kind: str, name: str) -> ItemLayout:
+        """The folder of one backbone or head."""
+        return ItemLayout(self.root / kind / check_name(name, kind.removesuffix("s")))
+
+
+@attrs.frozen
+class ItemLayout:
+    """The folder of one backbone or head."""
+
+    root: Path
+
+    @property
+    def claims(self) -> Path:
+        """One empty file per number ever given out."""
+        return self.root / "claims"
+
+    @property
+    def versions(self) -> Path:
+        """One folder per published version."""
+        return self.root / "versions"
+
+    @property
+    def pointers(self) -> Path:
+        """One file per change of the active version."""
+        return self.root / "pointer"
+
+    @property
+    def staging(self) -> Path:
+        """Versions and pointers that are being written."""
+        return self.root / "tmp"
+
+    def claim(self, number: int) -> Path:
+        """The file that takes a number for ever."""
+        return self.claims / f"{number:06}"
+
+    def version(self, number: int) -> Path:
+        """The folder of one version."""
+        return self.versions / f"{number:06}"
+
+    def pointer(self, generation: int) -> Path:
+        """The file of one generation of the pointer."""
+        return self.pointers / f"{generation:08}.json"
+
+    def claimed_numbers(self) -> list[int]:
+        """Numbers given out, ascending."""
+        return _numbers(self.claims, _VERSION)
+
+    def version_numbers(self) -> list[int]:
+        """Numbers of published versions, ascending."""
+        return _numbers(self.versions, _VERSION)
+
+    def pointer_generations(self) -> list[int]:
+        """Generations of the pointer, ascending."""
+        return _numbers(self.pointers, _POINTER)
+
+
+def _numbers(folder: Path, pattern: re.Pattern[str]) -> list[int]:
+    if not folder.is_dir():
+        return []
+    matches = (pattern.fullmatch(entry.name) for entry in folder.iterdir())
+    return sorted(int(match[match.lastindex or 0]) for match in matches if match)

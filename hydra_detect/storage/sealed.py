@@ -1,0 +1,34 @@
+"""JSON that proves itself: a document with the SHA-256 of its own canonical text inside.
+
+Manifests and pointers have no other file that could vouch for them. Only the canonical text is accepted, so every
+flipped bit is found, those in white space too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra_detect import codec
+from hydra_detect.errors import CorruptError
+from hydra_detect.storage import files
+
+_SEAL = "check"
+
+
+def seal(document: dict[str, Any]) -> bytes:
+    """Return the canonical JSON text of `document` with its digest under `check`."""
+    return codec.dumps({**document, _SEAL: str(files.sha256(codec.dumps(document)))})
+
+
+def unseal(data: bytes, what: str) -> dict[str, Any]:
+    """Return the document, without its seal.
+
+    Raises:
+        CorruptError: If the text is not exactly what `seal` wrote.
+
+    """
+    document = codec.loads(data, what)
+    if not isinstance(document, dict) or seal({k: v for k, v in document.items() if k != _SEAL}) != data:
+        raise CorruptError(f"read {what}", "its digest does not match its content", "Restore it from a copy.")
+    del document[_SEAL]
+    return document
