@@ -1,1 +1,88 @@
-"""One frozen detection backbone, many small independent heads."""
+"""One frozen detection backbone, many small independent heads.
+
+Public names load when they are first used (PEP 562): importing the package imports nothing else and changes nothing
+in the process.
+"""
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hydra_detect.checkpoints.merge import merge_checkpoint as merge_checkpoint
+    from hydra_detect.checkpoints.parity import ParityReport as ParityReport
+    from hydra_detect.checkpoints.proof import Verification as Verification
+    from hydra_detect.checkpoints.proof import compare_with_original as compare_with_original
+    from hydra_detect.checkpoints.proof import verify as verify
+    from hydra_detect.checkpoints.reader import Checkpoint as Checkpoint
+    from hydra_detect.checkpoints.reader import read_checkpoint as read_checkpoint
+    from hydra_detect.checkpoints.settings import SplitSettings as SplitSettings
+    from hydra_detect.checkpoints.split import SplitReport as SplitReport
+    from hydra_detect.checkpoints.split import split_checkpoint as split_checkpoint
+    from hydra_detect.detections import Detections as Detections
+    from hydra_detect.detections import GroundTruth as GroundTruth
+    from hydra_detect.detections import Timing as Timing
+    from hydra_detect.detector import HydraDetector as HydraDetector
+    from hydra_detect.errors import HydraDetectError as HydraDetectError
+    from hydra_detect.names import Digest as Digest
+    from hydra_detect.names import HeadRef as HeadRef
+    from hydra_detect.records import BackboneRecord as BackboneRecord
+    from hydra_detect.records import HeadRecord as HeadRecord
+    from hydra_detect.records import HeadSettings as HeadSettings
+    from hydra_detect.records import OperatingPolicy as OperatingPolicy
+    from hydra_detect.records import Preprocessing as Preprocessing
+    from hydra_detect.records import VersionRecord as VersionRecord
+    from hydra_detect.registry import HeadInfo as HeadInfo
+    from hydra_detect.registry import HeadRegistry as HeadRegistry
+    from hydra_detect.storage.store import Store as Store
+    from hydra_detect.versions import VersionManager as VersionManager
+
+_HOMES = {
+    "BackboneRecord": "records",
+    "Checkpoint": "checkpoints.reader",
+    "Detections": "detections",
+    "Digest": "names",
+    "GroundTruth": "detections",
+    "HeadInfo": "registry",
+    "HeadRecord": "records",
+    "HeadRef": "names",
+    "HeadRegistry": "registry",
+    "HeadSettings": "records",
+    "HydraDetectError": "errors",
+    "HydraDetector": "detector",
+    "OperatingPolicy": "records",
+    "ParityReport": "checkpoints.parity",
+    "Preprocessing": "records",
+    "SplitReport": "checkpoints.split",
+    "SplitSettings": "checkpoints.settings",
+    "Store": "storage.store",
+    "Timing": "detections",
+    "Verification": "checkpoints.proof",
+    "VersionManager": "versions",
+    "VersionRecord": "records",
+    "compare_with_original": "checkpoints.proof",
+    "merge_checkpoint": "checkpoints.merge",
+    "read_checkpoint": "checkpoints.reader",
+    "split_checkpoint": "checkpoints.split",
+    "verify": "checkpoints.proof",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605  one list of names, not two to keep equal
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("hydra-detect")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hydra_detect' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"hydra_detect.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -8,8 +8,8 @@ NaN, duplicate keys, deep nesting and oversized files are refused before anythin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping  # noqa: TC003  the codec itself reads annotations as it runs
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
@@ -22,6 +22,9 @@ SCHEMA = 1
 
 MAX_JSON_BYTES = 1 << 20
 _DEEPEST = 64
+
+# OverflowError: a whole number of 400 digits is no float.
+_MALFORMED = (cattrs.BaseValidationError, ValueError, TypeError, KeyError, OverflowError)
 
 T = TypeVar("T")
 
@@ -37,21 +40,23 @@ def dumps(value: Any) -> bytes:
     """Return the canonical JSON text: sorted keys, one-space indent, UTF-8, one newline at the end.
 
     Raises:
-        RecordError: For NaN or infinity, which JSON has not.
+        RecordError: For NaN, infinity, half a surrogate pair or a type that JSON has not.
 
     """
     try:
-        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    except ValueError as error:
-        raise RecordError("write a record", str(error), "Leave out figures that could not be measured.") from None
-    return text.encode() + b"\n"
+        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError) as error:
+        remedy = "Use plain values, and leave out figures that could not be measured."
+        raise RecordError("write a record", str(error)[:200], remedy) from None
+    return text + b"\n"
 
 
 def loads(data: bytes | memoryview, what: str) -> Any:
     """Read JSON that may come from a stranger.
 
     Raises:
-        CorruptError: If it is larger than 1 MiB, no JSON, has a key twice, a NaN, or nests deeper than 64.
+        CorruptError: If it is larger than 1 MiB, no JSON, has a key twice, nests deeper than 64, or holds what
+            `dumps` could not write again: NaN, a number beyond every float, half a surrogate pair.
 
     """
     asked = f"read {what}"
@@ -60,6 +65,7 @@ def loads(data: bytes | memoryview, what: str) -> Any:
         raise CorruptError(asked, f"it is {len(data)} bytes, more than the {MAX_JSON_BYTES} a record may have", remedy)
     try:
         value = json.loads(bytes(data).decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # 1e999 and "\ud800" pass for JSON
     except (ValueError, RecursionError) as error:
         raise CorruptError(asked, f"it is no valid JSON ({str(error)[:200]})", remedy) from None
     if _depth(value) > _DEEPEST:
@@ -94,8 +100,19 @@ def _depth(value: Any) -> int:
 
 
 def encode(record: Record) -> bytes:
-    """Return a record as canonical JSON, its schema version included."""
-    return dumps({"schema": SCHEMA, **to_dict(record)})
+    """Return a record as canonical JSON, its schema version included: what is written can be read.
+
+    Raises:
+        RecordError: If a value is of the wrong kind, or the whole is larger than a record may be.
+
+    """
+    data = dumps({"schema": SCHEMA, **to_dict(record)})
+    what = "a record that is about to be written"
+    try:
+        decode(type(record), data, what)
+    except CorruptError as error:  # nothing is damaged: it is too large
+        raise RecordError(f"write {type(record).__name__}", error.found, "Shorten its texts.") from None
+    return data
 
 
 def decode(kind: type[T], data: bytes | memoryview, what: str) -> T:
@@ -111,11 +128,11 @@ def decode(kind: type[T], data: bytes | memoryview, what: str) -> T:
         raise CorruptError(f"read {what}", "it is no JSON object", "Restore the file from a copy.")
     schema = value.pop("schema", None)
     if type(schema) is not int or schema < 1:
-        raise RecordError(f"read {what}", f"its schema is {schema!r}, not a whole number", "Restore it from a copy.")
+        raise RecordError(f"read {what}", f"its schema is {schema!r:.60}, no number from 1", "Restore it from a copy.")
     if schema > SCHEMA:
         raise RecordError(
             f"read {what}",
-            f"it has schema {schema} and this version of hydra-detect reads up to {SCHEMA}",
+            f"it has schema {schema!s:.60} and this version of hydra-detect reads up to {SCHEMA}",
             "Upgrade hydra-detect.",
             schema=schema,
         )
@@ -131,7 +148,7 @@ def from_dict(kind: type[T], value: Mapping[str, Any], what: str) -> T:
     """
     try:
         return _CONVERTER.structure(value, kind)
-    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as error:
+    except _MALFORMED as error:
         problem = _first_problem(error)
         raise RecordError(f"read {what}", problem, "Restore the file from a copy, or make it anew.") from None
 
@@ -158,6 +175,25 @@ def _strict(kind: Any) -> Any:
     return check
 
 
+def _structure_tuple(value: Any, kind: Any) -> Any:
+    # cattrs would take any iterable: a text for its letters, an object for its keys.
+    if type(value) is not list:
+        message = f"expected a list, found {value!r:.60}"
+        raise TypeError(message)
+    kinds = get_args(kind)
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(value)
+    return tuple(_CONVERTER.structure(item, inner) for item, inner in zip(value, kinds, strict=True))
+
+
+def _structure_mapping(value: Any, kind: Any) -> Any:
+    if not isinstance(value, dict):
+        message = f"expected an object, found {value!r:.60}"
+        raise TypeError(message)
+    inner = get_args(kind)[1]
+    return {key: _CONVERTER.structure(item, inner) for key, item in value.items()}
+
+
 def _structure_record(value: Any, kind: Any) -> Any:
     if not isinstance(value, dict):
         message = f"expected an object, found {value!r:.60}"
@@ -168,7 +204,7 @@ def _structure_record(value: Any, kind: Any) -> Any:
         if name in value:
             try:
                 known[name] = _CONVERTER.structure(value[name], field.type)
-            except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as error:
+            except _MALFORMED as error:
                 problems.append(f"{name}: {_first_problem(error)}")
         elif field.default is attrs.NOTHING:
             problems.append(f"{name}: missing")
@@ -188,9 +224,15 @@ def _make_converter() -> cattrs.Converter:
         converter.register_structure_hook(kind, _strict(kind))
     converter.register_structure_hook(Digest, lambda value, _kind: Digest.parse(_strict(str)(value, str)))
     converter.register_unstructure_hook(Digest, str)
+    converter.register_structure_hook_func(_comes_from(tuple), _structure_tuple)
+    converter.register_structure_hook_func(_comes_from(Mapping), _structure_mapping)
     converter.register_structure_hook_func(_is_record, _structure_record)
     converter.register_unstructure_hook_func(_is_record, _unstructure_record)
     return converter
+
+
+def _comes_from(origin: Any) -> Any:
+    return lambda kind: get_origin(kind) is origin
 
 
 def _is_record(kind: Any) -> bool:

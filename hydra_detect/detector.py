@@ -19,8 +19,9 @@ import torch
 
 from hydra_detect import pictures
 from hydra_detect.detections import Detections, Timing
-from hydra_detect.errors import DeviceError, InputError, NotFoundError, listed, near_matches
+from hydra_detect.errors import InputError, NotFoundError, listed, near_matches
 from hydra_detect.names import HeadRef
+from hydra_detect.nets import devices
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import module_bytes
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
     from hydra_detect.nets.heads import HeadOutput
     from hydra_detect.records import VersionRecord
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-DEFAULT_BATCH_SIZE = 4
+DEFAULT_BATCH_SIZE = 1
 
 
 @attrs.frozen
@@ -119,7 +119,7 @@ class HydraDetector:
 
         """
         store = Store.open(store)
-        place, precision = _device(device), _dtype(dtype)
+        place, precision = devices.choose_device(device), devices.choose_dtype(dtype)
         stored = backbones.find(store, backbone or _only_backbone(store))
         module = Backbone(stored.record.contract, backbones.tensors(store, stored))
         detector = cls(store, module, device=place, dtype=precision)
@@ -334,7 +334,7 @@ class HydraDetector:
         missing = [name for name in names if name not in heads]
         if missing:
             raise NotFoundError(
-                f"run head {missing[0]!r}", "it is not loaded", f"{near_matches(missing[0], heads)}. See load_head()."
+                f"run head {missing[0]!r}", "it is not loaded", f"{near_matches(missing[0], heads)} See load_head()."
             )
         return {name: heads[name] for name in names}
 
@@ -371,7 +371,7 @@ def _check_thresholds(given: float | Mapping[str, float] | None, heads: Mapping[
     named = {} if given is None else {"all heads": given} if isinstance(given, int | float) else dict(given)
     for name, value in named.items():
         if name not in heads and name != "all heads":
-            raise NotFoundError(f"set the threshold of {name!r}", "it is not loaded", near_matches(name, heads) + ".")
+            raise NotFoundError(f"set the threshold of {name!r}", "it is not loaded", near_matches(name, heads))
         if not 0 <= value <= 1:
             raise InputError("predict", f"the score threshold of {name} is {value}", "Give a number from 0 to 1.")
 
@@ -389,24 +389,3 @@ def _only_backbone(store: Store) -> str:
     found = f"the store has several: {listed(names)}" if names else "the store has none"
     remedy = "Say which one with backbone=NAME." if names else "Split an original into it first."
     raise NotFoundError("choose the backbone", found, remedy)
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DeviceError(
-            f"use device {str(device)!r}", f"{first_line:.160}", "Use 'cpu', or 'auto' for whatever there is."
-        ) from None
-    return place
-
-
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    wanted = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
-    if wanted is None or wanted not in _DTYPES.values():
-        raise DeviceError(f"compute in {dtype}", "it is not offered", f"Use one of {listed(_DTYPES)}.")
-    return wanted

@@ -112,7 +112,7 @@ def html(d: Detections) -> str:
     """Return an HTML table of the boxes, and the drawing above it where `png` gives one."""
     drawn = png(d)
     image = f'<img alt="detections" src="data:image/png;base64,{base64.b64encode(drawn).decode()}">' if drawn else ""
-    heading = f"{len(d)} detections" + (f" in {markup.escape(d.source)}" if d.source else "")
+    heading = f"{len(d)} detection{'' if len(d) == 1 else 's'}" + (f" in {markup.escape(d.source)}" if d.source else "")
     columns = zip(
         d.heads.tolist(),
         d.head_versions.tolist(),

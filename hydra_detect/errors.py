@@ -106,9 +106,9 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     """Return a sentence with the known names closest to `name`, or with all that there are."""
     names = sorted(known)
     if not names:
-        return "There is none yet"
+        return "There is none yet."
     folded = {candidate.casefold(): candidate for candidate in names}
     close = [folded[key] for key in difflib.get_close_matches(name.casefold(), list(folded), n=3)]
     if close:
         return f"Did you mean {' or '.join(repr(candidate) for candidate in close)}?"
-    return f"There are: {listed(names)}"
+    return f"There are: {listed(names)}."

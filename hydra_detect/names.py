@@ -20,6 +20,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _WINDOWS_DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(10))]
 )
+_FILE_NAME_FORBIDS = frozenset('/\\:*?"<>|')
+_LONGEST_FILE_NAME = 100
+_VERSIONS_END = 1_000_000_000
 _SHOWN = 80
 
 
@@ -48,12 +51,47 @@ def check_name(value: str, kind: str = "head") -> str:
     )
 
 
+def check_file_name(value: str) -> str:
+    """Return `value` if it may name a file inside a version: one part of a path, on every file system.
+
+    Raises:
+        NameInvalidError: If it could leave its folder, or means something else on another system.
+
+    """
+    if (
+        isinstance(value, str)
+        and 0 < len(value) <= _LONGEST_FILE_NAME
+        and value.isprintable()
+        and not _FILE_NAME_FORBIDS.intersection(value)
+        and value.strip(". ") == value
+        and value.partition(".")[0].rstrip().lower() not in _WINDOWS_DEVICES
+    ):
+        return value
+    raise NameInvalidError(
+        f"name a file {_text_of(value)}",
+        f"a file name is 1 to {_LONGEST_FILE_NAME} printable characters, neither begins nor ends with a dot or space, "
+        "holds none of " + " ".join(sorted(_FILE_NAME_FORBIDS)) + ", and is no device name of Windows",
+        "Choose another name.",
+        name=value,
+    )
+
+
 @attrs.frozen
 class HeadRef:
     """One head, or one version of it: `owl` is whatever is active, `owl@3` is version 3."""
 
     name: str = attrs.field(validator=lambda _i, _a, value: check_name(value) and None)
-    version: int | None = None
+    version: int | None = attrs.field(default=None)
+
+    @version.validator
+    def _check(self, _attribute: object, value: int | None) -> None:
+        if value is not None and not (type(value) is int and 0 < value < _VERSIONS_END):
+            raise NameInvalidError(
+                f"refer to a version of {self.name!r}",
+                f"{_text_of(value)} is no version number",
+                "Give the version as a whole number from 1.",
+                name=value,
+            )
 
     def __str__(self) -> str:
         """Return the form that `parse` reads."""
@@ -88,7 +126,7 @@ class Digest:
 
     @hex.validator
     def _check(self, _attribute: object, value: str) -> None:
-        if not _DIGEST.fullmatch(f"sha256:{value}"):
+        if not isinstance(value, str) or not _DIGEST.fullmatch(f"sha256:{value}"):
             raise NameInvalidError(
                 f"read {_text_of(value)} as a SHA-256",
                 "it is not 64 lower-case hex digits",

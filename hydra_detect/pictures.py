@@ -119,6 +119,16 @@ def iter_pictures(x: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[P
     return _each(x, max_pixels)
 
 
+def list_files(names: Iterable[str]) -> list[str]:
+    """Return the picture files that names, folders and patterns stand for, without opening them.
+
+    Raises:
+        InputError: If a folder or pattern has none.
+
+    """
+    return [file for name in names for file in _files(name)]
+
+
 def open_picture(x: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     """Read one picture.
 

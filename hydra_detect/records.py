@@ -50,9 +50,17 @@ def _texts(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
+def _float(value: Any) -> float:
+    # 32 and 32.0, 0.0 and -0.0 are one value and must be one text, or equal records would have different digests.
+    return float(value) + 0.0
+
+
 def _floats(values: Any) -> tuple[float, ...]:
-    # 32 and 32.0 are one value and must be one text, or equal records would have different digests.
-    return tuple(float(value) for value in values)
+    return tuple(_float(value) for value in values)
+
+
+def _named_floats(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _float(value) for name, value in values.items()}
 
 
 def _float_rows(rows: Any) -> tuple[tuple[float, ...], ...]:
@@ -110,9 +118,9 @@ class Architecture(Record):
     body_channels: tuple[int, ...] = attrs.field(converter=_integers, validator=_each(_count))
     pyramid_channels: int = attrs.field(validator=_bounded(1, 65536))
     norm: str = attrs.field(validator=check.in_(("frozen", "batch")))
-    norm_eps: float = attrs.field(converter=float, validator=[_share, _finite])
+    norm_eps: float = attrs.field(converter=_float, validator=[_share, _finite])
     pyramid_norm: bool = False
-    pyramid_norm_eps: float = attrs.field(converter=float, default=1e-5, validator=[_share, _finite])
+    pyramid_norm_eps: float = attrs.field(converter=_float, default=1e-5, validator=[_share, _finite])
     block: str | None = attrs.field(default=None, validator=check.optional(check.in_(("basic", "bottleneck"))))
     layers: tuple[int, ...] = attrs.field(converter=_integers, default=(), validator=_each(_bounded(1, 200)))
     groups: int = attrs.field(default=1, validator=_bounded(1, 1024))
@@ -180,9 +188,16 @@ def _differences(prefix: str, ours: Record, theirs: Record) -> list[str]:
             continue
         if isinstance(mine, Record):
             found += _differences(f"{prefix}{field.name}.", mine, other)
+        elif _are_records(mine) and _are_records(other) and len(mine) == len(other):
+            for place, pair in enumerate(zip(mine, other, strict=True)):
+                found += _differences(f"{prefix}{field.name}[{place}].", *pair)
         else:
             found.append(f"{prefix}{field.name} is {_shown(mine)} against {_shown(other)}")
     return found
+
+
+def _are_records(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, Record) for item in value)
 
 
 def _shown(value: Any) -> str:
@@ -212,7 +227,7 @@ class HeadSettings(Record):
         converter=_integers, default=(1024, 1024), validator=[check.min_len(1), _each(_count)]
     )
     box_norm: bool = False
-    box_norm_eps: float = attrs.field(converter=float, default=1e-5, validator=[_share, _finite])
+    box_norm_eps: float = attrs.field(converter=_float, default=1e-5, validator=[_share, _finite])
     roi_levels: tuple[str, ...] = attrs.field(
         converter=_texts, default=("0", "1", "2", "3"), validator=check.min_len(1)
     )
@@ -220,10 +235,10 @@ class HeadSettings(Record):
     roi_sampling_ratio: int = attrs.field(default=2, validator=_bounded(-1, 64))
     rpn_pre_nms_top_n: int = attrs.field(default=1000, validator=_count)
     rpn_post_nms_top_n: int = attrs.field(default=1000, validator=_count)
-    rpn_nms_threshold: float = attrs.field(converter=float, default=0.7, validator=_share)
-    rpn_score_threshold: float = attrs.field(converter=float, default=0.0, validator=_share)
-    score_threshold: float = attrs.field(converter=float, default=0.05, validator=_share)
-    nms_threshold: float = attrs.field(converter=float, default=0.5, validator=_share)
+    rpn_nms_threshold: float = attrs.field(converter=_float, default=0.7, validator=_share)
+    rpn_score_threshold: float = attrs.field(converter=_float, default=0.0, validator=_share)
+    score_threshold: float = attrs.field(converter=_float, default=0.05, validator=_share)
+    nms_threshold: float = attrs.field(converter=_float, default=0.5, validator=_share)
     detections_per_image: int = attrs.field(default=100, validator=_count)
     box_coder_weights: tuple[float, ...] = attrs.field(
         default=(10.0, 10.0, 5.0, 5.0),
@@ -252,7 +267,7 @@ class HeadSettings(Record):
 class OperatingPolicy(Record):
     """The score at which a version is meant to be used, and on what it was chosen."""
 
-    score_threshold: float = attrs.field(converter=float, validator=_share)
+    score_threshold: float = attrs.field(converter=_float, validator=_share)
     chosen_on: str = ""
 
 
@@ -286,7 +301,7 @@ class ParitySummary(Record):
     equal: bool
     stages: int
     numbers_compared: int
-    max_absolute_difference: float
+    max_absolute_difference: float = attrs.field(converter=_float)
     outputs: Mapping[str, Digest]
     environment: Environment
 
@@ -333,7 +348,7 @@ class HeadRecord(Record):
     source: SourceRecord | None = None
     parity: ParitySummary | None = None
     sample_count: int | None = attrs.field(default=None, validator=check.optional(check.ge(0)))
-    claimed_metrics: Mapping[str, float] = attrs.field(factory=dict)
+    claimed_metrics: Mapping[str, float] = attrs.field(factory=dict, converter=_named_floats)
     notes: str = ""
     libraries: Mapping[str, str] = attrs.field(factory=dict)
     kind: str = attrs.field(default="head", validator=check.in_(("head",)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from hydra_detect import codec
 from hydra_detect.errors import IncompatibleError
 from hydra_detect.names import Digest, HeadRef
 from hydra_detect.storage import backbones, index, layout
@@ -49,22 +50,18 @@ class HeadInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return attrs.asdict(self, value_serializer=lambda _i, _a, v: str(v) if isinstance(v, Digest) else v) | {
-            "versions": list(self.versions),
-            "class_names": list(self.class_names),
-        }
+        plain: dict[str, Any] = codec.to_dict(self)
+        return plain
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> HeadInfo:
-        """Read what `to_dict` returns."""
-        return cls(
-            **value
-            | {
-                "versions": tuple(value["versions"]),
-                "class_names": tuple(value["class_names"]),
-                "backbone_digest": Digest.parse(value["backbone_digest"]),
-            }
-        )
+        """Read what `to_dict` returns.
+
+        Raises:
+            RecordError: If a field is missing or of the wrong kind.
+
+        """
+        return codec.from_dict(cls, value, "the summary of a head")
 
 
 class HeadRegistry:
@@ -125,8 +122,7 @@ class HeadRegistry:
 
     def infos(self) -> list[HeadInfo]:
         """Return all heads at a glance, sorted by name, through the index where it is up to date."""
-        found = index.summaries(self.store, lambda name: self.info(name).to_dict())
-        return [HeadInfo.from_dict(summary) for summary in found.values()]
+        return index.summaries(self.store, read=self.info, plain=HeadInfo.to_dict, restore=HeadInfo.from_dict)
 
     def backbones(self) -> list[str]:
         """Return the names of the backbones in the store."""

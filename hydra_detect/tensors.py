@@ -40,6 +40,13 @@ def _axes(values: Iterable[int]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
+def _no_negative_axis(_instance: object, _attribute: object, value: tuple[int, ...]) -> None:
+    if any(axis < 0 for axis in value):  # two of them would make a plausible product
+        raise CorruptError(
+            "read a tensor", f"its shape is {list(value)}", "Read the file again; if it stays so, the file is damaged."
+        )
+
+
 @attrs.frozen
 class RawTensor:
     """The bytes of one tensor, little-endian, in row-major order.
@@ -52,7 +59,7 @@ class RawTensor:
     """
 
     dtype: str = attrs.field(validator=attrs.validators.in_(ITEM_BYTES))
-    shape: tuple[int, ...] = attrs.field(converter=_axes)
+    shape: tuple[int, ...] = attrs.field(converter=_axes, validator=_no_negative_axis)
     data: bytes | memoryview = attrs.field(repr=False)
 
     @data.validator
@@ -73,12 +80,16 @@ class RawTensor:
         `hydra_detect.nets.raw_tensors` takes whole state dicts of any dtype.
 
         Raises:
-            RecordError: For a dtype that an artifact cannot hold.
+            RecordError: For a dtype that an artifact cannot hold, or something that is no array to numpy.
 
         """
         if isinstance(value, cls):
             return value
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # bfloat16, ragged lists, a tensor with gradient
+            remedy = "Detach it and move it to the CPU; hydra_detect.nets.raw_tensors takes every dtype."
+            raise RecordError("store a tensor", str(error)[:200], remedy) from None
         dtype = _NUMPY_TO_DTYPE.get(array.dtype.name)
         if dtype is None:
             raise RecordError(

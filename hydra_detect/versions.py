@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hydra_detect import codec
-from hydra_detect.errors import CorruptError, NotFoundError, near_matches
+from hydra_detect.errors import CorruptError, NameInvalidError, NotFoundError, listed, near_matches
 from hydra_detect.names import HeadRef, check_name
 from hydra_detect.records import HeadRecord, VersionRecord, utc_now
 from hydra_detect.storage import artifacts, layout
@@ -54,13 +54,17 @@ class VersionManager:
             attachments: Further small files to keep beside it, such as the parity report.
 
         Raises:
+            NameInvalidError: If the head or an attachment has a name that is not allowed.
             CorruptError: If a tensor holds NaN or infinity, or the digest in the record is another.
             StoreError: If the disk is full or not writable; nothing is left behind.
 
         """
         check_name(head)
-        raw = {name: RawTensor.of(value) for name, value in tensors.items()}
         asked = f"create a version of {head!r}"
+        own = {layout.TENSORS, layout.RECORD}.intersection(attachments or {})
+        if own:
+            raise NameInvalidError(asked, f"attachments would replace {listed(own)}", "Name them otherwise.")
+        raw = {name: RawTensor.of(value) for name, value in tensors.items()}
         check_finite(raw, asked)
         if tensors_digest(raw) != record.tensors:
             raise CorruptError(
@@ -165,7 +169,7 @@ class VersionManager:
         if not numbers:
             known = self.store.names(layout.HEADS)
             raise NotFoundError(
-                f"find head {head!r}", f"the store {self.store.root} has no such head", near_matches(head, known) + "."
+                f"find head {head!r}", f"the store {self.store.root} has no such head", near_matches(head, known)
             )
         return numbers
 

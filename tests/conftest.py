@@ -1,7 +1,43 @@
-"""What all tests share: the Hypothesis profile."""
+"""What all tests share: the Hypothesis profile, and one small split store for those that only read it."""
 
+import pytest
 from hypothesis import settings
 
 # No deadline: a busy machine is no failing test. Examples vary from run to run, so that runs add up.
 settings.register_profile("ci", deadline=None, derandomize=False, max_examples=50)
 settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def split_store(tmp_path_factory):
+    """A store with heads `rbc` (versions 1 and 2, 1 active) and `wbc` on one backbone; nobody may write to it."""
+    import torch
+    from originals import SETTINGS, restless, save, small
+
+    from hydra_detect import VersionManager, split_checkpoint
+
+    folder = tmp_path_factory.mktemp("split")
+    store, model = folder / "store", small()
+    backbone = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    for head, seed in (("rbc", 0), ("wbc", 1), ("rbc", 2)):
+        restless(model, seed)
+        model.backbone.load_state_dict(backbone)
+        path = save(model, folder / f"{head}-{seed}.pth")
+        split_checkpoint(path, store, head=head, settings=SETTINGS)
+    VersionManager(store).promote("rbc", 1, reason="the tests expect it")
+    torch.manual_seed(0)
+    return store
+
+
+@pytest.fixture(scope="session")
+def split_original(split_store):
+    """The checkpoint that `rbc@1` of `split_store` was split from."""
+    return split_store.parent / "rbc-0.pth"
+
+
+@pytest.fixture
+def detector(split_store):
+    """A detector with all heads of `split_store`."""
+    from hydra_detect import HydraDetector
+
+    return HydraDetector.from_store(split_store, device="cpu")

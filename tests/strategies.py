@@ -66,12 +66,12 @@ def detections(draw, *, most=8, low=0.0, high=SIDE, names=None, source=None):
 
 
 @st.composite
-def ground_truths(draw, *, names=st.sampled_from(LABELS)):
+def ground_truths(draw):
     """Draw GroundTruth of one picture, every box with an area."""
     found = draw(solid_boxes())
     return GroundTruth(
         boxes=found,
-        label_names=draw(st.lists(names, min_size=len(found), max_size=len(found))),
+        label_names=draw(st.lists(st.sampled_from(LABELS), min_size=len(found), max_size=len(found))),
         image_size=(1000, 1000),
         source=draw(st.none() | printable()),
     )

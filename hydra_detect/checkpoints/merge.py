@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +13,16 @@ from hydra_detect.checkpoints.proof import read_rebuilt
 from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX
 from hydra_detect.errors import ConflictError, StoreError
 from hydra_detect.nets.state import torch_tensors
-from hydra_detect.registry import check_fits
 from hydra_detect.storage import artifacts, backbones, files
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from hydra_detect.names import HeadRef
+    from hydra_detect.tensors import RawTensor
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -53,7 +55,6 @@ def merge_checkpoint(store: str | os.PathLike[str] | Store, head: str | HeadRef,
     store = Store.open(store)
     version = VersionManager(store).get(head)
     backbone = backbones.find(store, version.record.backbone_name)
-    check_fits(version, backbone.record.contract)
     rebuilt = read_rebuilt(store, version)
     tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in rebuilt.backbone.items()} | dict(rebuilt.head)
     for source in (backbone.record.source, version.record.source):
@@ -62,13 +63,18 @@ def merge_checkpoint(store: str | os.PathLike[str] | Store, head: str | HeadRef,
     temporary = path.with_name(f".{path.name}.{uuid.uuid4()}")
     with files.explained(asked):
         try:
-            if path.suffix == ".safetensors":
-                files.write_new(temporary, artifacts.encode_tensors(tensors))
-            else:
-                torch.save(torch_tensors(tensors), temporary)
+            files.write_new(temporary, _as_bytes(tensors, path.suffix))
             files.put_if_absent(temporary, path)
         except FileExistsError:
             raise ConflictError(asked, "the file exists", "Name a new file, or move that one away first.") from None
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _as_bytes(tensors: Mapping[str, RawTensor], suffix: str) -> bytes:
+    if suffix == ".safetensors":
+        return artifacts.encode_tensors(tensors)
+    buffer = io.BytesIO()  # written to disk by our own writer, which syncs and explains a full disk
+    torch.save(torch_tensors(tensors), buffer)
+    return buffer.getvalue()

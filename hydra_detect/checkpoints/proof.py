@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -16,26 +16,30 @@ from hydra_detect.checkpoints.parity import (
     outputs_digest,
     thread_count,
 )
+from hydra_detect.checkpoints.reader import Checkpoint, read_checkpoint
 from hydra_detect.checkpoints.trace import trace_original, trace_rebuilt
 from hydra_detect.codec import Record
-from hydra_detect.errors import CheckpointError, RecordError
+from hydra_detect.errors import CheckpointError, InputError, NotFoundError, RecordError
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.original import build_original, load_original
+from hydra_detect.registry import HeadRegistry, check_fits
 from hydra_detect.storage import backbones, layout
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import torch
+    from torchvision.models.detection import FasterRCNN
 
-    from hydra_detect.checkpoints.reader import Checkpoint
     from hydra_detect.names import Digest, HeadRef
     from hydra_detect.records import BackboneContract, HeadSettings, VersionRecord
     from hydra_detect.tensors import RawTensor
+
+_BELOW_ANY_SCORE = -1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -48,9 +52,23 @@ class Rebuilt:
     head: Mapping[str, RawTensor]
 
     def modules(self) -> tuple[Backbone, RCNNHead]:
-        """Build both, every box kept: a proof needs detections, whatever the operating threshold."""
-        settings = attrs.evolve(self.settings, score_threshold=0.0, rpn_score_threshold=0.0)
-        return Backbone(self.contract, self.backbone), RCNNHead.load(settings, self.contract.levels, self.head)
+        """Build both, with every box kept."""
+        head = RCNNHead.load(self.settings, self.contract.levels, self.head)
+        _keep_every_box(head)
+        return Backbone(self.contract, self.backbone), head
+
+    def original(self, state: Mapping[str, torch.Tensor]) -> FasterRCNN:
+        """Build torchvision's model of the same settings with the original's tensors and every box kept."""
+        model = build_original(self.contract.architecture, self.contract.preprocessing, self.settings)
+        load_original(model, state)
+        _keep_every_box(model)
+        return model
+
+
+def _keep_every_box(detector: RCNNHead | FasterRCNN) -> None:
+    """Lower both score thresholds below any score: a proof needs detections on every input."""
+    detector.rpn.score_thresh = _BELOW_ANY_SCORE
+    detector.roi_heads.score_thresh = _BELOW_ANY_SCORE
 
 
 def prove(
@@ -71,12 +89,9 @@ def prove(
     """
     batches, seeded = _proof_inputs(rebuilt, inputs)
     backbone, head = rebuilt.modules()
-    original = load_original(
-        build_original(rebuilt.contract.architecture, rebuilt.contract.preprocessing, head.settings), state
-    )
     return compare(
         batches,
-        functools.partial(trace_original, original),
+        functools.partial(trace_original, rebuilt.original(state)),
         functools.partial(trace_rebuilt, backbone, head),
         seeded=seeded,
         progress=progress,
@@ -108,6 +123,11 @@ class Verification(Record):
     reason: str
     report: ParityReport | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values: dict[str, Any] = codec.to_dict(self)
+        return values
+
     def __str__(self) -> str:
         """Return one line, and the table of stages where there is one."""
         mark = "proven" if self.proven else "NOT PROVEN"
@@ -135,21 +155,55 @@ def verify(
     Raises:
         NotFoundError: If there is no such head.
         CorruptError: If a stored file is damaged.
+        IncompatibleError: If the stored backbone is not the one the head was made on.
+        InputError: If `inputs` are given without `against`.
 
     """
     store = Store.open(store)
     version = VersionManager(store).get(head)
     rebuilt = read_rebuilt(store, version)
     if against is None:
+        if inputs is not None:
+            raise InputError(
+                "verify on further pictures", "there is no original to compare with", "Give the original (--against)."
+            )
         return _verify_recorded(version, rebuilt, progress)
     said = _own_words(version, against)
     try:
         report = prove(rebuilt, against.tensors, inputs=inputs, progress=progress)
-    except RuntimeError as error:  # torch's strict load: the checkpoint is of another network
-        reason = f"its tensors do not fit ({str(error).splitlines()[-1].strip():.200})"
-        return _verdict(version, against.file, reason=reason, proven=False)
+    except CheckpointError as error:  # the checkpoint is of another network
+        return _verdict(version, against.file, reason=f"its tensors do not fit ({error.found})", proven=False)
     reason = said if report.equal else f"{len(report.failures)} differences; {said}"
     return _verdict(version, against.file, reason=reason, proven=report.equal, report=report)
+
+
+def verify_all(
+    store: str | os.PathLike[str] | Store,
+    heads: Sequence[str] | None = None,
+    *,
+    against: str | os.PathLike[str] | None = None,
+    inputs: Iterable[object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Verification]:
+    """Verify several heads.
+
+    Args:
+        store: The store, or its path.
+        heads: Heads or versions; None for every head with an active version.
+        against: Path of the original, if it is to be compared with.
+        inputs: As for `verify`.
+        progress: As for `verify`, anew for each head.
+
+    Raises:
+        NotFoundError: If there is no such head, or none at all.
+
+    """
+    store = Store.open(store)
+    checkpoint = None if against is None else read_checkpoint(against)
+    chosen = heads or [info.name for info in HeadRegistry(store).infos() if info.active is not None]
+    if not chosen:
+        raise NotFoundError("verify the heads", f"the store {store.root} has none", "Split an original into it first.")
+    return [verify(store, head, against=checkpoint, inputs=inputs, progress=progress) for head in chosen]
 
 
 def compare_with_original(
@@ -176,14 +230,7 @@ def compare_with_original(
     """
     store = Store.open(store)
     version = VersionManager(store).get(head)
-    try:
-        return prove(read_rebuilt(store, version), checkpoint.tensors, inputs=inputs)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"compare {version.head}@{version.number} with {checkpoint.file}",
-            str(error).splitlines()[-1].strip(),
-            "Give the checkpoint that this head was split from.",
-        ) from None
+    return prove(read_rebuilt(store, version), checkpoint.tensors, inputs=inputs)
 
 
 def read_rebuilt(store: Store, version: VersionRecord) -> Rebuilt:
@@ -191,10 +238,12 @@ def read_rebuilt(store: Store, version: VersionRecord) -> Rebuilt:
 
     Raises:
         NotFoundError: If the backbone is not in the store.
+        IncompatibleError: If it is not the one the head was made on.
         CorruptError: If a file is damaged.
 
     """
     backbone = backbones.find(store, version.record.backbone_name)
+    check_fits(version, backbone.record.contract)
     return Rebuilt(
         contract=backbone.record.contract,
         settings=version.record.settings,

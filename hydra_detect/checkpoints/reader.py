@@ -122,7 +122,7 @@ def _read_safetensors(path: Path, asked: str) -> dict[str, torch.Tensor]:
     except HydraDetectError as error:
         raise CheckpointError(asked, error.found, remedy) from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(asked, f"it is no complete safetensors file ({str(error):.200})", remedy) from None
+        raise CheckpointError(asked, f"it is no complete safetensors file ({error!s:.200})", remedy) from None
 
 
 def _read_pickle(path: Path, asked: str) -> Any:

@@ -14,7 +14,7 @@ import attrs
 
 from hydra_detect import codec
 from hydra_detect.codec import Record
-from hydra_detect.errors import CheckpointError, RecordError, near_matches
+from hydra_detect.errors import CheckpointError, HydraDetectError, RecordError, near_matches
 from hydra_detect.records import Architecture, HeadSettings, OperatingPolicy, Preprocessing
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class SplitSettings(Record):
         known = {field.name for field in attrs.fields(cls)} - {"unknown"}
         for name in value:
             if name not in known:
-                raise RecordError("read the settings", f"there is no setting {name!r}", near_matches(name, known) + ".")
+                raise RecordError("read the settings", f"there is no setting {name!r}", near_matches(name, known))
         return codec.from_dict(cls, _lists(value), "the settings")
 
 
@@ -127,6 +127,29 @@ def resolve(found: Recognised, given: SplitSettings, file: str) -> Resolved:
 
     """
     merged = _with_preset(given, found)
+    try:
+        architecture, preprocessing, head = _records(found, merged)
+        policy = _policy(merged)
+    except HydraDetectError:
+        raise
+    except (ValueError, TypeError) as error:  # the records' own bounds, in attrs' words
+        raise RecordError("read the settings", str(error.args[0] if error.args else error), _LOOK_UP) from None
+    _check_channels(found, preprocessing, file)
+    _check_layers(found, architecture, file)
+    _check_anchors(found, head, file)
+    return Resolved(
+        architecture=architecture,
+        preprocessing=preprocessing,
+        head=head,
+        operating_policy=policy,
+        assumed=_assumptions(found, given),
+    )
+
+
+_LOOK_UP = "See hydra-detect split --help for what each setting takes."
+
+
+def _records(found: Recognised, merged: SplitSettings) -> tuple[Architecture, Preprocessing, HeadSettings]:
     architecture = Architecture(
         body=found.body,
         block=found.block,
@@ -140,22 +163,14 @@ def resolve(found: Recognised, given: SplitSettings, file: str) -> Resolved:
         norm=found.norm,
         **_given(merged, {"norm_eps": 1e-5, "return_layers": found.return_layers, "pyramid_norm_eps": 1e-5}),
     )
-    preprocessing = Preprocessing(**_given(merged, dict.fromkeys(_PREPROCESSING)))
-    head = _head_settings(found, merged)
-    _check_channels(found, preprocessing, file)
-    _check_layers(found, architecture, file)
-    _check_anchors(found, head, file)
-    policy = None
-    if merged.operating_threshold is not None:
-        policy = OperatingPolicy(
-            score_threshold=merged.operating_threshold, chosen_on=merged.operating_threshold_chosen_on or ""
-        )
-    return Resolved(
-        architecture=architecture,
-        preprocessing=preprocessing,
-        head=head,
-        operating_policy=policy,
-        assumed=_assumptions(found, given),
+    return architecture, Preprocessing(**_given(merged, dict.fromkeys(_PREPROCESSING))), _head_settings(found, merged)
+
+
+def _policy(merged: SplitSettings) -> OperatingPolicy | None:
+    if merged.operating_threshold is None:
+        return None
+    return OperatingPolicy(
+        score_threshold=merged.operating_threshold, chosen_on=merged.operating_threshold_chosen_on or ""
     )
 
 
@@ -189,7 +204,7 @@ def _with_preset(given: SplitSettings, found: Recognised) -> SplitSettings:
     if name is None:
         return given
     if name not in PRESETS:
-        raise RecordError("read the settings", f"there is no preset {name!r}", near_matches(name, PRESETS) + ".")
+        raise RecordError("read the settings", f"there is no preset {name!r}", near_matches(name, PRESETS))
     said = {field.name: getattr(given, field.name) for field in attrs.fields(SplitSettings) if field.name != "unknown"}
     return attrs.evolve(PRESETS[name], **{key: value for key, value in said.items() if value is not None})
 

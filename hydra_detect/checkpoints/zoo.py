@@ -29,7 +29,7 @@ def read_torchvision(spec: str) -> Checkpoint:
     name = spec.removeprefix(SCHEME)
     asked = f"read {spec!r}"
     if name not in MODELS:
-        raise CheckpointError(asked, "torchvision has no such Faster R-CNN", near_matches(name, MODELS) + ".")
+        raise CheckpointError(asked, "torchvision has no such Faster R-CNN", near_matches(name, MODELS))
     weights = get_model_weights(name).DEFAULT
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")

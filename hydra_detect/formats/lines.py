@@ -65,8 +65,9 @@ def to_dict(d: Detections) -> dict[str, Any]:
 
 
 def to_json(d: Detections) -> str:
-    """Return `to_dict` as JSON on one line, without a newline at its end."""
-    return json.dumps(to_dict(d), ensure_ascii=False, allow_nan=False)
+    """Return `to_dict` as JSON on one line of ASCII, without a newline at its end."""
+    # ASCII: some programs break lines at U+2028, and a file name that is no UTF-8 could not be written out.
+    return json.dumps(to_dict(d), allow_nan=False)
 
 
 def from_json(text: str) -> Detections:

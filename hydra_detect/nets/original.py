@@ -13,8 +13,10 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from hydra_detect.errors import CheckpointError
 from hydra_detect.nets.backbones import build_network
 from hydra_detect.nets.heads import build_box_head, build_predictor
+from hydra_detect.nets.state import mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +58,16 @@ def build_original(architecture: Architecture, preprocessing: Preprocessing, set
 
 
 def load_original(model: FasterRCNN, state: Mapping[str, torch.Tensor]) -> FasterRCNN:
-    """Give the model its weights as torchvision does: allocate, then copy strictly; float32, evaluation mode."""
+    """Give the model its weights as torchvision does: allocate, then copy strictly; float32, evaluation mode.
+
+    Raises:
+        CheckpointError: Listing every tensor that is missing, unexpected or of wrong shape.
+
+    """
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    problems = mismatch(expected, {name: tensor.shape for name, tensor in state.items()})
+    if problems:
+        raise CheckpointError("build the original", problems, "Give the checkpoint that this head was split from.")
     model = model.to_empty(device="cpu").float()
     model.load_state_dict(dict(state), strict=True)
     return model.eval().requires_grad_(requires_grad=False)

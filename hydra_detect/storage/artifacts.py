@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from hydra_detect.errors import CorruptError, RecordError, listed
-from hydra_detect.names import Digest, check_name
+from hydra_detect import codec
+from hydra_detect.errors import CorruptError, NameInvalidError, RecordError, listed
+from hydra_detect.names import Digest, check_file_name, check_name
 from hydra_detect.storage import files, sealed
 from hydra_detect.tensors import ITEM_BYTES, RawTensor
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MAX_TENSORS_BYTES = 1 << 30
-MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = codec.MAX_JSON_BYTES
 MAX_TENSORS = 4096
 _MAX_AXES = 8
 _LENGTH_BYTES = 8
@@ -35,6 +36,10 @@ def encode_tensors(tensors: Mapping[str, RawTensor]) -> bytes:
     Written here and not by the safetensors package, whose raw interface changed between its versions and whose numpy
     one has no bfloat16: that equal tensors give equal bytes is a promise of ours. Larger elements come first, so that
     each tensor is aligned.
+
+    Raises:
+        RecordError: For tensors that `decode_tensors` would refuse: too many, too large, ill named.
+
     """
     header, data, place = {}, [], 0
     for name in sorted(tensors, key=lambda name: (-ITEM_BYTES[tensors[name].dtype], name)):
@@ -43,9 +48,14 @@ def encode_tensors(tensors: Mapping[str, RawTensor]) -> bytes:
         header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
         data.append(tensor.data)
         place = offsets[1]
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogatepass")
     text += b" " * (-len(text) % _LENGTH_BYTES)
-    return b"".join([struct.pack("<Q", len(text)), text, *data])
+    whole = b"".join([struct.pack("<Q", len(text)), text, *data])
+    try:
+        decode_tensors(whole, "the tensors again")
+    except CorruptError as error:
+        raise RecordError("store these tensors", error.found, "Give fewer of them, or plainer names.") from None
+    return whole
 
 
 def decode_tensors(data: bytes, what: str) -> dict[str, RawTensor]:
@@ -57,6 +67,8 @@ def decode_tensors(data: bytes, what: str) -> dict[str, RawTensor]:
 
     """
     asked = f"read {what}"
+    if len(data) > MAX_TENSORS_BYTES:
+        raise _corrupt(asked, f"it has {len(data)} bytes, the limit is {MAX_TENSORS_BYTES}")
     header, start = read_header(data, asked)
     view = memoryview(data)
     tensors, ends = {}, []
@@ -89,22 +101,15 @@ def read_header(data: bytes, asked: str) -> tuple[dict[str, Any], int]:
     if length > MAX_HEADER_BYTES or _LENGTH_BYTES + length > len(data):
         raise _corrupt(asked, f"its header claims {length} bytes; the file has {len(data)}, the limit is 1 MiB")
     try:
-        header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length].decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise _corrupt(asked, f"its header is no valid JSON ({str(error)[:120]})") from None
+        header = codec.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length], "its header")
+    except CorruptError as error:
+        raise _corrupt(asked, f"of its header, {error.found}") from None
     if not isinstance(header, dict):
         raise _corrupt(asked, "its header is no JSON object")
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
         raise _corrupt(asked, f"it holds {len(header)} tensors, the limit is {MAX_TENSORS}")
     return header, _LENGTH_BYTES + length
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
-    return found
 
 
 def _checked_entry(name: str, entry: Any, asked: str) -> tuple[str, tuple[int, ...], tuple[int, int]]:
@@ -171,15 +176,26 @@ def read_manifest(data: bytes, kind: str, name: str, version: int) -> Manifest:
         )
     if (document.get("kind"), document.get("name"), document.get("version")) != (kind, name, version):
         raise _corrupt(f"read {what}", "it speaks of another version; the folder was moved or renamed")
-    listing = {path: (size, Digest.parse(digest)) for path, (size, digest) in document["files"].items()}
     return Manifest(
         kind=kind,
         name=name,
         version=version,
-        created_at=document["created_at"],
-        files=listing,
+        created_at=str(document.get("created_at", "")),
+        files=_listing(document.get("files"), f"read {what}"),
         digest=files.sha256(data),
     )
+
+
+def _listing(value: Any, asked: str) -> dict[str, tuple[int, Digest]]:
+    # A stranger can seal too: nothing in here has proved itself but its own wholeness.
+    try:
+        listing = {check_file_name(path): (size, Digest.parse(digest)) for path, (size, digest) in value.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        found = error.found if isinstance(error, NameInvalidError) else str(error)
+        raise _corrupt(asked, f"its list of files is malformed ({found})") from None
+    if not all(type(size) is int and size >= 0 for size, _digest in listing.values()):
+        raise _corrupt(asked, "its list of files is malformed (a size is no whole number)")
+    return listing
 
 
 def check_content(manifest: Manifest, path: str, data: bytes) -> None:

@@ -60,7 +60,7 @@ def find(store: Store, name: str) -> StoredBackbone:
         raise NotFoundError(
             f"find backbone {name!r}",
             f"the store {store.root} has no such backbone",
-            near_matches(name, names(store)) + ".",
+            near_matches(name, names(store)),
         )
     manifest = store.manifest(layout.BACKBONES, name, pointer.active)
     data = store.read(manifest, layout.RECORD)

@@ -119,11 +119,12 @@ def read_whole(path: Path, *, limit: int, asked: str) -> bytes:
             raise CorruptError(asked, f"{path} is no regular file", remedy) from None
         with explained(asked):
             raise
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)  # fdopen refuses a folder without closing it
+        raise CorruptError(asked, f"{path} is no regular file", remedy)
     with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise CorruptError(asked, f"{path} is no regular file", remedy)
         if facts.st_size > limit:
             raise CorruptError(asked, f"{path} has {facts.st_size} bytes, the limit is {limit}", remedy)
         with explained(asked):
-            return file.read(limit + 1)
+            return file.read(facts.st_size)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra_detect import codec
-from hydra_detect.errors import HydraDetectError
-from hydra_detect.storage import files, layout
+from hydra_detect.errors import HydraDetectError, StoreError
+from hydra_detect.storage import files, layout, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,26 +23,41 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
+T = TypeVar("T")
 
-def summaries(store: Store, summarise: Callable[[str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return a plain summary of each head, sorted by name: from the index where it is current, else from disk.
+
+def summaries(
+    store: Store, *, read: Callable[[str], T], plain: Callable[[T], dict[str, Any]], restore: Callable[[Any], T]
+) -> list[T]:
+    """Return a summary of each head, sorted by name: from the index where it is current, else from disk.
 
     Args:
         store: The store.
-        summarise: Reads one head from disk; called only for heads whose entry is missing or out of date.
+        read: Reads one head from disk; called only for heads whose entry is missing, out of date or malformed.
+        plain: Turns a summary into JSON values.
+        restore: Turns them back, or raises a HydraDetectError.
 
     """
     known = _load(store)
+    found: dict[str, T] = {}
     entries: dict[str, dict[str, Any]] = {}
     for name in store.names(layout.HEADS):
         stamp = _stamp(store, name)
-        entry = known.get(name)
-        if not isinstance(entry, dict) or entry.get("stamp") != stamp or not isinstance(entry.get("summary"), dict):
-            entry = {"stamp": stamp, "summary": summarise(name)}
-        entries[name] = entry
+        summary = _current(known.get(name), stamp, restore)
+        found[name] = read(name) if summary is None else summary
+        entries[name] = {"stamp": stamp, "summary": plain(found[name])}
     if entries != known:
         _save(store, entries)
-    return {name: entry["summary"] for name, entry in entries.items()}
+    return list(found.values())
+
+
+def _current(entry: Any, stamp: list[int], restore: Callable[[Any], T]) -> T | None:
+    if not isinstance(entry, dict) or entry.get("stamp") != stamp:
+        return None
+    try:
+        return restore(entry.get("summary"))
+    except HydraDetectError:  # written by another version, or by hand
+        return None
 
 
 def _stamp(store: Store, name: str) -> list[int]:
@@ -53,24 +68,23 @@ def _stamp(store: Store, name: str) -> list[int]:
 def _load(store: Store) -> dict[str, Any]:
     try:
         data = files.read_whole(store.layout.index, limit=codec.MAX_JSON_BYTES, asked="read the index of heads")
-        document = codec.loads(data, "the index of heads")
+        document = sealed.unseal(data, "the index of heads")
     except HydraDetectError:  # missing or damaged: it is derived, so it is made anew
         return {}
-    if (
-        not isinstance(document, dict)
-        or document.get("format") != FORMAT
-        or not isinstance(document.get("heads"), dict)
-    ):
-        return {}
-    heads: dict[str, Any] = document["heads"]
-    return heads
+    heads = document.get("heads")
+    return heads if document.get("format") == FORMAT and isinstance(heads, dict) else {}
 
 
 def _save(store: Store, entries: dict[str, dict[str, Any]]) -> None:
+    data = sealed.seal({"format": FORMAT, "heads": entries})
+    if len(data) > codec.MAX_JSON_BYTES:
+        return  # it could not be read again
     temporary = store.root / f".registry-{uuid.uuid4()}"
-    with contextlib.suppress(OSError):  # a read-only store has no index, and needs none
+    # A store that cannot be written, or not by this version, has no index, and needs none.
+    with contextlib.suppress(OSError, StoreError):
+        store.check_writable("write the index of heads")
         try:
-            files.write_new(temporary, codec.dumps({"format": FORMAT, "heads": entries}))
+            files.write_new(temporary, data)
             os.replace(temporary, store.layout.index)  # noqa: PTH105  the one file that may be replaced: it is derived
         finally:
             temporary.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ import attrs
 from hydra_detect.names import check_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 BACKBONES = "backbones"
@@ -34,8 +35,7 @@ PARITY = "parity.json"
 MANIFEST = "MANIFEST.json"
 ORIGINAL = "original"
 
-_VERSION = re.compile(r"[0-9]{6,9}", re.ASCII)
-_POINTER = re.compile(r"([0-9]{8,12})\.json", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{6,12}", re.ASCII)
 
 
 @attrs.frozen
@@ -107,19 +107,21 @@ class ItemLayout:
 
     def claimed_numbers(self) -> list[int]:
         """Numbers given out, ascending."""
-        return _numbers(self.claims, _VERSION)
+        return _numbers(self.claims, self.claim)
 
     def version_numbers(self) -> list[int]:
         """Numbers of published versions, ascending."""
-        return _numbers(self.versions, _VERSION)
+        return _numbers(self.versions, self.version)
 
     def pointer_generations(self) -> list[int]:
         """Generations of the pointer, ascending."""
-        return _numbers(self.pointers, _POINTER)
+        return _numbers(self.pointers, self.pointer)
 
 
-def _numbers(folder: Path, pattern: re.Pattern[str]) -> list[int]:
+def _numbers(folder: Path, path_of: Callable[[int], Path]) -> list[int]:
+    """Numbers from 1 whose own path exists in the folder; what is named in another way is not ours."""
     if not folder.is_dir():
         return []
-    matches = (pattern.fullmatch(entry.name) for entry in folder.iterdir())
-    return sorted(int(match[match.lastindex or 0]) for match in matches if match)
+    entries = {entry.name for entry in folder.iterdir()}
+    numbers = {int(entry.partition(".")[0]) for entry in entries if _NUMBER.fullmatch(entry.partition(".")[0])}
+    return sorted(number for number in numbers if number and path_of(number).name in entries)

@@ -18,8 +18,17 @@ import attrs
 import filelock
 
 from hydra_detect import codec
-from hydra_detect.errors import ConflictError, CorruptError, HydraDetectError, NotFoundError, StoreError, near_matches
-from hydra_detect.names import Digest
+from hydra_detect.errors import (
+    ConflictError,
+    CorruptError,
+    HydraDetectError,
+    NameInvalidError,
+    NotFoundError,
+    RecordError,
+    StoreError,
+    near_matches,
+)
+from hydra_detect.names import Digest, check_file_name
 from hydra_detect.storage import artifacts, files, layout, sealed
 from hydra_detect.tensors import check_finite, tensors_digest
 
@@ -33,10 +42,12 @@ if TYPE_CHECKING:
 FORMAT = 1
 _MAX_SMALL_FILE = codec.MAX_JSON_BYTES
 _LOCK_SECONDS = 60.0
+_LIMITS = ("min_reader", "min_writer")
+_UNFINISHED = ".STORE-"
 
 
 @attrs.frozen(kw_only=True)
-class Pointer:
+class Pointer(codec.Record):
     """One generation of the record that says which version is active.
 
     `previous` is the version active before; `manifest` is the SHA-256 of the active version's manifest.
@@ -56,9 +67,10 @@ class Store:
     `Store.open` opens one that exists, `Store.create` makes or opens one.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, min_writer: int = FORMAT) -> None:
         self.root = root
         self.layout = layout.StoreLayout(root)
+        self._min_writer = min_writer
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -73,8 +85,9 @@ class Store:
         """
         if isinstance(root, Store):
             return root
-        store = cls(Path(root).absolute())
-        asked = f"open the store {store.root}"
+        path = Path(root).absolute()
+        store = cls(path)
+        asked = f"open the store {path}"
         try:
             identity = codec.loads(
                 files.read_whole(store.layout.identity, limit=_MAX_SMALL_FILE, asked=asked), str(store.layout.identity)
@@ -82,8 +95,8 @@ class Store:
         except NotFoundError:
             found = "the folder holds no STORE.json" if store.root.is_dir() else "there is no such folder"
             raise StoreError(asked, found, "Check the path; 'hydra-detect split' makes a new store.") from None
-        reader = identity.get("min_reader") if isinstance(identity, dict) else None
-        if type(reader) is not int:
+        reader, writer = (identity.get(key) if isinstance(identity, dict) else None for key in _LIMITS)
+        if type(reader) is not int or type(writer) is not int:
             raise CorruptError(asked, "STORE.json is not one of ours", "Restore it from a copy.")
         if reader > FORMAT:
             raise StoreError(
@@ -92,7 +105,7 @@ class Store:
                 "Upgrade hydra-detect; nothing was changed.",
                 format=reader,
             )
-        return store
+        return cls(path, min_writer=writer)
 
     @classmethod
     def create(cls, root: str | os.PathLike[str] | Store) -> Store:
@@ -109,19 +122,38 @@ class Store:
         if store.layout.identity.exists():
             return cls.open(root)
         with files.explained(asked):
-            if store.root.exists() and any(store.root.iterdir()):
+            files.make_folder(store.root)
+            # What another process that makes this store has written so far is no reason to refuse.
+            foreign = [entry for entry in store.root.iterdir() if not entry.name.startswith(_UNFINISHED)]
+            if foreign and not store.layout.identity.exists():
                 raise StoreError(
                     asked, "the folder holds other files and no STORE.json", "Name a new or an empty folder."
                 )
-            files.make_folder(store.root)
             identity = {"format": FORMAT, "min_reader": 1, "min_writer": 1, "store_id": str(uuid.uuid4())}
-            temporary = store.root / f".{uuid.uuid4()}"
-            files.write_new(temporary, codec.dumps(identity))
+            temporary = store.root / f"{_UNFINISHED}{uuid.uuid4()}"
             try:
+                files.write_new(temporary, codec.dumps(identity))
                 files.put_if_absent(temporary, store.layout.identity)
-            except FileExistsError:  # another process made the store at the same moment
-                temporary.unlink()
+            except FileExistsError:
+                pass  # another process was first, with an equal right
+            finally:
+                temporary.unlink(missing_ok=True)
         return cls.open(root)
+
+    def check_writable(self, asked: str) -> None:
+        """See that this version of the library may write here.
+
+        Raises:
+            StoreError: If the store was made by a newer version that forbids it.
+
+        """
+        if self._min_writer > FORMAT:
+            raise StoreError(
+                asked,
+                f"it needs a writer of format {self._min_writer} and this version of hydra-detect writes {FORMAT}",
+                "Upgrade hydra-detect; nothing was changed.",
+                format=self._min_writer,
+            )
 
     # Reading
 
@@ -210,11 +242,17 @@ class Store:
         """Write a new version: whole, or not at all.
 
         Raises:
+            NameInvalidError: If a file of `contents` has a name that could leave its folder.
             StoreError: If the disk is full or the system refuses; nothing is left behind.
 
         """
         item = self.layout.item(kind, name)
-        with files.explained(f"publish a version of {name!r}"):
+        asked = f"publish a version of {name!r}"
+        self.check_writable(asked)
+        for path in contents:
+            if check_file_name(path) == layout.MANIFEST:
+                raise NameInvalidError(asked, f"{path} is the store's own file", "Name it otherwise.", name=path)
+        with files.explained(asked):
             for folder in (item.claims, item.versions, item.staging):
                 files.make_folder(folder)
             stage = item.staging / str(uuid.uuid4())
@@ -266,6 +304,7 @@ class Store:
         """
         item = self.layout.item(kind, name)
         asked = f"make {name}@{number} active"
+        self.check_writable(asked)
         target = self.manifest(kind, name, number)
         before = self.pointer(kind, name)
         if (before.generation if before else 0) != expected:
@@ -303,28 +342,28 @@ class Store:
 
         """
         path = self.layout.lock(kind, name)
-        with files.explained(f"lock {name!r}"):
+        asked = f"lock {name!r}"
+        lock = filelock.FileLock(path)
+        with files.explained(asked):
             files.make_folder(path.parent)
             try:
-                with filelock.FileLock(path, timeout=_LOCK_SECONDS):
-                    yield
+                lock.acquire(timeout=_LOCK_SECONDS)
             except filelock.Timeout:
                 raise ConflictError(
-                    f"lock {name!r}", f"another process has held {path} for {_LOCK_SECONDS:.0f} s", "Try again later."
+                    asked, f"another process has held {path} for {_LOCK_SECONDS:.0f} s", "Try again later."
                 ) from None
+        try:
+            yield  # outside `explained`: an error of the work under the lock is no error of the lock
+        finally:
+            lock.release()
 
 
 def _pointer_of(document: Mapping[str, Any], generation: int, what: str) -> Pointer:
+    facts = {key: value for key, value in document.items() if key != "format"}
     try:
-        if document["format"] != FORMAT or document["generation"] != generation:
-            raise CorruptError(f"read {what}", "it has another format or generation", "Restore it from a copy.")
-        return Pointer(
-            generation=generation,
-            active=document["active"],
-            previous=document["previous"],
-            manifest=Digest.parse(document["manifest"]),
-            at=document["at"],
-            reason=document["reason"],
-        )
-    except KeyError as error:
-        raise CorruptError(f"read {what}", f"it lacks {error}", "Restore it from a copy.") from None
+        pointer = codec.from_dict(Pointer, facts, what)
+    except RecordError as error:
+        raise CorruptError(error.asked, error.found, "Restore it from a copy.") from None
+    if document.get("format") != FORMAT or pointer.generation != generation:
+        raise CorruptError(f"read {what}", "it has another format or generation", "Restore it from a copy.")
+    return pointer

@@ -1,0 +1,264 @@
+"""The commands: each one parses, makes one call, and prints what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from hydra_detect.cli import output
+from hydra_detect.cli.split_options import SplitOptions
+from hydra_detect.errors import HydraDetectError, StoreError
+from hydra_detect.registry import HeadRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+STORE_VARIABLE = "HYDRA_DETECT_STORE"
+FAILED, USAGE = 1, 2
+_FEW = 3  # inputs that need no progress bar
+
+StoreOption = Annotated[Path | None, Parameter(help=f"folder of the store; else ${STORE_VARIABLE}")]
+JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="print JSON for programs")]
+Several = Annotated[list[str], Parameter(negative=(), consume_multiple=True)]
+
+app = App(
+    name="hydra-detect",
+    help="One frozen detection backbone, many small independent heads.",
+    version_flags=["--version"],
+)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        output.complain(f"{error} See hydra-detect --help.")
+        return USAGE
+    except HydraDetectError as error:
+        output.complain(error)
+        return USAGE
+    except KeyboardInterrupt:
+        output.complain("stopped; nothing half-written was left behind")
+        return USAGE
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return USAGE
+    return code if isinstance(code, int) else 0
+
+
+@app.command
+def split(
+    checkpoint: str,
+    /,
+    *,
+    head: str,
+    store: StoreOption = None,
+    backbone: str = "default",
+    class_name: Several = [],  # noqa: B006  cyclopts makes a new list at each call
+    parity_input: Several = [],  # noqa: B006  same
+    keep_original: Annotated[bool, Parameter(negative=())] = False,
+    json: JsonOption = False,
+    settings: SplitOptions = SplitOptions(),  # noqa: B008  frozen
+) -> int:
+    """Split an original checkpoint into a backbone and a head, and prove that nothing changed.
+
+    Parameters
+    ----------
+    checkpoint
+        A .pth, .pt or .safetensors file, or torchvision:NAME for torchvision's own weights.
+    head
+        Name for the head.
+    backbone
+        Name for the backbone; one with the same weights and settings is shared.
+    class_name
+        Name of a class, once per class in the order of the labels, without the background.
+    parity_input
+        A picture, folder or pattern to prove it on, beside the seeded pictures.
+    keep_original
+        Keep a copy of the original file beside the head.
+
+    """
+    from hydra_detect.checkpoints.split import split_checkpoint
+
+    folder = _store_folder(store)
+    with _progress("proof") as progress:
+        report = split_checkpoint(
+            checkpoint,
+            folder,
+            head=head,
+            backbone=backbone,
+            class_names=class_name or None,
+            settings=settings.to_settings(),
+            parity_inputs=parity_input or None,
+            keep_original=keep_original,
+            progress=progress,
+        )
+    output.say(output.as_json(report.to_dict()) if json else str(report))
+    return 0
+
+
+@app.command
+def verify(
+    *,
+    store: StoreOption = None,
+    head: Several = [],  # noqa: B006  same
+    against: Path | None = None,
+    parity_input: Several = [],  # noqa: B006  same
+    json: JsonOption = False,
+) -> int:
+    """Prove once more that stored heads are the originals they were split from; exit code 0 only on proof.
+
+    Parameters
+    ----------
+    head
+        Head to verify, or NAME@VERSION; all heads with an active version where none is named.
+    against
+        The original checkpoint; without it the recorded outputs of the original are compared.
+    parity_input
+        A picture, folder or pattern to compare on beside the seeded pictures; needs --against.
+
+    """
+    from hydra_detect.checkpoints.proof import verify_all
+
+    with _progress("proof") as progress:
+        found = verify_all(
+            _store_folder(store), head or None, against=against, inputs=parity_input or None, progress=progress
+        )
+    for item in found:
+        output.say(output.as_json(item.to_dict()) if json else str(item))
+    return 0 if all(item.proven for item in found) else FAILED
+
+
+@app.command
+def merge(head: str, path: Path, /, *, store: StoreOption = None) -> int:
+    """Write the original again: a state dict that torchvision loads strictly.
+
+    Parameters
+    ----------
+    head
+        Head, or NAME@VERSION.
+    path
+        A new .pth, .pt or .safetensors file.
+
+    """
+    from hydra_detect.checkpoints.merge import merge_checkpoint
+
+    output.say(str(merge_checkpoint(_store_folder(store), head, path)))
+    return 0
+
+
+@app.command
+def predict(
+    *inputs: str,
+    store: StoreOption = None,
+    head: Several = [],  # noqa: B006  same
+    backbone: str | None = None,
+    score_threshold: float | None = None,
+    device: str = "auto",
+    max_pixels: int | None = None,
+    json: JsonOption = False,
+    save: Path | None = None,
+) -> int:
+    """Detect with every head, or with some, in pictures, folders and patterns.
+
+    Parameters
+    ----------
+    inputs
+        Picture files, folders of pictures, or patterns in quotes.
+    head
+        Head to run, or NAME@VERSION; all heads of the backbone where none is named.
+    backbone
+        Name of the backbone; needed only where the store has several.
+    score_threshold
+        Drop boxes that do not score above this; each head's own threshold where it is left out.
+    device
+        cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
+    max_pixels
+        Refuse pictures with more pixels than this.
+    save
+        Folder for annotated pictures.
+
+    """
+    from hydra_detect import pictures
+    from hydra_detect.detector import HydraDetector
+    from hydra_detect.errors import InputError
+
+    if not inputs:
+        raise InputError("predict", "no input was named", "Name a picture, a folder or a pattern in quotes.")
+    folder = _store_folder(store)
+    files = pictures.list_files(inputs)
+    detector = HydraDetector.from_store(folder, head or None, backbone=backbone, device=device)
+    target = output.PictureFolder(save) if save else None
+    results = detector.predict(
+        files,
+        score_threshold=score_threshold,
+        stream=True,
+        max_pixels=max_pixels or pictures.DEFAULT_MAX_PIXELS,
+    )
+    with _progress("pictures", least=_FEW + 1) as progress:
+        for done, found in enumerate(results, start=1):
+            output.say(found.to_json() if json else output.detections_table(found))
+            if target:
+                target.save(found)
+            progress(done, len(files))
+    return 0
+
+
+@app.command
+def heads(*, store: StoreOption = None, json: JsonOption = False) -> int:
+    """List the heads of a store."""
+    infos = HeadRegistry(_store_folder(store)).infos()
+    if json:
+        output.say(output.as_json([info.to_dict() for info in infos]))
+    else:
+        output.say(output.heads_table(infos))
+    return 0
+
+
+@app.command
+def demo(*, out: Path | None = None) -> int:
+    """Split a real detector, prove it, add two more heads, and detect with all of them in real photographs.
+
+    Parameters
+    ----------
+    out
+        New folder for the store, the pictures and the report; hydra-detect-demo where it is left out.
+
+    """
+    from hydra_detect.demo.run import run_demo
+
+    run_demo(out, say=output.say)
+    return 0
+
+
+def _store_folder(given: Path | None) -> Path:
+    named = given or (Path(os.environ[STORE_VARIABLE]) if os.environ.get(STORE_VARIABLE) else None)
+    if named is None:
+        raise StoreError("find the store", "none was named", f"Give --store DIR, or set {STORE_VARIABLE}.")
+    return named
+
+
+@contextlib.contextmanager
+def _progress(what: str, *, least: int = 1) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback (done, in all) that draws a bar on a terminal, from `least` items on."""
+    from tqdm import tqdm
+
+    bars: list[tqdm[None]] = []
+
+    def advance(done: int, total: int) -> None:
+        if total < least:
+            return
+        if not bars:
+            bars.append(tqdm(total=total, desc=what, leave=False, disable=None))
+        bars[0].update(done - bars[0].n)
+
+    try:
+        yield advance
+    finally:
+        for bar in bars:
+            bar.close()

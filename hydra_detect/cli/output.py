@@ -1,0 +1,93 @@
+"""What the commands print: tables for people, JSON for programs, pictures in a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra_detect.errors import HydraDetectError, InputError
+from hydra_detect.storage.files import explained
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hydra_detect.detections import Detections
+    from hydra_detect.registry import HeadInfo
+
+
+def say(text: str) -> None:
+    """Print a line on standard output."""
+    print(text, flush=True)  # noqa: T201  the one place that prints
+
+
+def complain(error: HydraDetectError | str) -> None:
+    """Print an error on standard error."""
+    print(f"hydra-detect: {error}", file=sys.stderr, flush=True)  # noqa: T201  and this
+
+
+def as_json(value: Any) -> str:
+    """Return one line of JSON."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows under a header in aligned columns."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def heads_table(infos: Sequence[HeadInfo]) -> str:
+    """Return the heads of a store, one a line."""
+    if not infos:
+        return "The store has no heads yet: 'hydra-detect split' makes the first."
+    rows = [
+        [
+            info.name,
+            "-" if info.active is None else str(info.active),
+            str(len(info.versions)),
+            info.backbone,
+            f"{info.nbytes / 1e6:.2f} MB",
+            ", ".join(info.class_names[:4]) + (", ..." if info.class_names[4:] else ""),
+        ]
+        for info in infos
+    ]
+    return table(["head", "active", "versions", "backbone", "size", "classes"], rows)
+
+
+def detections_table(found: Detections) -> str:
+    """Return the boxes of one picture, one a line, under its name."""
+    title = f"{found.source or 'picture'}  {len(found)} detections, {found.timing.total * 1000:.0f} ms"
+    rows = [
+        [
+            f"  {found.heads[row]}@{found.head_versions[row]}",
+            str(found.label_names[row]),
+            f"{found.scores[row]:.3f}",
+            " ".join(f"{corner:.1f}" for corner in found.boxes[row]),
+        ]
+        for row in range(len(found))
+    ]
+    return f"{title}\n{table(['  head', 'label', 'score', 'x1 y1 x2 y2'], rows)}" if rows else title
+
+
+class PictureFolder:
+    """A folder that annotated pictures are written to; nothing that lies there is ever replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with explained(f"make the folder {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, found: Detections) -> Path:
+        """Write one annotated picture under the name of its source, numbered if that is taken."""
+        if found.source is None:
+            raise InputError("save the picture", "it has no name", "Give a file.")
+        stem, number = Path(found.source).stem, 1
+        target = self.folder / f"{stem}.png"
+        while target.exists():
+            number += 1
+            target = self.folder / f"{stem}-{number}.png"
+        found.save(target)
+        return target

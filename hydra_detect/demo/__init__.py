@@ -1,0 +1,1 @@
+"""The demo: the library's main job on real photographs, with real detectors, without a network."""

@@ -1,0 +1,42 @@
+"""Where and in what precision networks run: chosen once, refused clearly."""
+
+from __future__ import annotations
+
+import torch
+
+from hydra_detect.errors import DeviceError, listed
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return the device of this name; "auto" is a GPU if there is one.
+
+    Raises:
+        DeviceError: If this machine does not have it.
+
+    """
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DeviceError(
+            f"use device {str(device)!r}", f"{first_line:.160}", "Use 'cpu', or 'auto' for whatever there is."
+        ) from None
+    return place
+
+
+def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """Return the dtype of this name; None is float32.
+
+    Raises:
+        DeviceError: If it is not offered.
+
+    """
+    wanted = DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
+    if wanted is None or wanted not in DTYPES.values():
+        raise DeviceError(f"compute in {dtype}", "it is not offered", f"Use one of {listed(DTYPES)}.")
+    return wanted

@@ -1,0 +1,156 @@
+"""Small heads and stores without torch: valid records over tiny tensors, and what a folder holds."""
+
+import stat
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+
+from hydra_detect.names import Digest
+from hydra_detect.records import (
+    Architecture,
+    BackboneContract,
+    BackboneRecord,
+    HeadRecord,
+    HeadSettings,
+    Level,
+    Preprocessing,
+)
+from hydra_detect.storage import backbones
+from hydra_detect.storage.store import Store
+from hydra_detect.tensors import RawTensor, tensors_digest
+from hydra_detect.versions import VersionManager
+
+AT = "2025-01-01T00:00:00.000+00:00"
+
+HOSTILE_NAMES = (
+    "", ".", "..", "...", "../owl", "../../owl", "owl/..", "owl/../fox", "/", "/etc", "/etc/passwd", "a/b", "a//b",
+    "a\\b", "..\\owl", "\\", "C:", "C:\\owl", "c:/owl", "D:foo",
+    "\\\\server\\share", "//server/share", "\\\\?\\C:\\owl",
+    "\\\\.\\pipe\\owl", "owl\0", "\0", "owl\0.txt", "owl\n", "\nowl", "owl\r", "owl\t", "owl ", " owl", " ", "owl.",
+    "owl..", ".owl", "owl.txt", "CON", "con", "Con", "con.txt", "prn", "aux", "nul", "NUL", "com0", "com1", "COM9",
+    "lpt1", "lpt9", "LPT1", "con ", "con.", "owl:stream", "owl::$DATA", "a" * 65, "a" * 300, "caf\u00e9", "cafe\u0301",
+    "Owl", "OWL", "oWl", "-owl", "--help", "-", "_owl", "_", "owl\u202etxt", "\u200bowl", "owl\u2028", "\uff4fwl",
+    "\u043ewl", "o\u0307wl", "\ud800", "owl*", "owl?", "owl|fox", "<owl>", 'owl"', "owl'", "~", "~root", "$HOME",
+    "%TEMP%", "owl;rm", "owl&fox", "owl@", "owl@0", "owl@-1", "owl@+1", "owl@01", "owl@1.0", "owl@1@2", "owl@\u0663",
+    "owl@1\n", "owl@9999999999", "@", "@1", "\ufeffowl", "\U0001f989", "\x7f", "\x1b[31mowl", "owl#1", "owl,fox",
+)  # fmt: skip
+NO_TEXT = (None, 1, 1.5, True, b"owl", ["owl"], ("owl",), {"owl": 1}, object())
+
+
+def a_contract(digit="0", **changes):
+    """Return a contract; `digit` makes the digest of its weights."""
+    facts = {
+        "digest": Digest(digit * 64),
+        "architecture": Architecture(
+            body="resnet", in_channels=3, return_layers=("layer1", "layer2"), body_channels=(64, 128),
+            pyramid_channels=256, norm="frozen", norm_eps=0.0, block="basic", layers=(2, 2, 2, 2),
+        ),
+        "preprocessing": Preprocessing(),
+        "levels": (Level(name="0", channels=256, stride=4), Level(name="pool", channels=256, stride=8)),
+    }  # fmt: skip
+    return BackboneContract(**facts | changes)
+
+
+def a_backbone(seed=0):
+    """Return tensors of a backbone and its record."""
+    tensors = some_tensors(seed)
+    return tensors, BackboneRecord(contract=attrs.evolve(a_contract(), digest=tensors_digest(tensors)))
+
+
+def some_tensors(seed=0):
+    """Return two tiny tensors; each seed has its own."""
+    return {
+        "box.weight": RawTensor.of(np.full((2, 3), seed + 0.5, dtype=np.float32)),
+        "box.count": RawTensor.of(np.array(seed, dtype=np.int64)),
+    }
+
+
+def a_record(tensors, **changes):
+    """Return a valid record of a head with these tensors."""
+    classes = changes.get("class_names", ("owl", "red fox"))
+    facts = {
+        "tensors": tensors_digest(tensors),
+        "backbone": a_contract(),
+        "backbone_name": "demo",
+        "settings": HeadSettings(
+            label_count=len(classes) + 1, anchor_sizes=((32,), (64,)), aspect_ratios=((0.5, 1.0), (0.5, 1.0))
+        ),
+        "class_names": classes,
+    }
+    return HeadRecord(**facts | changes)
+
+
+def create(manager, head="owl", seed=0, **changes):
+    """Publish a version of a head with the tensors of `seed`."""
+    tensors = some_tensors(seed)
+    return manager.create(head, tensors, a_record(tensors, **changes))
+
+
+def snapshot(folder):
+    """Return everything below a folder: kind, mode, size, time of change and content of each entry."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        facts = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(facts.st_mode) else b""
+        found[str(path.relative_to(folder))] = (facts.st_mode, facts.st_mtime_ns, facts.st_nlink, content)
+    return found
+
+
+def leftovers(store):
+    """Return what lies in the staging folders of a store."""
+    return sorted(str(path) for path in store.root.glob("*/*/tmp/*"))
+
+
+def rewrite(path, data):
+    """Replace the bytes of a read-only file, as a bad disk would."""
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def flip(path, place=-1, bit=0):
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1 << bit
+    rewrite(path, bytes(data))
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Give a new, empty store, on a disk that is taken at its word: fsync would only cost time here."""
+    monkeypatch.setattr("os.fsync", lambda _descriptor: None)
+    return Store.create(tmp_path / "store")
+
+
+@pytest.fixture
+def manager(store):
+    """Give the manager of a new, empty store."""
+    return VersionManager(store)
+
+
+@pytest.fixture
+def filled(manager):
+    """Give the manager of a store with a backbone, two versions of `owl`, the first active, and `fox` without any."""
+    tensors, record = a_backbone()
+    backbones.publish(manager.store, "demo", record, tensors)
+    contract = record.contract
+    create(manager, "owl", 0, backbone=contract)
+    create(manager, "owl", 1, backbone=contract)
+    manager.promote("owl", 1)
+    create(manager, "fox", 2, backbone=contract)
+    return manager
+
+
+def limit_file_size(size):
+    """Make writing beyond `size` bytes of a file fail in this process, as on a full disk."""
+    import resource
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def open_descriptors():
+    """Return how many files this process holds open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -1,0 +1,317 @@
+"""Artifacts: bytes that are stable and standard, and files from strangers that meet only our refusal."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+from record_strategies import names, tensor_sets, versions
+from store_fixtures import AT, HOSTILE_NAMES, some_tensors
+
+from hydra_detect import codec
+from hydra_detect.errors import CorruptError, NameInvalidError, RecordError
+from hydra_detect.storage import artifacts, files, sealed
+from hydra_detect.tensors import ITEM_BYTES, RawTensor, tensors_digest
+
+SMALL = {"w": RawTensor.of(np.array([1, 2], dtype=np.float32)), "n": RawTensor.of(np.array(3, dtype=np.int64))}
+
+
+def packed(header, data=b"", length=None):
+    """Return the bytes of a safetensors file with any header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
+    """Return the header's entry of one tensor."""
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+@given(tensor_sets, st.randoms(use_true_random=False))
+def test_round_trip(tensors, random):
+    """Tensors come back as they went, and equal tensors are equal bytes in whatever order they come."""
+    data = artifacts.encode_tensors(tensors)
+    again = artifacts.decode_tensors(data, "it")
+    assert again == tensors
+    assert list(again) == sorted(tensors)
+    items = list(tensors.items())
+    random.shuffle(items)
+    assert artifacts.encode_tensors(dict(items)) == data
+    assert tensors_digest(again) == tensors_digest(tensors)
+
+
+def test_bytes_are_those_of_the_first_day():
+    """The bytes are written down here, so that no later version changes them unseen."""
+    data = artifacts.encode_tensors(SMALL)
+    header = (
+        b'{"n":{"dtype":"I64","shape":[],"data_offsets":[0,8]},"w":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}'
+    )
+    padded = header + b" " * (-len(header) % 8)
+    assert data == struct.pack("<Q", len(padded)) + padded + struct.pack("<qff", 3, 1, 2)
+
+
+@pytest.mark.parametrize("dtype", ITEM_BYTES)
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
+def test_every_dtype_and_shape(dtype, shape):
+    """Each dtype that an artifact may hold comes back, without elements and without axes too."""
+    tensor = RawTensor(dtype, shape, bytes(range(ITEM_BYTES[dtype] * int(np.prod(shape, dtype=int)))))
+    assert artifacts.decode_tensors(artifacts.encode_tensors({"a": tensor}), "it") == {"a": tensor}
+
+
+def test_no_tensors():
+    """No tensors at all are ordinary bytes."""
+    assert artifacts.decode_tensors(artifacts.encode_tensors({}), "it") == {}
+
+
+@given(tensor_sets)
+def test_safetensors_reads_ours(tensors):
+    """The official package reads our bytes as the same arrays."""
+    theirs = safetensors.numpy.load(artifacts.encode_tensors(tensors))
+    assert {name: RawTensor.of(array) for name, array in theirs.items()} == tensors
+
+
+@given(tensor_sets)
+def test_we_read_those_of_safetensors(tensors):
+    """We read what the official package writes, metadata or not."""
+    arrays = {name: np.frombuffer(t.data, dtype="<f4").reshape(t.shape) for name, t in tensors.items()}
+    for metadata in (None, {"format": "np"}):
+        assert artifacts.decode_tensors(safetensors.numpy.save(arrays, metadata=metadata), "it") == tensors
+
+
+def test_torch_and_safetensors():
+    """Files of `safetensors.torch`, bfloat16 among them, are read by us, and ours by it."""
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("safetensors.torch")
+    tensors = {
+        "b": torch.tensor([[1.5, -2.0]], dtype=torch.bfloat16), "h": torch.tensor([0.5], dtype=torch.float16),
+        "f": torch.arange(4.0), "i": torch.tensor(7), "u": torch.tensor([1], dtype=torch.uint8),
+        "t": torch.tensor([True, False]), "empty": torch.zeros(0, 3),
+    }  # fmt: skip
+    ours = artifacts.decode_tensors(theirs.save(tensors, metadata={"format": "pt"}), "it")
+    assert {name: raw.dtype for name, raw in ours.items()} == {
+        "b": "BF16", "h": "F16", "f": "F32", "i": "I64", "u": "U8", "t": "BOOL", "empty": "F32",
+    }  # fmt: skip
+    back = theirs.load(artifacts.encode_tensors(ours))
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+
+
+HOSTILE = {
+    "nothing": b"",
+    "seven bytes": b"\0" * 7,
+    "zero header": packed(b""),
+    "header of blanks": packed(b" " * 8),
+    "huge length": packed(b"{}", length=(1 << 64) - 1),
+    "length of a terabyte": packed(b"{}", length=1 << 40),
+    "length beyond the end": packed(b"{}", length=3),
+    "length of half a header": packed({"a": entry()}, b"1234", length=5),
+    "header of 2 MiB": packed(b" " * (2 << 20)),
+    "pickle": b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x8c\x07builtin\x94.",
+    "zip": b"PK\x03\x04" + bytes(60),
+    "no JSON": packed(b"owl"),
+    "no UTF-8": packed(b'{"\xff": 1}'),
+    "byte order mark": packed(b"\xef\xbb\xbf{}"),
+    "NaN": packed(b'{"a": NaN}'),
+    "long number": packed(b'{"a": ' + b"9" * 100_000 + b"}"),
+    "deep": packed(b'{"a":' * 150_000),
+    "deep and closed": packed(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "a list": packed([]),
+    "a number": packed(1),
+    "null": packed(None),
+    "a name twice": packed(b'{"a": %s, "a": %s}' % ((json.dumps(entry()).encode(),) * 2), b"1234"),
+    "a key twice": packed(b'{"a": {"dtype": "F32", "dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', b"1234"),
+    "half a surrogate": packed(b'{"\\ud800": %s}' % json.dumps(entry()).encode(), b"1234"),
+    "too many tensors": packed({str(n): entry(shape=[0], offsets=[0, 0]) for n in range(4097)}),
+    "entry is null": packed({"a": None}),
+    "entry is a list": packed({"a": [1, 2]}),
+    "entry is a text": packed({"a": "dtype"}),
+    "entry is empty": packed({"a": {}}),
+    "no shape": packed({"a": {"dtype": "F32", "data_offsets": [0, 4]}}, b"1234"),
+    "unknown dtype": packed({"a": entry("F8_E4M3", [4])}, b"1234"),
+    "dtype in small letters": packed({"a": entry("f32")}, b"1234"),
+    "dtype is a list": packed({"a": entry(["F32"])}, b"1234"),
+    "dtype is null": packed({"a": entry(None)}, b"1234"),
+    "shape is a text": packed({"a": entry(shape="1")}, b"1234"),
+    "shape is an object": packed({"a": entry(shape={"1": 1})}, b"1234"),
+    "shape is a number": packed({"a": entry(shape=1)}, b"1234"),
+    "shape is nested": packed({"a": entry(shape=[[1]])}, b"1234"),
+    "negative axes": packed({"a": entry(shape=[-1, -1])}, b"1234"),
+    "axis is true": packed({"a": entry(shape=[True])}, b"1234"),
+    "axis is a float": packed({"a": entry(shape=[1.0])}, b"1234"),
+    "nine axes": packed({"a": entry(shape=[1] * 9)}, b"1234"),
+    "shape overflows 64 bits": packed({"a": entry(shape=[1 << 32, 1 << 32], offsets=[0, 0])}),
+    "shape wraps to one element": packed({"a": entry(shape=[(1 << 62) + 1], offsets=[0, 4])}, b"1234"),
+    "shape of long numbers": packed({"a": entry(shape=[10**4000] * 8, offsets=[0, 4])}, b"1234"),
+    "offsets are one": packed({"a": entry(offsets=[4])}, b"1234"),
+    "offsets are three": packed({"a": entry(offsets=[0, 4, 4])}, b"1234"),
+    "offsets are texts": packed({"a": entry(offsets=["0", "4"])}, b"1234"),
+    "offsets are null": packed({"a": entry(offsets=None)}, b"1234"),
+    "offsets are floats": packed({"a": entry(offsets=[0.0, 4.0])}, b"1234"),
+    "offsets run backwards": packed({"a": entry(offsets=[4, 0])}, b"1234"),
+    "offsets before the data": packed({"a": entry(offsets=[-4, 0])}, b"1234"),
+    "offsets beyond the file": packed({"a": entry(offsets=[4, 8])}, b"1234"),
+    "too few bytes": packed({"a": entry()}, b"123"),
+    "too many bytes": packed({"a": entry(offsets=[0, 5])}, b"12345"),
+    "overlap": packed({"a": entry(), "b": entry()}, b"1234"),
+    "overlap by half": packed({"a": entry(), "b": entry(offsets=[2, 6])}, b"123456"),
+    "hole": packed({"a": entry(), "b": entry(offsets=[8, 12])}, b"123456789012"),
+    "hole at the front": packed({"a": entry(offsets=[4, 8])}, b"12345678"),
+    "trailing byte": packed({"a": entry()}, b"12345"),
+    "data without tensors": packed({}, b"1"),
+    "metadata only, with data": packed({"__metadata__": {"a": "b"}}, b"1234"),
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_files(data):
+    """A malformed file of any kind is refused by one error of ours, in a short sentence."""
+    with pytest.raises(CorruptError, match="cannot read the weights: ") as caught:
+        artifacts.decode_tensors(data, "the weights")
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("depth", range(950, 1000))
+def test_depths_at_the_edge_of_recursion(depth):
+    """Nesting that Python can just about parse is refused as well as that which it cannot."""
+    with pytest.raises(CorruptError, match="cannot read it: "):
+        artifacts.decode_tensors(packed(b'{"a":' + b"[" * depth + b"]" * depth + b"}"), "it")
+
+
+def test_every_truncation():
+    """A file cut short at any length, or longer than it was, is refused."""
+    data = artifacts.encode_tensors(SMALL)
+    for broken in [*(data[:size] for size in range(len(data))), data + b"\0", data + data]:
+        with pytest.raises(CorruptError, match="cannot read it: "):
+            artifacts.decode_tensors(broken, "it")
+
+
+def test_every_flipped_bit():
+    """Every flipped bit of a file is refused, or gives tensors with another digest."""
+    data = artifacts.encode_tensors(SMALL)
+    digest, seen = tensors_digest(SMALL), 0
+    for place in range(8 * len(data)):
+        broken = bytearray(data)
+        broken[place // 8] ^= 1 << place % 8
+        try:
+            tensors = artifacts.decode_tensors(bytes(broken), "it")
+        except CorruptError:
+            continue
+        seen += 1
+        assert tensors_digest(tensors) != digest
+    assert seen >= 8 * 16  # all bits of the numbers themselves are lawful values
+
+
+@given(st.binary(max_size=60), st.binary(max_size=20))
+def test_any_bytes_meet_only_our_errors(header, data):
+    """Whatever a file holds, it is read or refused as damaged."""
+    try:
+        tensors = artifacts.decode_tensors(packed(header, data), "it")
+    except CorruptError as error:
+        assert error.asked == "read it"  # noqa: PT017  both ways are lawful
+    else:
+        assert sum(tensor.nbytes for tensor in tensors.values()) == len(data)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "found"),
+    [
+        ({"__metadata__": RawTensor("U8", (1,), b"\1")}, "bytes follow its last tensor"),
+        ({"\ud800": RawTensor("U8", (0,), b"")}, "no valid JSON"),
+        ({"x" * (1 << 20): RawTensor("U8", (0,), b"")}, "its header claims"),
+        ({str(n): RawTensor("U8", (0,), b"") for n in range(4097)}, "4097 tensors, the limit is 4096"),
+        ({"a": RawTensor("U8", (1,) * 9, b"\1")}, "an entry that an artifact cannot hold"),
+    ],
+    ids=["metadata", "surrogate", "long name", "many", "axes"],
+)
+def test_what_could_not_be_read_is_not_written(tensors, found):
+    """Tensors that no one could read again are refused before they reach a disk."""
+    with pytest.raises(RecordError, match="cannot store these tensors: ") as caught:
+        artifacts.encode_tensors(tensors)
+    assert found in caught.value.found
+
+
+def test_files_beyond_the_limit(monkeypatch):
+    """A file larger than an artifact may be is neither written nor read."""
+    data = artifacts.encode_tensors(SMALL)
+    monkeypatch.setattr(artifacts, "MAX_TENSORS_BYTES", len(data) - 1)
+    with pytest.raises(CorruptError, match=f"it has {len(data)} bytes, the limit is {len(data) - 1}"):
+        artifacts.decode_tensors(data, "it")
+    with pytest.raises(RecordError, match=f"it has {len(data)} bytes"):
+        artifacts.encode_tensors(SMALL)
+
+
+@given(names, versions, st.dictionaries(st.sampled_from(["a", "b.json", "c"]), st.binary(max_size=9)))
+def test_manifest_round_trip(name, version, contents):
+    """A manifest reads back as what it was made of, in whatever order the files came."""
+    text = artifacts.make_manifest("heads", name, version, created_at=AT, contents=contents)
+    manifest = artifacts.read_manifest(text, "heads", name, version)
+    assert (manifest.kind, manifest.name, manifest.version, manifest.created_at) == ("heads", name, version, AT)
+    assert manifest.files == {path: (len(data), files.sha256(data)) for path, data in contents.items()}
+    assert manifest.digest == files.sha256(text)
+    turned = dict(reversed(contents.items()))
+    assert artifacts.make_manifest("heads", name, version, created_at=AT, contents=turned) == text
+    for path, data in contents.items():
+        artifacts.check_content(manifest, path, data)
+
+
+@pytest.mark.parametrize("where", [("backbones", "owl", 1), ("heads", "fox", 1), ("heads", "owl", 2)])
+def test_manifest_of_another_version(where):
+    """A manifest speaks of the one version in whose folder it lies."""
+    text = artifacts.make_manifest("heads", "owl", 1, created_at=AT, contents={})
+    with pytest.raises(CorruptError, match="it speaks of another version"):
+        artifacts.read_manifest(text, *where)
+
+
+def test_manifest_of_another_format():
+    """A manifest of a later format is refused with both numbers."""
+    text = sealed.seal({"format": 2, "kind": "heads", "name": "owl", "version": 1})
+    with pytest.raises(RecordError, match="its format is 2 and this version of hydra-detect reads 1"):
+        artifacts.read_manifest(text, "heads", "owl", 1)
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        None, [], 5, "a", {"a": None}, {"a": []}, {"a": [1]}, {"a": [1, "x"]}, {"a": ["1", "sha256:" + "0" * 64]},
+        {"a": [-1, "sha256:" + "0" * 64]}, {"a": [True, "sha256:" + "0" * 64]}, {"a": [1, 5]}, {"a": [1, None, 3]},
+        *({name: [1, "sha256:" + "0" * 64]} for name in ("../a", "/etc/passwd", "a/b", "C:a", "..", "", "a\\b", "NUL")),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_manifest_of_a_stranger(listing):
+    """A stranger can seal too: a listing that is malformed, or names files elsewhere, is refused."""
+    text = sealed.seal({"format": 1, "kind": "heads", "name": "owl", "version": 1, "created_at": AT, "files": listing})
+    with pytest.raises(CorruptError, match="its list of files is malformed"):
+        artifacts.read_manifest(text, "heads", "owl", 1)
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES[:8])
+def test_manifest_of_no_name(name):
+    """No manifest is made for what is no name."""
+    with pytest.raises(NameInvalidError, match="as a head name"):
+        artifacts.make_manifest("heads", name, 1, created_at=AT, contents={})
+
+
+def test_check_content():
+    """A file that the manifest does not list, or lists otherwise, is refused with the reason."""
+    contents = {"a": b"owl", "b": b""}
+    text = artifacts.make_manifest("heads", "owl", 3, created_at=AT, contents=contents)
+    manifest = artifacts.read_manifest(text, "heads", "owl", 3)
+    with pytest.raises(CorruptError, match="cannot read c of owl@3: the manifest lists only a, b"):
+        artifacts.check_content(manifest, "c", b"owl")
+    with pytest.raises(CorruptError, match="it has 4 bytes and the manifest says 3"):
+        artifacts.check_content(manifest, "a", b"owls")
+    with pytest.raises(CorruptError, match=f"its SHA-256 is not the {files.sha256(b'owl').short}"):
+        artifacts.check_content(manifest, "a", b"fox")
+
+
+def test_manifest_is_canonical_json():
+    """A manifest is a small sealed JSON text that a person can read."""
+    tensors = artifacts.encode_tensors(some_tensors())
+    text = artifacts.make_manifest("heads", "owl", 1, created_at=AT, contents={"model.safetensors": tensors})
+    value = json.loads(text)
+    assert codec.dumps(value) == text
+    assert value["files"] == {"model.safetensors": [len(tensors), str(files.sha256(tensors))]}

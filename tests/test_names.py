@@ -1,0 +1,157 @@
+"""Names: text forms that round-trip, and no name that leaves its folder."""
+
+import contextlib
+import unicodedata
+
+import pytest
+import store_fixtures
+from hypothesis import given
+from hypothesis import strategies as st
+from record_strategies import DEVICES, digests, names, versions
+from store_fixtures import AT, HOSTILE_NAMES, NO_TEXT, a_record, snapshot, some_tensors
+
+from hydra_detect.errors import NameInvalidError
+from hydra_detect.names import Digest, HeadRef, check_file_name, check_name
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage import backbones, layout
+from hydra_detect.storage.artifacts import make_manifest
+
+store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
+
+HOSTILE_FILES = (
+    "", ".", "..", "../x", "..\\x", "a/b", "/etc/passwd", "a\\b", "C:x", "x\0", "x\n", "x.", "x ", " x", ".x", "nul",
+    "NUL.json", "com1.txt", "x\u202e", "x?", "x*", 'x"', "x|", "<x>", "x" * 101, "\ud800", "aux .txt",
+)  # fmt: skip
+
+
+@given(names, st.none() | versions)
+def test_reference_round_trip(name, version):
+    """A reference reads back as itself from what it prints."""
+    ref = HeadRef(name, version)
+    assert HeadRef.parse(str(ref)) == ref
+    assert HeadRef.parse(ref) is ref
+
+
+@given(digests)
+def test_digest_round_trip(digest):
+    """A digest reads back as itself from what it prints."""
+    assert Digest.parse(str(digest)) == digest
+    assert digest.hex.startswith(digest.short)
+
+
+@given(st.text(max_size=70))
+def test_whatever_parses_prints_as_it_was(text):
+    """A text is refused, or it is the one text form of what it says."""
+    for parse in (HeadRef.parse, Digest.parse):
+        with contextlib.suppress(NameInvalidError):
+            assert str(parse(text)) == text
+
+
+@given(st.text(max_size=80))
+def test_the_name_proposed_would_do(text):
+    """Where a refusal proposes another name, that one is allowed."""
+    try:
+        assert check_name(text) == text
+    except NameInvalidError as error:
+        if "would do" in error.remedy:
+            proposed = error.remedy.split("'")[1]
+            assert check_name(proposed) == proposed
+
+
+@pytest.mark.parametrize("name", [*HOSTILE_NAMES, *NO_TEXT], ids=ascii)
+def test_hostile_names_are_refused_everywhere(name, filled, tmp_path):
+    """No entry point takes a name that could leave its folder, and nothing on disk changes."""
+    store, tensors = filled.store, some_tensors()
+    before = snapshot(tmp_path)
+
+    def lock():
+        with store.lock(layout.HEADS, name):
+            pass
+
+    entries = {
+        "check_name": lambda: check_name(name),
+        "HeadRef": lambda: HeadRef(name),
+        "HeadRef.parse": lambda: HeadRef.parse(name),
+        "create": lambda: filled.create(name, tensors, a_record(tensors)),
+        "record": lambda: a_record(tensors, backbone_name=name),
+        "get": lambda: filled.get(name),
+        "versions": lambda: filled.versions(name),
+        "active": lambda: filled.active(name),
+        "promote": lambda: filled.promote(name, 1),
+        "publish": lambda: store.publish(layout.HEADS, name, {"x": b""}, created_at=AT),
+        "point": lambda: store.point(layout.HEADS, name, 1, expected=0, at=AT, reason=""),
+        "pointer": lambda: store.pointer(layout.HEADS, name),
+        "manifest": lambda: store.manifest(layout.HEADS, name, 1),
+        "make_manifest": lambda: make_manifest(layout.HEADS, name, 1, created_at=AT, contents={}),
+        "lock": lock,
+        "registry": lambda: HeadRegistry(store)[name],
+        "info": lambda: HeadRegistry(store).info(name),
+        "backbone": lambda: backbones.find(store, name),
+    }
+    for entry in entries.values():
+        with pytest.raises(NameInvalidError, match=r"^cannot "):
+            entry()
+    assert name not in [*HeadRegistry(store)]
+    assert snapshot(tmp_path) == before
+
+
+def test_hostile_names_are_enough():
+    """There are at least sixty hostile names, the twins of one name in two Unicode forms among them."""
+    assert len(set(HOSTILE_NAMES)) >= 60
+    assert {unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD")} <= set(HOSTILE_NAMES)
+    assert set(HOSTILE_NAMES) & set(DEVICES)
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_no_two_names_share_a_folder(one, other):
+    """Two allowed names that a file system might fold into one are the same name."""
+    allowed = []
+    for text in (one, other):
+        try:
+            allowed.append(check_name(text))
+        except NameInvalidError as error:
+            assert error.facts["name"] == text  # noqa: PT017  both ways are lawful
+    folded = {unicodedata.normalize("NFKC", name).casefold().strip(". ") for name in allowed}
+    assert len(folded) == len(set(allowed))
+
+
+@pytest.mark.parametrize("version", [0, -1, True, 1.0, "1", 10**9])
+def test_versions_are_whole_numbers_from_one(version):
+    """A reference to something that is no version number is refused at birth."""
+    with pytest.raises(NameInvalidError, match="is no version number"):
+        HeadRef("owl", version)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0" * 64, "sha256:" + "0" * 63, "sha256:" + "A" * 64, "sha256:" + "0" * 64 + "\n", "md5:" + "0" * 64]
+)
+def test_digests_are_whole(text):
+    """A shortened, upper-case or otherwise decorated digest is refused."""
+    with pytest.raises(NameInvalidError, match="as a digest"):
+        Digest.parse(text)
+
+
+@pytest.mark.parametrize("value", ["", "0" * 63, "G" * 64, int("1" * 64), None, b"0" * 64])
+def test_digests_hold_text(value):
+    """Only 64 lower-case hex digits, as text, make a digest."""
+    with pytest.raises(NameInvalidError, match="as a SHA-256"):
+        Digest(value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "original.pth", "original.tar.gz", "a (1).pt", "日本.json", "x"])
+def test_file_names(name):
+    """An ordinary file name is returned as it is."""
+    assert check_file_name(name) == name
+
+
+@pytest.mark.parametrize("name", [*HOSTILE_FILES, *NO_TEXT], ids=ascii)
+def test_hostile_file_names_are_refused(name, filled, tmp_path):
+    """No attachment can leave the folder of its version, and nothing is written for one that tries."""
+    before = snapshot(tmp_path)
+    tensors = some_tensors(9)
+    with pytest.raises(NameInvalidError, match="file name is 1 to 100"):
+        check_file_name(name)
+    if not isinstance(name, list | dict):
+        with pytest.raises(NameInvalidError, match="file name is 1 to 100"):
+            filled.create("owl", tensors, a_record(tensors), attachments={name: b"x"})
+    assert snapshot(tmp_path) == before

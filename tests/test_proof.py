@@ -1,0 +1,176 @@
+"""Verifying what lies in a store, and the way back to the original."""
+
+import shutil
+
+import pytest
+import torch
+from originals import SETTINGS, older_names, save, small
+
+from hydra_detect import compare_with_original, merge_checkpoint, read_checkpoint, split_checkpoint, verify
+from hydra_detect.checkpoints import parity
+from hydra_detect.checkpoints.proof import saved_report, verify_all
+from hydra_detect.errors import (
+    CheckpointError,
+    ConflictError,
+    CorruptError,
+    IncompatibleError,
+    InputError,
+    NotFoundError,
+    StoreError,
+)
+from hydra_detect.storage import layout
+from hydra_detect.storage.store import Store
+from hydra_detect.versions import VersionManager
+
+
+@pytest.fixture
+def store(split_store, tmp_path):
+    """A copy of the split store that may be damaged."""
+    return shutil.copytree(split_store, tmp_path / "copy")
+
+
+def test_a_stored_head_is_proven_against_its_recorded_outputs(split_store):
+    """Without the original, recomputed outputs equal the recorded ones bit for bit."""
+    found = verify(split_store, "rbc")
+    assert found.proven
+    assert "bit-equal on all 5 seeded inputs" in str(found)
+
+
+def test_a_stored_head_is_proven_against_its_original(split_store, split_original):
+    """With the original, every stage is compared and equal."""
+    found = verify(split_store, "rbc@1", against=read_checkpoint(split_original))
+    assert found.proven
+    assert found.report.equal
+    assert found.reason == "the very file it was split from"
+    assert compare_with_original(split_store, "rbc@1", read_checkpoint(split_original)).equal
+
+
+def test_another_original_is_not_proof(split_store):
+    """A checkpoint of the same form with other weights is found out, stage by stage."""
+    other = read_checkpoint(split_store.parent / "wbc-1.pth")
+    found = verify(split_store, "rbc@1", against=other)
+    assert not found.proven
+    differing = {failure.split(":")[0] for failure in found.report.failures}
+    assert "objectness" in differing
+    assert "level 0" not in differing  # the backbone is the same
+    assert "NOT PROVEN" in str(found)
+    assert not compare_with_original(split_store, "rbc@1", other).equal
+
+
+def test_an_original_of_another_network_is_not_proof(split_store, tmp_path):
+    """A checkpoint that does not even fit is refused with torch's own reason."""
+    path = save(small(classes=4), tmp_path / "four.pth")
+    found = verify(split_store, "rbc@1", against=read_checkpoint(path))
+    assert not found.proven
+    assert "do not fit" in found.reason
+    with pytest.raises(CheckpointError, match="cls_score"):
+        compare_with_original(split_store, "rbc@1", read_checkpoint(path))
+
+
+def test_all_active_heads_are_verified_together(split_store, split_original):
+    """Without names every active head is verified; against one original only its own head proves."""
+    assert [(item.head, item.proven) for item in verify_all(split_store)] == [("rbc", True), ("wbc", True)]
+    against = [(item.head, item.proven) for item in verify_all(split_store, against=split_original)]
+    assert against == [("rbc", True), ("wbc", False)]
+
+
+def test_outputs_from_another_environment_are_not_proof_and_say_why(split_store, monkeypatch):
+    """Where outputs differ and so does the environment, the verdict is no proof, and both environments are named."""
+    real = parity.environment()
+
+    def altered(*_):
+        return parity.Digest("0" * 64)
+
+    monkeypatch.setattr("hydra_detect.checkpoints.proof.outputs_digest", altered)
+    here = verify(split_store, "rbc")
+    assert not here.proven
+    assert "here and when it was split" in here.reason
+    monkeypatch.setattr(
+        "hydra_detect.checkpoints.proof.environment",
+        lambda: parity.Environment(torch="9.9", torchvision=real.torchvision, cpu="abacus", threads=real.threads),
+    )
+    there = verify(split_store, "rbc")
+    assert not there.proven
+    assert "abacus" in there.reason
+    assert "compare with the checkpoint itself" in there.reason
+
+
+def test_the_saved_report_is_beside_the_head(split_store):
+    """The parity report of a split lies beside its head and reads back as a proof."""
+    store = Store.open(split_store)
+    report = saved_report(store, VersionManager(store).get("rbc@1"))
+    assert report.equal
+    assert report.summary() == VersionManager(store).get("rbc@1").record.parity
+
+
+def test_further_pictures_need_an_original(split_store):
+    """Asking to compare on pictures without an original is an error, not a silent omission."""
+    with pytest.raises(InputError, match="no original to compare with"):
+        verify(split_store, "rbc", inputs=["a.png"])
+
+
+@pytest.mark.parametrize("kind", ["heads/rbc", "backbones/default"])
+def test_a_flipped_byte_is_found_before_any_network_is_built(store, kind):
+    """A single changed byte of stored weights is a CorruptError that names the file."""
+    path = store / kind / "versions/000001" / layout.TENSORS
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    with pytest.raises(CorruptError, match="SHA-256"):
+        verify(store, "rbc@1")
+
+
+def test_a_head_beside_another_backbone_is_refused(store, tmp_path):
+    """A head whose backbone was exchanged under the same name is refused, naming what differs."""
+    other = tmp_path / "other"
+    split_checkpoint(save(small(seed=7), tmp_path / "b.pth"), other, head="rbc", settings=SETTINGS)
+    shutil.rmtree(store / "backbones")
+    shutil.copytree(other / "backbones", store / "backbones")
+    with pytest.raises(IncompatibleError, match="digest is") as caught:
+        verify(store, "rbc")
+    assert caught.value.facts["differences"]
+
+
+def test_an_empty_store_and_unknown_heads_are_refused(split_store, tmp_path):
+    """Verifying nothing is an error; an unknown head gives near matches."""
+    with pytest.raises(NotFoundError, match="has none"):
+        verify_all(Store.create(tmp_path / "empty"))
+    with pytest.raises(NotFoundError, match="'rbc'"):
+        verify(split_store, "rcb")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_the_original_comes_back_bit_for_bit(split_store, split_original, tmp_path, suffix):
+    """Merging gives the original key for key and bit for bit, and torchvision loads it strictly."""
+    path = merge_checkpoint(split_store, "rbc@1", tmp_path / f"again{suffix}")
+    original, again = read_checkpoint(split_original).tensors, read_checkpoint(path).tensors
+    assert original.keys() == again.keys()
+    assert all(torch.equal(original[key], again[key]) and original[key].dtype == again[key].dtype for key in original)
+    small().load_state_dict(dict(again), strict=True)
+
+
+def test_older_keys_come_back_as_they_were(tmp_path):
+    """An original with older keys is merged under exactly those keys, which torchvision still loads strictly."""
+    state = older_names(small())
+    torch.save(state, tmp_path / "old.pth")
+    split_checkpoint(tmp_path / "old.pth", tmp_path / "store", head="owl", settings=SETTINGS)
+    merge_checkpoint(tmp_path / "store", "owl", tmp_path / "again.pth")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[key], state[key]) for key in state)
+    small(seed=3).load_state_dict(again, strict=True)
+
+
+def test_merging_never_replaces_a_file(split_store, tmp_path):
+    """An existing file, a missing folder and a foreign ending are refused, and nothing is left behind."""
+    taken = tmp_path / "taken.pth"
+    taken.write_text("mine")
+    with pytest.raises(ConflictError, match="the file exists"):
+        merge_checkpoint(split_store, "rbc", taken)
+    assert taken.read_text() == "mine"
+    with pytest.raises(StoreError, match="ends in"):
+        merge_checkpoint(split_store, "rbc", tmp_path / "a.onnx")
+    with pytest.raises(StoreError, match="write"):
+        merge_checkpoint(split_store, "rbc", tmp_path / "none" / "a.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.pth"]
