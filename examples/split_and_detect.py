@@ -1,8 +1,7 @@
 """Split the demo's original, add two further heads to its backbone, detect with all three.
 
-    python examples/split_and_detect.py
-
-Needs nothing beside the installed package: checkpoint, heads and photographs ship with the demo.
+Run it with `python examples/split_and_detect.py`. Needs nothing beside the installed package: checkpoint, heads and
+photographs ship with the demo.
 """
 
 import json

@@ -1,11 +1,12 @@
 """Load and unload heads while another thread predicts: each answer is whole, none waits for the change.
 
-    python examples/swap_while_predicting.py
+Run it with `python examples/swap_while_predicting.py`. Needs nothing beside the installed package.
 """
 
 import pathlib
 import tempfile
 import threading
+import time
 
 from hydra_detect import HydraDetector
 from hydra_detect.demo.run import DATA, FURTHER_HEADS, run_demo
@@ -20,7 +21,7 @@ def keep_predicting(detector, photograph, stop, seen):
 
 def main():
     """Predict in one thread, change the heads in another, and print which heads answered."""
-    photograph = sorted((DATA / "pictures").glob("*.jpg"))[0]
+    photograph = min((DATA / "pictures").glob("*.jpg"))
     with tempfile.TemporaryDirectory() as folder:
         made = run_demo(pathlib.Path(folder) / "demo", say=lambda _text: None)
         detector = HydraDetector.from_store(made.folder / "store", heads=["rbc"])
@@ -31,6 +32,7 @@ def main():
             for _ in range(3):
                 for name in FURTHER_HEADS:
                     print("loaded  ", detector.load_head(name))  # one atomic assignment
+                    time.sleep(0.2)  # let the other thread see it
                 detector.swap("rbc@1")  # another version of a loaded head; here the same one
                 for name in FURTHER_HEADS:
                     detector.unload_head(name)  # predictions in progress finish with what they began with

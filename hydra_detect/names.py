@@ -28,7 +28,7 @@ _SHOWN = 80
 
 def _text_of(value: object) -> str:
     text = ascii(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(str(value))} characters)"
 
 
 def check_name(value: str, kind: str = "head") -> str:

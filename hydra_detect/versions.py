@@ -139,6 +139,14 @@ class VersionManager:
     def promote(self, head: str, number: int, *, reason: str = "") -> VersionRecord:
         """Make a version the active one: all of it is read and checked first, then one file changes the world.
 
+        Promoting the version that is active already checks it and changes nothing, so that it stays clear which
+        version was active before.
+
+        Args:
+            head: Name of the head.
+            number: Number of the version.
+            reason: Why, for the history.
+
         Raises:
             NotFoundError: If there is no such version.
             CorruptError: If any of its files is damaged; the active version stays.
@@ -149,6 +157,8 @@ class VersionManager:
         pointer = self.store.pointer(layout.HEADS, head)
         version = self.get(HeadRef(head, number))
         self.tensors(version)
+        if pointer and pointer.active == number:
+            return version
         generation = pointer.generation if pointer else 0
         self.store.point(layout.HEADS, head, number, expected=generation, at=utc_now(), reason=reason)
         return version

@@ -150,7 +150,7 @@ def test_what_could_not_be_read_is_not_written(record, found):
 
 @pytest.mark.parametrize(("data", "found"), NO_JSON.values(), ids=NO_JSON)
 def test_hostile_json_is_refused(data, found):
-    """Bytes that are not plain, finite, shallow JSON with unique keys are damaged to us, whatever is wrong with them."""
+    """Bytes that are not plain, finite, shallow JSON with unique keys are damaged to us, whatever is wrong."""
     for buffer in (data, memoryview(data)):
         with pytest.raises(CorruptError, match=found) as caught:
             codec.loads(buffer, "the record")

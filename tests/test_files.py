@@ -128,7 +128,7 @@ def test_read_whole(tmp_path, size):
 
 def test_read_whole_of_nothing(tmp_path):
     """A missing file, and a path through a file, are told apart."""
-    with pytest.raises(NotFoundError, match="cannot read it: .*a does not exist"):
+    with pytest.raises(NotFoundError, match=r"cannot read it: .*a does not exist"):
         files.read_whole(tmp_path / "a", limit=10, asked="read it")
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot read it: Not a directory") as caught:
@@ -178,7 +178,7 @@ def test_explained(number, remedy):
         with files.explained("publish"):
             raise OSError(number, os.strerror(number), "/store/a")
 
-    with pytest.raises(StoreError, match="^cannot publish: ") as caught:
+    with pytest.raises(StoreError, match=r"^cannot publish: ") as caught:
         fail()
     assert (caught.value.found, caught.value.remedy) == (f"{os.strerror(number)} (/store/a)", remedy)
     assert caught.value.facts == {"errno": number}

@@ -79,7 +79,7 @@ def test_the_two_mobilenet_forms_are_reported_as_assumed(mobile):
     assumed = " ".join(resolve(mobile, SplitSettings(), "a.pth").assumed)
     assert "fasterrcnn_mobilenet_v3_large_fpn" in assumed
     assert "--preset fasterrcnn_mobilenet_v3_large_320_fpn" in assumed
-    said = SplitSettings(preset="fasterrcnn_mobilenet_v3_large_fpn", return_layers=("13", "16"))
+    said = SplitSettings(preset="fasterrcnn_mobilenet_v3_large_fpn")
     assert resolve(mobile, said, "a.pth").assumed == ()
 
 

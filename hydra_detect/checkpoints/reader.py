@@ -82,7 +82,10 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a `.pth`, `.pt` or `.safetensors` file.
+    """Read the state dict in a foreign file, under torchvision's present names.
+
+    Args:
+        path: A `.pth`, `.pt` or `.safetensors` file.
 
     Raises:
         NotFoundError: If there is no such file.

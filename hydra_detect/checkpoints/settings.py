@@ -283,7 +283,7 @@ def _assumptions(found: Recognised, given: SplitSettings) -> tuple[str, ...]:
             "BatchNorm eps 1e-05: a model fine-tuned from torchvision's fasterrcnn_resnet50_fpn COCO_V1 weights has "
             "0.0; if it was, say --norm-eps 0"
         )
-    if found.body == "mobilenet_v3_large" and given.return_layers is None:
+    if found.body == "mobilenet_v3_large" and given.return_layers is None and given.preset is None:
         said.append(
             f"the pyramid takes the body's modules {', '.join(found.return_layers)}, as torchvision does; others of "
             "the same width can be named with --return-layers"

@@ -1,0 +1,200 @@
+"""The command line, run as people and programs run it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from originals import SETTINGS, save, small
+from PIL import Image
+
+from hydra_detect.cli.commands import run
+from hydra_detect.formats.lines import from_json
+
+OPTIONS = [
+    "--min-size=64",
+    "--max-size=128",
+    "--anchor-sizes=" + "/".join(str(row[0]) for row in SETTINGS["anchor_sizes"]),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_store_variable(monkeypatch):
+    """No store is named by the environment unless a test does so."""
+    monkeypatch.delenv("HYDRA_DETECT_STORE", raising=False)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder with three small pictures."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for place in range(3):
+        pixels = (np.random.default_rng(place).random((60, 80, 3)) * 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{place}.png")
+    return folder
+
+
+def test_split_prints_what_was_made_and_verify_proves_it(tmp_path, capsys):
+    """Split exits 0 with sizes and proof, as text and as JSON; verify exits 0 with and without the original."""
+    path, store = str(save(small(), tmp_path / "a.pth")), str(tmp_path / "store")
+    assert run(["split", path, "--store", store, "--head", "rbc", "--class-name", "RBC", *OPTIONS]) == 0
+    assert "equal in every number" in capsys.readouterr().out
+    assert run(["split", path, "--store", store, "--head", "rbc", "--json", *OPTIONS]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["head"], said["version"], said["backbone_is_new"], said["parity"]["equal"]) == ("rbc", 2, False, True)
+    assert run(["verify", "--store", store]) == 0
+    assert "rbc@2: proven" in capsys.readouterr().out
+    assert run(["verify", "--store", store, "--head", "rbc@1", "--against", path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["proven"] is True
+
+
+def test_verify_exits_1_without_proof(split_store, capsys):
+    """Compared with another original, verify prints what differs and exits 1."""
+    other = str(split_store.parent / "wbc-1.pth")
+    assert run(["verify", "--store", str(split_store), "--head", "rbc", "--against", other]) == 1
+    assert "NOT PROVEN" in capsys.readouterr().out
+
+
+def test_merge_writes_the_original(split_store, split_original, tmp_path, capsys):
+    """Merge writes a file with the original's tensors and prints its path."""
+    target = tmp_path / "again.pth"
+    assert run(["merge", "rbc@1", str(target), "--store", str(split_store)]) == 0
+    assert capsys.readouterr().out.strip() == str(target)
+    one, two = (torch.load(path, weights_only=True) for path in (split_original, target))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_heads_lists_a_store_for_people_and_programs(split_store, capsys):
+    """Heads prints a table, or JSON with the same facts."""
+    assert run(["heads", "--store", str(split_store)]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[0].split() == ["head", "active", "versions", "backbone", "size", "classes"]
+    assert run(["heads", "--store", str(split_store), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [(item["name"], item["active"], item["versions"]) for item in said] == [("rbc", 1, [1, 2]), ("wbc", 1, [1])]
+
+
+def test_the_store_can_come_from_the_environment(split_store, capsys, monkeypatch):
+    """Without --store the environment variable is used."""
+    monkeypatch.setenv("HYDRA_DETECT_STORE", str(split_store))
+    assert run(["heads"]) == 0
+    assert "rbc" in capsys.readouterr().out
+
+
+def test_predict_prints_one_json_line_per_picture(split_store, photographs, capsys):
+    """With --json each picture is one line of the documented form, which reads back as detections."""
+    assert run(["predict", str(photographs), "--store", str(split_store), "--json", "--score-threshold", "0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    first = json.loads(lines[0])
+    assert {"source", "image_size", "detections"} <= set(first)
+    assert first["image_size"] == [60, 80]
+    assert {"head", "version", "label", "score", "box"} <= set(first["detections"][0])
+    assert len(from_json(lines[0])) == len(first["detections"])
+
+
+def test_predict_prints_a_table_and_saves_pictures_without_replacing_any(split_store, photographs, tmp_path, capsys):
+    """There is a table per picture; --save writes annotated pictures beside, never over, what is there."""
+    target = tmp_path / "out"
+    files = [str(photographs / "0.png"), str(photographs / "[12].png")]
+    arguments = ["predict", *files, "--store", str(split_store), "--head", "rbc@2", "--score-threshold", "0"]
+    assert run([*arguments, "--save", str(target)]) == 0
+    text = capsys.readouterr().out
+    assert "rbc@2" in text
+    assert "wbc" not in text
+    assert sorted(path.name for path in target.iterdir()) == ["0.png", "1.png", "2.png"]
+    before = (target / "0.png").read_bytes()
+    assert run([*arguments, "--save", str(target)]) == 0
+    assert (target / "0.png").read_bytes() == before
+    assert (target / "0-2.png").exists()
+
+
+def _bad_store(tmp_path, split_store, name):
+    store = shutil.copytree(split_store, tmp_path / name)
+    if name == "newer":
+        text = (store / "STORE.json").read_text().replace('"min_reader": 1', '"min_reader": 9')
+        (store / "STORE.json").write_text(text)
+    elif name == "damaged":
+        path = store / "heads/rbc/versions/000001/record.json"
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-20])
+    return str(store)
+
+
+def test_every_kind_of_bad_input_exits_2_with_a_sentence(split_store, photographs, tmp_path, capsys):
+    """Whatever is wrong with the input, there is exit code 2, a sentence on standard error and nothing on output."""
+    good, store = str(save(small(), tmp_path / "a.pth")), str(split_store)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    (tmp_path / "corrupt.png").write_bytes((photographs / "0.png").read_bytes()[:300])
+    (tmp_path / "text.png").write_text("not a picture")
+    picture = str(photographs / "0.png")
+    new = ["--store", str(tmp_path / "new"), "--head"]
+    cases = [
+        (["heads"], "HYDRA_DETECT_STORE"),
+        (["heads", "--store", str(tmp_path / "nowhere")], "no such folder"),
+        (["heads", "--store", str(tmp_path / "empty")], "no STORE.json"),
+        (["heads", "--store", _bad_store(tmp_path, split_store, "newer")], "Upgrade"),
+        (["predict", picture, "--store", _bad_store(tmp_path, split_store, "damaged")], "record.json"),
+        (["split", str(tmp_path / "none.pth"), *new, "x"], "no such file"),
+        (["split", str(tmp_path / "text.pth"), *new, "x"], "no complete torch checkpoint"),
+        (["split", good, *new, "../x", *OPTIONS], "as a head name"),
+        (["split", good, *new, "CON", *OPTIONS], "as a head name"),
+        (["split", good, *new, "x" * 300, *OPTIONS], "300 characters"),
+        (["split", good, *new, "RBC", *OPTIONS], "'rbc' would do"),
+        (["split", good, *new, "x", "--min-size=0", *OPTIONS[1:]], "min_size"),
+        (["split", good, *new, "x", "--min-size=abc"], "abc"),
+        (["split", good, *new, "x", "--anchor-sizes=8/16"], "for 2 levels and the pyramid has 5"),
+        (["split", good, *new, "x", "--anchor-sizes=a"], "--anchor-sizes"),
+        (["split", good, *new, "x", "--preset=resnet"], "no preset"),
+        (["split", good, *new, "x", "--class-name", "a", "b", *OPTIONS], "2 names were given"),
+        (["split", "torchvision:resnet", *new, "x"], "no such Faster R-CNN"),
+        (["predict", "--store", store], "no input"),
+        (["predict", str(tmp_path / "empty"), "--store", store], "no file"),
+        (["predict", str(tmp_path / "*.gif"), "--store", store], "no file matches"),
+        (["predict", str(tmp_path / "corrupt.png"), "--store", store], "corrupt.png"),
+        (["predict", str(tmp_path / "text.png"), "--store", store], "text.png"),
+        (["predict", picture, "--store", store, "--max-pixels", "100"], "100"),
+        (["predict", picture, "--store", store, "--device", "cuda:99"], "cuda:99"),
+        (["predict", picture, "--store", store, "--head", "rcb"], "'rbc'"),
+        (["predict", picture, "--store", store, "--head", "rbc@9"], "no version 9"),
+        (["predict", picture, "--store", store, "--score-threshold", "2"], "from 0 to 1"),
+        (["verify", "--store", store, "--parity-input", picture], "no original"),
+        (["merge", "owl", str(tmp_path / "o.pth"), "--store", store], "owl"),
+        (["demo", "--out", str(photographs)], "something is there"),
+        (["hades"], "heads"),
+        (["heads", "--stroe", store], "--store"),
+    ]
+    for arguments, match in cases:
+        code = run(arguments)
+        said = capsys.readouterr()
+        assert code == 2, arguments
+        assert match in said.err, (arguments, said.err)
+        assert said.out == "", arguments
+        assert "Traceback" not in said.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_module_runs_as_the_command(split_store):
+    """`python -m hydra_detect` is the command, its exit code included, and errors leave no traceback."""
+    command = [sys.executable, "-m", "hydra_detect"]
+    good = subprocess.run([*command, "heads", "--store", str(split_store)], capture_output=True, text=True, check=False)
+    assert good.returncode == 0
+    assert good.stderr == ""
+    bad = subprocess.run([*command, "heads", "--store", "/nowhere"], capture_output=True, text=True, check=False)
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("hydra-detect: cannot open the store")
+    assert "Traceback" not in bad.stderr
+
+
+def test_help_names_every_command(capsys):
+    """The help lists the commands, and the version is printed."""
+    assert run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("split", "verify", "predict", "heads", "merge", "demo"))
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip()[0].isdigit()
