@@ -18,7 +18,6 @@ import math
 import pathlib
 import random
 import time
-import xml.etree.ElementTree as ET
 
 import torch
 from PIL import Image
@@ -30,6 +29,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
+
+from hydra_detect.formats.voc import ground_truth_from_voc
 
 WIDTH = 128  # channels of the pyramid, and of the box head's two layers
 SIZES = ((16, 24), (32, 48), (64, 96), (128, 192))  # anchor sizes for strides 8, 16, 32, 64; pixels at network input
@@ -66,12 +67,8 @@ def read_split(root, split, label):
         if not path.exists():  # one picture of the author's val list was never published
             continue
         picture = v2.functional.pil_to_tensor(Image.open(path).convert("RGB"))
-        rows = []
-        for item in ET.parse(root / "BCCD/Annotations" / f"{stem}.xml").iter("object"):
-            box = [float(item.find(f"bndbox/{k}").text) for k in ("xmin", "ymin", "xmax", "ymax")]
-            if item.find("name").text == label and box[2] > box[0] and box[3] > box[1]:
-                rows.append(box)
-        samples.append((picture, torch.tensor(rows).reshape(-1, 4)))
+        truth = ground_truth_from_voc((root / "BCCD/Annotations" / f"{stem}.xml").read_text())
+        samples.append((picture, torch.from_numpy(truth.only(label).boxes.copy())))
     return samples
 
 
@@ -94,10 +91,10 @@ def batches(samples, size):
         pictures, targets = [], []
         for picture, boxes in order[start : start + size]:
             framed = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=picture.shape[-2:])
-            picture, framed = AUGMENT(tv_tensors.Image(picture), framed)
-            boxes = framed.as_subclass(torch.Tensor)
-            pictures.append(picture.as_subclass(torch.Tensor))
-            targets.append({"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64)})
+            changed, framed = AUGMENT(tv_tensors.Image(picture), framed)
+            pictures.append(changed.as_subclass(torch.Tensor))
+            labels = torch.ones(len(framed), dtype=torch.int64)
+            targets.append({"boxes": framed.as_subclass(torch.Tensor), "labels": labels})
         yield pictures, targets
 
 

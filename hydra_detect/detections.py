@@ -251,7 +251,14 @@ class Detections:
     def filter(
         self, *, score: float = 0.0, heads: Sequence[str] | None = None, label_names: Sequence[str] | None = None
     ) -> Detections:
-        """Keep boxes that score at least `score`, of these heads and classes (all, where none are named)."""
+        """Keep boxes that score at least `score`, of these heads and classes (all, where none are named).
+
+        Raises:
+            InputError: If one name is given where a list of names belongs.
+
+        """
+        if isinstance(heads, str) or isinstance(label_names, str):
+            raise InputError("filter detections", "one text was given for a list of names", "Write ['name'].")
         kept = self.scores >= np.float32(score)
         if heads is not None:
             kept &= np.isin(self.heads, list(heads))

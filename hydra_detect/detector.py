@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -31,7 +32,7 @@ from hydra_detect.storage.store import Store
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from hydra_detect.nets.backbones import Prepared
     from hydra_detect.nets.heads import HeadOutput
@@ -196,30 +197,6 @@ class HydraDetector:
             module_bytes(self.backbone), {name: module_bytes(head.network) for name, head in self._heads.items()}
         )
 
-    @overload
-    def predict(
-        self,
-        x: Any,
-        *,
-        heads: Sequence[str] | None = None,
-        score_threshold: float | Mapping[str, float] | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        stream: Literal[False] = False,
-        max_pixels: int = pictures.DEFAULT_MAX_PIXELS,
-    ) -> Any: ...
-
-    @overload
-    def predict(
-        self,
-        x: Any,
-        *,
-        heads: Sequence[str] | None = None,
-        score_threshold: float | Mapping[str, float] | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        stream: Literal[True],
-        max_pixels: int = pictures.DEFAULT_MAX_PIXELS,
-    ) -> Iterator[Detections]: ...
-
     def predict(
         self,
         x: Any,
@@ -364,15 +341,17 @@ def _threshold(name: str, head: LoadedHead, given: float | Mapping[str, float] |
     own = head.version.record.score_threshold
     if given is None:
         return own
-    return float(given) if isinstance(given, int | float) else float(given.get(name, own))
+    return float(given.get(name, own)) if isinstance(given, Mapping) else float(given)
 
 
 def _check_thresholds(given: float | Mapping[str, float] | None, heads: Mapping[str, LoadedHead]) -> None:
-    named = {} if given is None else {"all heads": given} if isinstance(given, int | float) else dict(given)
+    if given is None:
+        return
+    named: Mapping[str, Any] = given if isinstance(given, Mapping) else {"all heads": given}
     for name, value in named.items():
-        if name not in heads and name != "all heads":
+        if named is given and name not in heads:
             raise NotFoundError(f"set the threshold of {name!r}", "it is not loaded", near_matches(name, heads))
-        if not 0 <= value <= 1:
+        if not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
             raise InputError("predict", f"the score threshold of {name} is {value}", "Give a number from 0 to 1.")
 
 

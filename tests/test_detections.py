@@ -230,3 +230,10 @@ def test_the_thin_names_reach_the_formats(tmp_path):
     assert (tmp_path / "out.png").is_file()
     assert d._repr_png_() is None
     assert "class0" in d._repr_html_()
+
+
+def test_filter_refuses_one_name_for_a_list():
+    """A bare name would be read letter by letter, so it is refused with the form that is meant."""
+    for names in ({"heads": "owl"}, {"label_names": "owl"}):
+        with pytest.raises(InputError, match=r"Write \['name'\]"):
+            Detections().filter(**names)

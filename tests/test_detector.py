@@ -188,6 +188,7 @@ def test_thresholds_are_the_heads_own_unless_given(detector):
     high = detector.predict(picture(), score_threshold=middle)
     assert 0 < len(high) < len(everything)
     assert (high.scores > middle).all()
+    assert detector.predict(picture(), score_threshold=np.float64(middle)) == high
     mixed = detector.predict(picture(), score_threshold={"rbc": 1.0})
     assert set(mixed.heads.tolist()) == {"wbc"}
 
@@ -301,6 +302,7 @@ def test_bad_requests_are_refused_clearly(detector, split_store, tmp_path):
         (lambda: detector.predict(picture(), heads=["rcb"]), NotFoundError, "rbc"),
         (lambda: detector.predict(picture(), heads="rbc"), InputError, "one text"),
         (lambda: detector.predict(picture(), score_threshold=1.5), InputError, "1.5"),
+        (lambda: detector.predict(picture(), score_threshold="high"), InputError, "high"),
         (lambda: detector.predict(picture(), score_threshold=float("nan")), InputError, "nan"),
         (lambda: detector.predict(picture(), score_threshold={"owl": 0.5}), NotFoundError, "owl"),
         (lambda: detector.predict(picture(), batch_size=0), InputError, "batch_size"),

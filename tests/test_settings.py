@@ -79,7 +79,7 @@ def test_the_two_mobilenet_forms_are_reported_as_assumed(mobile):
     assumed = " ".join(resolve(mobile, SplitSettings(), "a.pth").assumed)
     assert "fasterrcnn_mobilenet_v3_large_fpn" in assumed
     assert "--preset fasterrcnn_mobilenet_v3_large_320_fpn" in assumed
-    said = SplitSettings(preset="fasterrcnn_mobilenet_v3_large_fpn")
+    said = SplitSettings(preset="fasterrcnn_mobilenet_v3_large_fpn", norm_eps=1e-5)
     assert resolve(mobile, said, "a.pth").assumed == ()
 
 
@@ -127,6 +127,19 @@ def test_settings_that_cannot_be_are_refused(resnet, given, match):
         resolve(resnet, SplitSettings.of(given), "a.pth")
 
 
+def test_one_row_of_aspect_ratios_serves_all_levels(resnet):
+    """A single tuple of aspect ratios stands for every level."""
+    facts = resolve(resnet, SplitSettings(aspect_ratios=((0.25, 1.0, 4.0),)), "a.pth")
+    assert facts.head.aspect_ratios == ((0.25, 1.0, 4.0),) * 5
+
+
+def test_the_eps_of_a_mobilenet_with_batch_norm_is_reported_as_assumed(mobile):
+    """A MobileNet may come from two constructors with different eps, so the report says which was taken."""
+    batch = attrs.evolve(mobile, norm="batch")
+    assert "--norm-eps 0.001" in " ".join(resolve(batch, SplitSettings(), "a.pth").assumed)
+    assert "eps" not in " ".join(resolve(batch, SplitSettings(norm_eps=0.001), "a.pth").assumed)
+
+
 def test_a_preset_can_be_given_by_its_name_alone():
     """A text in place of settings is a preset."""
     assert SplitSettings.of("fasterrcnn_resnet50_fpn").preset == "fasterrcnn_resnet50_fpn"
@@ -153,7 +166,7 @@ def test_options_read_lists_as_people_write_them():
     assert options.to_settings() == {
         "mean": [0.1, 0.2, 0.3],
         "anchor_sizes": [[16.0, 24.0], [32.0, 48.0]],
-        "aspect_ratios": [[0.5, 1.0, 2.0]] * 2,
+        "aspect_ratios": [[0.5, 1.0, 2.0]],
         "claimed_metrics": {"f1": 0.9, "ap50": 0.8},
     }
     with pytest.raises(InputError, match="--anchor-sizes"):

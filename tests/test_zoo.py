@@ -9,6 +9,7 @@ from torchvision.models import get_model_weights
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
 from hydra_detect import HydraDetector, VersionManager, split_checkpoint
+from hydra_detect.checkpoints.proof import verify_all
 from hydra_detect.checkpoints.zoo import MODELS, cached_file, read_torchvision
 from hydra_detect.errors import CheckpointError
 
@@ -41,6 +42,8 @@ def test_a_cached_file_splits_with_its_categories_and_transform(cache, tmp_path)
     report = split_checkpoint(NAME, tmp_path / "store", head="coco")
     assert report.parity.equal
     assert report.assumed == ()
+    (proof,) = verify_all(tmp_path / "store", against=NAME)
+    assert proof.proven
     record = VersionManager(tmp_path / "store").active("coco").record
     assert record.class_names == tuple(weights.meta["categories"][1:])
     assert (record.class_names[0], record.class_names[89], len(record.class_names)) == ("person", "toothbrush", 90)

@@ -16,8 +16,8 @@ from hydra_detect.checkpoints.parity import (
     outputs_digest,
     thread_count,
 )
-from hydra_detect.checkpoints.reader import Checkpoint, read_checkpoint
 from hydra_detect.checkpoints.trace import trace_original, trace_rebuilt
+from hydra_detect.checkpoints.zoo import read_original
 from hydra_detect.codec import Record
 from hydra_detect.errors import CheckpointError, InputError, NotFoundError, RecordError
 from hydra_detect.nets.backbones import Backbone
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
     from torchvision.models.detection import FasterRCNN
 
+    from hydra_detect.checkpoints.reader import Checkpoint
     from hydra_detect.names import Digest, HeadRef
     from hydra_detect.records import BackboneContract, HeadSettings, VersionRecord
     from hydra_detect.tensors import RawTensor
@@ -190,7 +191,7 @@ def verify_all(
     Args:
         store: The store, or its path.
         heads: Heads or versions; None for every head with an active version.
-        against: Path of the original, if it is to be compared with.
+        against: Path of the original, or `torchvision:NAME`, if it is to be compared with.
         inputs: As for `verify`.
         progress: As for `verify`, anew for each head.
 
@@ -199,7 +200,7 @@ def verify_all(
 
     """
     store = Store.open(store)
-    checkpoint = None if against is None else read_checkpoint(against)
+    checkpoint = None if against is None else read_original(against)
     chosen = heads or [info.name for info in HeadRegistry(store).infos() if info.active is not None]
     if not chosen:
         raise NotFoundError("verify the heads", f"the store {store.root} has none", "Split an original into it first.")

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 class SplitSettings(Record):
     """Facts that a checkpoint does not hold; None leaves torchvision's default for the architecture.
 
-    Sizes are in pixels; anchor sizes are one tuple per pyramid level, the pooled level included. `norm_eps` is that
-    of the body's BatchNorm. `return_layers` are the body's modules that enter the pyramid. The last five are facts
-    of the head's making, kept in its record: nothing here measures them.
+    Sizes are in pixels; anchor sizes are one tuple per pyramid level, the pooled level included; aspect ratios too,
+    or one tuple for all levels. `norm_eps` is that of the body's BatchNorm. `return_layers` are the body's modules
+    that enter the pyramid. `operating_threshold` is the score at which the head is used unless a caller says
+    otherwise. The last three are facts of the head's making, kept in its record: nothing here measures them.
     """
 
     preset: str | None = None
@@ -214,6 +215,7 @@ def _head_settings(found: Recognised, merged: SplitSettings) -> HeadSettings:
     sizes = merged.anchor_sizes or (
         _MOBILENET_ANCHORS * levels if found.body == "mobilenet_v3_large" else _RESNET_ANCHORS
     )
+    ratios = merged.aspect_ratios or (_RATIOS,)
     return HeadSettings(
         label_count=found.label_count,
         rpn_conv_depth=found.rpn_conv_depth,
@@ -223,7 +225,7 @@ def _head_settings(found: Recognised, merged: SplitSettings) -> HeadSettings:
         box_norm=found.box_norm,
         roi_size=found.roi_size,
         anchor_sizes=sizes,
-        aspect_ratios=merged.aspect_ratios or (_RATIOS,) * len(sizes),
+        aspect_ratios=ratios * len(sizes) if len(ratios) == 1 else ratios,
         **_given(merged, dict.fromkeys(_HEAD)),
     )
 
@@ -282,6 +284,11 @@ def _assumptions(found: Recognised, given: SplitSettings) -> tuple[str, ...]:
         said.append(
             "BatchNorm eps 1e-05: a model fine-tuned from torchvision's fasterrcnn_resnet50_fpn COCO_V1 weights has "
             "0.0; if it was, say --norm-eps 0"
+        )
+    if found.body == "mobilenet_v3_large" and found.norm == "batch" and given.norm_eps is None:
+        said.append(
+            "BatchNorm eps 1e-05, as in torchvision's detectors: a body made by mobilenet_v3_large() itself has 0.001; "
+            "if it was, say --norm-eps 0.001"
         )
     if found.body == "mobilenet_v3_large" and given.return_layers is None and given.preset is None:
         said.append(

@@ -15,10 +15,9 @@ import attrs
 
 from hydra_detect import codec
 from hydra_detect.checkpoints.proof import Rebuilt, prove
-from hydra_detect.checkpoints.reader import Checkpoint, read_checkpoint
 from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX, recognise
 from hydra_detect.checkpoints.settings import Resolved, SplitSettings, resolve
-from hydra_detect.checkpoints.zoo import SCHEME, read_torchvision
+from hydra_detect.checkpoints.zoo import read_original
 from hydra_detect.errors import CheckpointError, CorruptError, ParityError, RecordError
 from hydra_detect.names import HeadRef, check_name
 from hydra_detect.nets.backbones import build_network, levels_of
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from hydra_detect.checkpoints.parity import ParityReport
+    from hydra_detect.checkpoints.reader import Checkpoint
 
 _LIBRARIES = ("hydra-detect", "torch", "torchvision", "safetensors", "numpy")
 
@@ -129,7 +129,7 @@ def split_checkpoint(
     check_name(head)
     check_name(backbone, "backbone")
     wanted = SplitSettings.of(settings)
-    source = read_torchvision(str(path)) if str(path).startswith(SCHEME) else read_checkpoint(path)
+    source = read_original(path)
     parts = _sort(source, _resolve(source, wanted))
     names = _class_names(source, class_names, head, parts)
     _check_name_is_free(store, backbone, parts)

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 import torch
 from torchvision.models import get_model_weights
 from torchvision.models.detection import faster_rcnn
 
-from hydra_detect.checkpoints.reader import Checkpoint, file_sha256
+from hydra_detect.checkpoints.reader import Checkpoint, file_sha256, read_checkpoint
 from hydra_detect.errors import CheckpointError, near_matches
+
+if TYPE_CHECKING:
+    import os
 
 SCHEME = "torchvision:"
 MODELS = tuple(name for name in faster_rcnn.__all__ if name.startswith("fasterrcnn_"))
 _BACKGROUND = 1  # categories begin with the background, which is no user's class
+
+
+def read_original(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read an original: a file, or `torchvision:NAME`.
+
+    Raises:
+        NotFoundError: If there is no such file.
+        CheckpointError: If it cannot be read.
+
+    """
+    return read_torchvision(str(path)) if str(path).startswith(SCHEME) else read_checkpoint(path)
 
 
 def read_torchvision(spec: str) -> Checkpoint:

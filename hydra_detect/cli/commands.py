@@ -107,7 +107,7 @@ def verify(
     *,
     store: StoreOption = None,
     head: Several = [],  # noqa: B006  same
-    against: Path | None = None,
+    against: str | None = None,
     parity_input: Several = [],  # noqa: B006  same
     json: JsonOption = False,
 ) -> int:
@@ -118,7 +118,7 @@ def verify(
     head
         Head to verify, or NAME@VERSION; all heads with an active version where none is named.
     against
-        The original checkpoint; without it the recorded outputs of the original are compared.
+        The original checkpoint, or torchvision:NAME; without it the recorded outputs of the original are compared.
     parity_input
         A picture, folder or pattern to compare on beside the seeded pictures; needs --against.
 
@@ -189,7 +189,11 @@ def predict(
     from hydra_detect.errors import InputError
 
     if not inputs:
-        raise InputError("predict", "no input was named", "Name a picture, a folder or a pattern in quotes.")
+        raise InputError(
+            "predict",
+            "no input was named",
+            "Name a picture, a folder or a pattern in quotes, ahead of options such as --head.",
+        )
     folder = _store_folder(store)
     files = pictures.list_files(inputs)
     detector = HydraDetector.from_store(folder, head or None, backbone=backbone, device=device)

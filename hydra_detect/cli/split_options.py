@@ -66,9 +66,6 @@ class SplitOptions:
         for name, read in _LISTS.items():
             if name in settings:
                 settings[name] = _read(name, settings[name], read)
-        ratios, sizes = settings.get("aspect_ratios"), settings.get("anchor_sizes")
-        if ratios and sizes and len(ratios) == 1:
-            settings["aspect_ratios"] = ratios * len(sizes)
         return settings
 
 

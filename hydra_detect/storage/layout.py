@@ -8,7 +8,7 @@
         claims/000007                 empty: number 7 is taken for ever
         versions/000007/              immutable after one rename
             model.safetensors  record.json  parity.json  MANIFEST.json
-        pointer/00000012.json         the highest valid one says which version is active
+        pointer/00000012.json         the highest one says which version is active
         tmp/<uuid>/                   staging, on the same file system by construction
     registry.json                     derived; rebuilt at will
 """
