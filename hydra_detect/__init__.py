@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hydra_detect.checkpoints.settings import SplitSettings as SplitSettings
     from hydra_detect.checkpoints.split import SplitReport as SplitReport
     from hydra_detect.checkpoints.split import split_checkpoint as split_checkpoint
+    from hydra_detect.contracts import Preprocessing as Preprocessing
     from hydra_detect.detections import Detections as Detections
     from hydra_detect.detections import GroundTruth as GroundTruth
     from hydra_detect.detections import Timing as Timing
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from hydra_detect.records import HeadRecord as HeadRecord
     from hydra_detect.records import HeadSettings as HeadSettings
     from hydra_detect.records import OperatingPolicy as OperatingPolicy
-    from hydra_detect.records import Preprocessing as Preprocessing
     from hydra_detect.records import VersionRecord as VersionRecord
     from hydra_detect.registry import HeadInfo as HeadInfo
     from hydra_detect.registry import HeadRegistry as HeadRegistry
@@ -52,7 +52,7 @@ _HOMES = {
     "HydraDetector": "detector",
     "OperatingPolicy": "records",
     "ParityReport": "checkpoints.parity",
-    "Preprocessing": "records",
+    "Preprocessing": "contracts",
     "SplitReport": "checkpoints.split",
     "SplitSettings": "checkpoints.settings",
     "Store": "storage.store",

@@ -8,6 +8,7 @@ picture is (0, 0, width, height). No torch and no files here; formats live in `h
 from __future__ import annotations
 
 import operator
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -108,6 +109,10 @@ def box_iou(first: Floats, second: Floats) -> Floats:
     return ratio.astype(np.float32)
 
 
+def _read_only(values: Mapping[str, float]) -> Mapping[str, float]:
+    return MappingProxyType(dict(values))
+
+
 @attrs.frozen
 class Timing:
     """Seconds that one picture took; its parts add up to `total`.
@@ -123,7 +128,11 @@ class Timing:
 
     transform: float = 0.0
     backbone: float = 0.0
-    heads: Mapping[str, float] = attrs.field(factory=dict)
+    heads: Mapping[str, float] = attrs.field(factory=dict, converter=_read_only)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by fields: a read-only mapping cannot be pickled as it is."""
+        return Timing, (self.transform, self.backbone, dict(self.heads))
 
     @property
     def total(self) -> float:
@@ -267,15 +276,15 @@ class Detections:
         return self[kept]
 
     def suppress(self, iou: float = 0.5) -> Detections:
-        """Drop each box that overlaps a better-scored one of any head by more than `iou`; order is kept.
+        """Drop each box that overlaps a better-scored one of another head by more than `iou`; order is kept.
 
-        Heads score independently, so this is never done unasked.
+        Heads score independently, so this is never done unasked. Within a head it has been done already.
         """
-        overlaps = box_iou(self.boxes, self.boxes) > iou
+        overlaps = (box_iou(self.boxes, self.boxes) > iou) & (self.heads[:, None] != self.heads[None])
         kept = np.ones(len(self), dtype=bool)
         for place in np.argsort(-self.scores, kind="stable"):
             if kept[place]:
-                kept &= ~overlaps[place] | (np.arange(len(self)) == place)
+                kept &= ~overlaps[place]
         return self[kept]
 
     # The formats live in a room of their own, above this one; these are only the names that users look for here.

@@ -18,7 +18,7 @@ import attrs
 import numpy as np
 import torch
 
-from hydra_detect import pictures
+from hydra_detect import batches, pictures
 from hydra_detect.detections import Detections, Timing
 from hydra_detect.errors import InputError, NotFoundError, listed, near_matches
 from hydra_detect.names import HeadRef
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
 
-    from hydra_detect.nets.backbones import Prepared
     from hydra_detect.nets.heads import HeadOutput
     from hydra_detect.records import VersionRecord
 
@@ -60,15 +59,6 @@ class Memory:
     def total(self) -> int:
         """Backbone and all heads together."""
         return self.backbone + sum(self.heads.values())
-
-
-@attrs.frozen
-class _Job:
-    """One picture on its way through a batch."""
-
-    source: str | None
-    prepared: Prepared
-    seconds: float
 
 
 class HydraDetector:
@@ -130,7 +120,7 @@ class HydraDetector:
             raise InputError(
                 f"load heads {heads!s}", "heads is one reference, not a list", f"Write heads=[{str(heads)!r}]."
             )
-        for ref in heads:
+        for ref in _one_version_each(heads):
             detector.load_head(ref)
         return detector
 
@@ -160,13 +150,7 @@ class HydraDetector:
             CorruptError: If it is damaged; what was loaded stays.
 
         """
-        version = self.registry[ref]
-        check_fits(version, self.backbone.contract)
-        raw = self.registry.manager.tensors(version)
-        network = RCNNHead.load(version.record.settings, self.backbone.contract.levels, raw).to(self.device)
-        with self._changing:
-            self._heads = MappingProxyType({**self._heads, version.head: LoadedHead(version, network)})
-        return version
+        return self._install(ref, only_if_loaded=False)
 
     def swap(self, ref: str | HeadRef) -> VersionRecord:
         """Replace a loaded head by another version of it, or by the active one: `load_head` for a head in use.
@@ -178,7 +162,18 @@ class HydraDetector:
 
         """
         self._loaded([HeadRef.parse(ref).name])
-        return self.load_head(ref)
+        return self._install(ref, only_if_loaded=True)
+
+    def _install(self, ref: str | HeadRef, *, only_if_loaded: bool) -> VersionRecord:
+        version = self.registry[ref]
+        check_fits(version, self.backbone.contract)
+        raw = self.registry.manager.tensors(version)
+        network = RCNNHead.load(version.record.settings, self.backbone.contract.levels, raw).to(self.device)
+        with self._changing:
+            if only_if_loaded:  # another thread may have dropped it while this one was reading
+                self._loaded([version.head])
+            self._heads = MappingProxyType({**self._heads, version.head: LoadedHead(version, network)})
+        return version
 
     def unload_head(self, name: str) -> None:
         """Drop a head; its memory is freed when the last prediction that uses it ends.
@@ -227,9 +222,9 @@ class HydraDetector:
             NotFoundError: If a named head is not loaded.
 
         """
-        if type(batch_size) is not int or batch_size < 1:
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise InputError("predict", f"batch_size is {batch_size!r}", "Give a whole number from 1.")
-        names = None if heads is None else list(_listed_heads(heads))
+        names = None if heads is None else _listed_heads(heads)
         self._loaded(names)
         _check_thresholds(score_threshold, self._heads)
         results = self._stream(
@@ -247,29 +242,28 @@ class HydraDetector:
         *,
         batch_size: int,
     ) -> Iterator[Detections]:
-        while chunk := [self._prepare(picture) for _, picture in zip(range(batch_size), source, strict=False)]:
+        for chunk in batches.chunks(source, self._prepare, size=batch_size):
             heads = self._loaded(names)
-            groups: dict[tuple[int, int], list[int]] = {}
-            for place, job in enumerate(chunk):
-                groups.setdefault(job.prepared.padded_size, []).append(place)
             found: dict[int, Detections] = {}
-            for places in groups.values():
-                results = self._run([chunk[place] for place in places], heads, score_threshold)
+            for places in batches.by_padded_size(chunk.jobs):
+                results = self._run([chunk.jobs[place] for place in places], heads, score_threshold)
                 found.update(zip(places, results, strict=True))
-            yield from (found[place] for place in range(len(chunk)))
+            yield from (found[place] for place in range(len(chunk.jobs)))
+            if chunk.problem:
+                raise chunk.problem
 
-    def _prepare(self, picture: pictures.Picture) -> _Job:
+    def _prepare(self, picture: pictures.Picture) -> batches.Job:
         started = time.perf_counter()
         fitting = pictures.to_channels(picture, self.backbone.contract.architecture.in_channels)
         pixels = torch.from_numpy(np.array(fitting.pixels)).to(self.device)
         with torch.inference_mode():
             prepared = self.backbone.prepare(pixels)
         self._synchronise()
-        return _Job(picture.source, prepared, time.perf_counter() - started)
+        return batches.Job(picture.source, prepared, time.perf_counter() - started)
 
     def _run(
         self,
-        jobs: Sequence[_Job],
+        jobs: Sequence[batches.Job],
         heads: Mapping[str, LoadedHead],
         score_threshold: float | Mapping[str, float] | None,
     ) -> list[Detections]:
@@ -316,7 +310,7 @@ class HydraDetector:
         return {name: heads[name] for name in names}
 
 
-def _detections(job: _Job, found: Sequence[tuple[LoadedHead, HeadOutput]], timing: Timing) -> Detections:
+def _detections(job: batches.Job, found: Sequence[tuple[LoadedHead, HeadOutput]], timing: Timing) -> Detections:
     parts = [_of_head(head, output, image_size=job.prepared.original_size, source=job.source) for head, output in found]
     empty = Detections(image_size=job.prepared.original_size, source=job.source)
     return attrs.evolve(Detections.concat([empty, *parts]), timing=timing)
@@ -355,10 +349,20 @@ def _check_thresholds(given: float | Mapping[str, float] | None, heads: Mapping[
             raise InputError("predict", f"the score threshold of {name} is {value}", "Give a number from 0 to 1.")
 
 
-def _listed_heads(heads: Sequence[str]) -> Sequence[str]:
-    if isinstance(heads, str):
-        raise InputError("predict", "heads is one text", f"Write heads=[{heads!r}].")
-    return heads
+def _listed_heads(heads: Sequence[str]) -> list[str]:
+    if isinstance(heads, str) or not all(isinstance(name, str) for name in heads):
+        raise InputError("predict", f"heads is {heads!r:.80}", "Give a list of names of loaded heads, as ['owl'].")
+    return list(heads)
+
+
+def _one_version_each(heads: Iterable[str | HeadRef]) -> list[HeadRef]:
+    refs = list(dict.fromkeys(HeadRef.parse(ref) for ref in heads))
+    for place, ref in enumerate(refs):
+        if any(other.name == ref.name for other in refs[:place]):
+            raise InputError(
+                f"load {ref}", f"{ref.name!r} is named twice, in different versions", "Name one version of each head."
+            )
+    return refs
 
 
 def _only_backbone(store: Store) -> str:

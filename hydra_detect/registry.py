@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    from hydra_detect.records import BackboneContract, VersionRecord
+    from hydra_detect.contracts import BackboneContract
+    from hydra_detect.records import VersionRecord
 
 
 @attrs.frozen(kw_only=True)
@@ -34,7 +35,7 @@ class HeadInfo:
         class_names: Classes of the active version, or of the newest where none is active.
         backbone: Name of the backbone it was made on.
         backbone_digest: Canonical digest of that backbone's tensors.
-        nbytes: Bytes on disk of that version.
+        nbytes: Bytes on disk of its weights.
         created_at: When that version was made, UTC.
 
     """
@@ -116,7 +117,7 @@ class HeadRegistry:
             class_names=shown.record.class_names,
             backbone=shown.record.backbone_name,
             backbone_digest=shown.record.backbone.digest,
-            nbytes=shown.nbytes,
+            nbytes=shown.files[layout.TENSORS][0],
             created_at=shown.created_at,
         )
 

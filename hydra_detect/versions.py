@@ -171,7 +171,8 @@ class VersionManager:
 
         """
         manifest = self.store.manifest(layout.HEADS, version.head, version.number)
-        return self.store.read_tensors(manifest, version.record.tensors)
+        data = self.store.read(manifest, layout.TENSORS)
+        return artifacts.decode_weights(data, version.record.tensors, f"the weights of {version.head}@{version.number}")
 
     def _numbers(self, head: str) -> list[int]:
         check_name(head)

@@ -5,18 +5,15 @@ import string
 import numpy as np
 from hypothesis import strategies as st
 
+from hydra_detect.contracts import Architecture, BackboneContract, Level, Preprocessing
 from hydra_detect.names import Digest
 from hydra_detect.records import (
-    Architecture,
-    BackboneContract,
     BackboneRecord,
     Environment,
     HeadRecord,
     HeadSettings,
-    Level,
     OperatingPolicy,
     ParitySummary,
-    Preprocessing,
     SourceRecord,
 )
 from hydra_detect.tensors import RawTensor

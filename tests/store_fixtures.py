@@ -7,16 +7,9 @@ import attrs
 import numpy as np
 import pytest
 
+from hydra_detect.contracts import Architecture, BackboneContract, Level, Preprocessing
 from hydra_detect.names import Digest
-from hydra_detect.records import (
-    Architecture,
-    BackboneContract,
-    BackboneRecord,
-    HeadRecord,
-    HeadSettings,
-    Level,
-    Preprocessing,
-)
+from hydra_detect.records import BackboneRecord, HeadRecord, HeadSettings
 from hydra_detect.storage import backbones
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor, tensors_digest

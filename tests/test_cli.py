@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,15 @@ def test_every_kind_of_bad_input_exits_2_with_a_sentence(split_store, photograph
         (["verify", "--store", store, "--parity-input", picture], "no original"),
         (["merge", "owl", str(tmp_path / "o.pth"), "--store", store], "owl"),
         (["demo", "--out", str(photographs)], "something is there"),
+        (["split", good, *new, "x", "--sample-count", "-1", *OPTIONS], "sample_count"),
+        (["split", good, *new, "x", "--claimed-metrics", "f1=nan", *OPTIONS], "f1"),
+        (["split", good, *new, "x", "--return-layers", "a,b,c,d", *OPTIONS], "layer1"),
+        (["split", "x" * 5000 + ".pth", *new, "x"], "read the checkpoint"),
+        (["split", good, "--store", "x" * 5000, "--head", "x", *OPTIONS], "make a store"),
+        (["merge", "rbc", "x" * 5000 + ".pth", "--store", store], "write"),
+        (["predict", picture, "--store", store, "--device", "meta"], "meta"),
+        (["predict", picture, "--store", store, "--max-pixels", "0"], "0"),
+        (["predict", picture, "--store", store, "--head", "rbc", "rbc@2"], "named twice"),
         (["hades"], "heads"),
         (["heads", "--stroe", store], "--store"),
     ]
@@ -189,6 +199,17 @@ def test_the_module_runs_as_the_command(split_store):
     assert bad.returncode == 2
     assert bad.stderr.startswith("hydra-detect: cannot open the store")
     assert "Traceback" not in bad.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_disk_behind_the_output_is_one_sentence(split_store):
+    """When standard output cannot be written, there is exit code 2 and no traceback."""
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "hydra_detect", "heads", "--store", str(split_store)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_help_names_every_command(capsys):

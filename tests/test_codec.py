@@ -11,8 +11,9 @@ from record_strategies import backbone_records, head_records, unknowns
 from store_fixtures import a_backbone, a_record, some_tensors
 
 from hydra_detect import codec
+from hydra_detect.contracts import Preprocessing
 from hydra_detect.errors import CorruptError, RecordError
-from hydra_detect.records import BackboneRecord, HeadRecord, OperatingPolicy, Preprocessing
+from hydra_detect.records import BackboneRecord, HeadRecord, OperatingPolicy
 
 # What is not even JSON to us, and a word of the reason.
 NO_JSON = {

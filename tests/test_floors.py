@@ -12,6 +12,8 @@ FLOORS = {
     "names": 0,
     "tensors": 0,
     "codec": 0,
+    "fields": 0,
+    "contracts": 0,
     "records": 0,
     "detections": 0,
     "pictures": 1,
@@ -22,6 +24,7 @@ FLOORS = {
     "versions": 3,
     "registry": 3,
     "nets": 3,
+    "batches": 4,
     "detector": 4,
     "checkpoints": 4,
     "demo": 5,
@@ -130,14 +133,14 @@ def test_extras_are_imported_inside_functions_only():
 
 
 def test_files_and_functions_keep_their_size():
-    """No file has more than 400 lines, no function body more than 60, no class more than 12 public methods."""
+    """No file has more than 400 lines, no function body more than 40, no class more than 12 public methods."""
     for path, tree in files():
         assert len(path.read_text().splitlines()) <= 400, path
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-                assert lines <= 60, f"{path.name}: {node.name} has {lines} lines"
+                assert lines <= 40, f"{path.name}: {node.name} has {lines} lines"
             if isinstance(node, ast.ClassDef) and node.name != "Detections":  # its to_* methods are one line each
                 public = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name[0] != "_"]
                 assert len(public) <= 12, f"{path.name}: {node.name} has {len(public)} public methods"

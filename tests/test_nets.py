@@ -12,6 +12,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from hydra_detect.checkpoints.recognise import recognise
 from hydra_detect.checkpoints.settings import SplitSettings, resolve
+from hydra_detect.contracts import BackboneContract, Level
 from hydra_detect.errors import CheckpointError, DeviceError, IncompatibleError, RecordError
 from hydra_detect.names import Digest
 from hydra_detect.nets.backbones import Backbone, levels_of
@@ -19,7 +20,6 @@ from hydra_detect.nets.devices import choose_device, choose_dtype
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.pooling import PyramidRoIAlign
 from hydra_detect.nets.state import module_bytes, raw_tensors, torch_tensors
-from hydra_detect.records import BackboneContract, Level
 from hydra_detect.tensors import RawTensor
 
 LEVELS = [Level(name=str(place), channels=6, stride=4 * 2**place) for place in range(4)]

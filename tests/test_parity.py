@@ -82,6 +82,7 @@ def test_another_number_of_boxes_is_a_failure(inputs):
     """A different count is a failure, never a comparison of what both have."""
     report = compare(inputs, trace, lambda p: trace(p, boxes=2), seeded=2)
     assert not report.equal
+    assert report.max_absolute_difference > 1e30
     assert "shapes" in report.failures[0]
 
 

@@ -2,13 +2,15 @@
 
 import shutil
 
+import attrs
+import numpy as np
 import pytest
 import torch
 from originals import SETTINGS, older_names, save, small
 
-from hydra_detect import compare_with_original, merge_checkpoint, read_checkpoint, split_checkpoint, verify
+from hydra_detect import codec, compare_with_original, merge_checkpoint, read_checkpoint, split_checkpoint, verify
 from hydra_detect.checkpoints import parity
-from hydra_detect.checkpoints.proof import saved_report, verify_all
+from hydra_detect.checkpoints.proof import verify_all
 from hydra_detect.errors import (
     CheckpointError,
     ConflictError,
@@ -97,10 +99,10 @@ def test_outputs_from_another_environment_are_not_proof_and_say_why(split_store,
 
 def test_the_saved_report_is_beside_the_head(split_store):
     """The parity report of a split lies beside its head and reads back as a proof."""
-    store = Store.open(split_store)
-    report = saved_report(store, VersionManager(store).get("rbc@1"))
+    data = (split_store / "heads/rbc/versions/000001" / layout.PARITY).read_bytes()
+    report = codec.decode(parity.ParityReport, data, "the report")
     assert report.equal
-    assert report.summary() == VersionManager(store).get("rbc@1").record.parity
+    assert report.summary() == VersionManager(split_store).get("rbc@1").record.parity
 
 
 def test_further_pictures_need_an_original(split_store):
@@ -160,6 +162,53 @@ def test_older_keys_come_back_as_they_were(tmp_path):
     assert again.keys() == state.keys()
     assert all(torch.equal(again[key], state[key]) for key in state)
     small(seed=3).load_state_dict(again, strict=True)
+
+
+@pytest.mark.parametrize("order", [("new", "old"), ("old", "new")])
+def test_originals_of_different_age_on_one_backbone_come_back_each_with_its_own_keys(tmp_path, order):
+    """Two files that share a backbone's tensors under older and newer keys are merged under the keys of each."""
+    model = small()
+    torch.save(model.state_dict(), tmp_path / "new.pth")
+    torch.save(older_names(model), tmp_path / "old.pth")
+    for name in order:
+        split_checkpoint(tmp_path / f"{name}.pth", tmp_path / "store", head=name, settings=SETTINGS)
+    for name in order:
+        merge_checkpoint(tmp_path / "store", name, tmp_path / f"{name}-again.pth")
+        one, two = (torch.load(tmp_path / f"{name}{end}.pth", weights_only=True) for end in ("", "-again"))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_every_head_is_compared_on_all_the_users_pictures(split_store, split_original):
+    """Pictures from a generator are used for each head, and three of one size also as a batch."""
+    pictures = (np.random.default_rng(seed).random((60, 80, 3)) for seed in range(3))
+    found = verify_all(split_store, ["rbc@1", "rbc@1"], against=split_original, inputs=pictures)
+    for item in found:
+        assert item.proven
+        assert [(entry.name, entry.pictures) for entry in item.report.inputs[5:]] == [
+            ("input 1", 1),
+            ("input 2", 1),
+            ("input 3", 1),
+            ("3 inputs of one size, as a batch", 3),
+        ]
+
+
+def test_a_recorded_failure_is_never_proof(split_store, monkeypatch):
+    """A version whose record says that its proof failed is not proven, whatever its outputs are now."""
+    version = VersionManager(split_store).get("rbc@1")
+    failed = attrs.evolve(
+        version, record=attrs.evolve(version.record, parity=attrs.evolve(version.record.parity, equal=False))
+    )
+    monkeypatch.setattr(VersionManager, "get", lambda *_: failed)
+    assert "itself a failure" in verify(split_store, "rbc@1").reason
+
+
+def test_a_head_that_was_never_split_has_nothing_to_verify(split_store, monkeypatch):
+    """A version without a recorded proof is not proven, and the reason says so."""
+    version = VersionManager(split_store).get("rbc@1")
+    plain = attrs.evolve(version, record=attrs.evolve(version.record, parity=None, source=None))
+    monkeypatch.setattr(VersionManager, "get", lambda *_: plain)
+    assert "not split from an original" in verify(split_store, "rbc@1").reason
 
 
 def test_merging_never_replaces_a_file(split_store, tmp_path):

@@ -84,7 +84,28 @@ def test_a_pickled_module_is_refused_with_the_lines_that_convert_it(model, tmp_p
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint(path)
     assert "torch.load('module.pth', weights_only=False)" in caught.value.remedy
-    assert "torch.save(" in caught.value.remedy
+
+
+class Settings:
+    """Something that is no tensor, as training scripts keep beside their weights."""
+
+
+@pytest.mark.parametrize("form", ["module", "dict with settings", "module in a dict"])
+def test_the_lines_that_convert_do_convert(model, tmp_path, monkeypatch, form):
+    """Running the printed lines, where the file is trusted, makes a checkpoint that reads."""
+    monkeypatch.chdir(tmp_path)
+    held = {
+        "module": model,
+        "dict with settings": {"model": model.state_dict(), "args": Settings(), "epoch": 3},
+        "module in a dict": {"model": model, "args": Settings()},
+    }[form]
+    torch.save(held, "held.pth")
+    with pytest.raises(CheckpointError, match="weights_only") as caught:
+        read_checkpoint("held.pth")
+    _why, *lines = caught.value.remedy.splitlines()
+    assert len(lines) == 2
+    exec("import torch\n" + "\n".join(line.strip() for line in lines), {})  # noqa: S102  what the user would do
+    assert same(read_checkpoint("weights.pth").tensors, model.state_dict())
 
 
 def _broken(model, folder):

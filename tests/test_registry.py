@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 
 import attrs
 import pytest
@@ -12,9 +13,9 @@ from record_strategies import digests, labels, names, versions
 from store_fixtures import a_backbone, a_contract, create, flip, leftovers, rewrite, snapshot
 
 from hydra_detect import codec
+from hydra_detect.contracts import Level, Preprocessing
 from hydra_detect.errors import IncompatibleError, NotFoundError, RecordError, StoreError
 from hydra_detect.names import Digest, HeadRef
-from hydra_detect.records import Level, Preprocessing
 from hydra_detect.registry import HeadInfo, HeadRegistry, check_fits
 from hydra_detect.storage import backbones, files, index, layout, sealed
 from hydra_detect.versions import VersionManager
@@ -115,7 +116,7 @@ def test_info(registry, filled):
     version = filled.get("owl@1")
     assert registry.info("owl") == HeadInfo(
         name="owl", active=1, versions=(1, 2), class_names=("owl", "red fox"), backbone="demo",
-        backbone_digest=record.contract.digest, nbytes=version.nbytes, created_at=version.created_at,
+        backbone_digest=record.contract.digest, nbytes=version.files[layout.TENSORS][0], created_at=version.created_at,
     )  # fmt: skip
     assert (registry.info("fox").active, registry.info("fox").versions) == (None, (1,))
     create(filled, "fox", class_names=("fox",))
@@ -303,7 +304,7 @@ def test_store_of_a_newer_writer(registry):
 
 def test_index_that_would_be_too_large(registry, monkeypatch):
     """An index that could not be read again is not written."""
-    monkeypatch.setattr(index.codec, "MAX_JSON_BYTES", 100)
+    monkeypatch.setattr(index, "MAX_BYTES", 100)
     summaries = index.summaries(
         registry.store, read=lambda name: {"name": name * 100}, plain=dict, restore=HeadInfo.from_dict
     )
@@ -362,3 +363,15 @@ def test_check_fits_lists_differences(registry):
     )
     assert all(phrase in caught.value.found for phrase in caught.value.facts["differences"])
     assert caught.value.remedy == "Use the backbone it was made on, there called 'demo'."
+
+
+def test_a_head_that_replaced_another_is_not_mistaken_for_it(registry, filled):
+    """A head that was removed by hand and made anew has its own facts, though its numbers are the same."""
+    registry.infos()
+    root = registry.store.root
+    shutil.rmtree(root / "heads" / "owl")
+    create(filled, "owl", class_names=("another",))
+    filled.promote("owl", 1)
+    (info,) = [item for item in registry.infos() if item.name == "owl"]
+    assert info.class_names == ("another",)
+    assert info == registry.info("owl")

@@ -112,7 +112,8 @@ def test_return_layers_of_another_number_are_refused(resnet):
     [
         ({"min_sizes": 3}, "no setting 'min_sizes'.*'min_size'"),
         ({"preset": "fasterrcnn_resnet50"}, "no preset.*fasterrcnn_resnet50_fpn"),
-        ({"min_size": 900, "max_size": 800}, "max_size 800 is below min_size 900"),
+        ({"sample_count": -1}, "sample_count"),
+        ({"anchor_sizes": []}, "anchors"),
         ({"min_size": 0}, "min_size"),
         ({"min_size": "800"}, "min_size"),
         ({"std": [1.0, 0.0, 1.0]}, "std"),

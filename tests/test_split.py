@@ -143,7 +143,12 @@ def _tampered(model):
         "wrong shape": (change(**{key: torch.zeros(24, 25)}), CheckpointError, "of wrong shape"),
         "NaN": (change(**{key: nan}), CorruptError, "NaN or infinity in 1"),
         "infinity": (change(**{key: infinite}), CorruptError, "NaN or infinity in 1"),
-        "complex": (change(**{key: state[key].to(torch.complex64)}), RecordError, "complex"),
+        "complex": (change(**{key: state[key].to(torch.complex64)}), CheckpointError, "complex"),
+        **{
+            str(dtype): (change(**{key: state[key].to(dtype)}), CheckpointError, f"{key} is {dtype}")
+            for dtype in (torch.int64, torch.int32, torch.uint8, torch.bool)
+        },
+        "no values": (change(**{key: state[key].to("meta")}), CheckpointError, key),
     }
 
 
@@ -165,6 +170,15 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path):
         ({"head": "owl", "class_names": ["a", "b"]}, RecordError, "2 names were given and the weights have 1"),
         ({"head": "owl", "class_names": "RBC"}, RecordError, "one text"),
         ({"head": "owl", "settings": {**SETTINGS, "min_sise": 3}}, RecordError, "min_size"),
+        ({"head": "owl", "settings": {**SETTINGS, "claimed_metrics": {"f1": float("nan")}}}, RecordError, "nan|NaN"),
+        ({"head": "owl", "settings": {**SETTINGS, "notes": "x" * 2**21}}, RecordError, "bytes"),
+        ({"head": "owl", "settings": {**SETTINGS, "sample_count": -1}}, RecordError, "sample_count"),
+        ({"head": "owl", "settings": {**SETTINGS, "return_layers": ["layer9", "b", "c", "d"]}}, RecordError, "layer1"),
+        (
+            {"head": "owl", "settings": {**SETTINGS, "return_layers": ["layer2", "layer1", "layer3", "layer4"]}},
+            RecordError,
+            "in order",
+        ),
     ]
     for arguments, error, match in cases:
         with pytest.raises(error, match=match):
@@ -177,7 +191,11 @@ def test_a_foreign_folder_is_never_made_a_store(tmp_path):
     path = save(small(), tmp_path / "a.pth")
     before = snapshot(tmp_path)
     with pytest.raises(StoreError, match="other files"):
-        split_checkpoint(path, tmp_path, head="owl", settings=SETTINGS)
+        split_checkpoint(
+            path, tmp_path, head="owl", settings=SETTINGS, progress=lambda *_: pytest.fail("after the proof")
+        )
+    with pytest.raises(StoreError, match="make a store"):
+        split_checkpoint(path, path, head="owl", settings=SETTINGS)
     assert snapshot(tmp_path) == before
 
 
@@ -250,10 +268,10 @@ def test_older_keys_split_and_are_remembered(tmp_path):
     torch.save(older_names(small()), tmp_path / "old.pth")
     split_checkpoint(tmp_path / "old.pth", tmp_path / "store", head="owl", settings=SETTINGS)
     version = VersionManager(tmp_path / "store").active("owl")
-    assert version.record.source.renamed == {
-        "rpn.head.conv.0.0.weight": "rpn.head.conv.weight",
-        "rpn.head.conv.0.0.bias": "rpn.head.conv.bias",
-    }
+    renamed = version.record.source.renamed
+    assert renamed["rpn.head.conv.0.0.weight"] == "rpn.head.conv.weight"
+    assert renamed["backbone.fpn.inner_blocks.0.0.bias"] == "backbone.fpn.inner_blocks.0.bias"
+    assert len(renamed) == 18
 
 
 def test_a_split_leaves_the_process_as_it_was(tmp_path):

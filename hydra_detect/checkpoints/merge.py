@@ -50,16 +50,17 @@ def merge_checkpoint(store: str | os.PathLike[str] | Store, head: str | HeadRef,
         raise StoreError(
             asked, f"its name ends in {path.suffix!r}", f"Name a file that ends in {', '.join(_SUFFIXES)}."
         )
-    if path.exists():
-        raise ConflictError(asked, "the file exists", "Name a new file, or move that one away first.")
+    with files.explained(asked):
+        if path.exists():
+            raise ConflictError(asked, "the file exists", "Name a new file, or move that one away first.")
     store = Store.open(store)
     version = VersionManager(store).get(head)
     backbone = backbones.find(store, version.record.backbone_name)
     rebuilt = read_rebuilt(store, version)
     tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in rebuilt.backbone.items()} | dict(rebuilt.head)
-    for source in (backbone.record.source, version.record.source):
-        for new, old in (source.renamed if source else {}).items():
-            tensors[old] = tensors.pop(new)
+    source = version.record.source or backbone.record.source
+    for new, old in (source.renamed if source else {}).items():
+        tensors[old] = tensors.pop(new)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4()}")
     with files.explained(asked):
         try:

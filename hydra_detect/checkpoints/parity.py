@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from hydra_detect.checkpoints.noise import ProofInput
 
 
+# Stands for a difference that is no number (a NaN, another shape), since JSON has neither NaN nor infinity.
+_BEYOND_MEASURE = torch.finfo(torch.float32).max
+
+
 @attrs.frozen(kw_only=True)
 class StageResult(Record):
     """One stage over all inputs.
@@ -179,7 +183,7 @@ def _compare_stage(stage: str, name: str, theirs: Sequence[torch.Tensor], ours: 
     numbers = sum(tensor.numel() for tensor in theirs)
     if shapes[0] != shapes[1] or not theirs:
         said = f"on {name} the original gives shapes {shapes[0]} and the rebuilt {shapes[1]}"
-        return _stage(stage, numbers, (0.0, 0.0), said)
+        return _stage(stage, numbers, (_BEYOND_MEASURE, _BEYOND_MEASURE), said)
     pairs = list(zip(theirs, ours, strict=True))
     if all(torch.equal(a, b) for a, b in pairs):
         return _stage(stage, numbers, (0.0, 0.0), None)
@@ -191,8 +195,8 @@ def _compare_stage(stage: str, name: str, theirs: Sequence[torch.Tensor], ours: 
 
 
 def _largest(values: torch.Tensor) -> float:
-    # A NaN in one of the two must not hide behind max(), and JSON has no NaN: the largest float stands for it.
-    values = torch.nan_to_num(values, nan=torch.finfo(torch.float32).max, posinf=torch.finfo(torch.float32).max)
+    # A NaN in one of the two must not hide behind max(), and JSON has no NaN.
+    values = torch.nan_to_num(values, nan=_BEYOND_MEASURE, posinf=_BEYOND_MEASURE)
     return float(values.max()) if values.numel() else 0.0
 
 

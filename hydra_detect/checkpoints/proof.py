@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,7 +25,7 @@ from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.original import build_original, load_original
 from hydra_detect.registry import HeadRegistry, check_fits
-from hydra_detect.storage import backbones, layout
+from hydra_detect.storage import backbones
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
@@ -36,11 +37,13 @@ if TYPE_CHECKING:
     from torchvision.models.detection import FasterRCNN
 
     from hydra_detect.checkpoints.reader import Checkpoint
+    from hydra_detect.contracts import BackboneContract
     from hydra_detect.names import Digest, HeadRef
-    from hydra_detect.records import BackboneContract, HeadSettings, VersionRecord
+    from hydra_detect.records import HeadSettings, VersionRecord
     from hydra_detect.tensors import RawTensor
 
 _BELOW_ANY_SCORE = -1.0
+_BATCH = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -102,10 +105,14 @@ def prove(
 def _proof_inputs(rebuilt: Rebuilt, inputs: Iterable[object] | None) -> tuple[list[ProofInput], int]:
     channels = rebuilt.contract.architecture.in_channels
     batches = seeded_inputs(channels)
-    extra = []
-    for place, picture in enumerate(pictures.iter_pictures(inputs) if inputs is not None else ()):
+    extra, by_size = [], defaultdict(list)
+    for place, picture in enumerate(pictures.iter_pictures(inputs) if inputs is not None else (), start=1):
         fitting = pictures.to_channels(picture, channels)
-        extra.append(ProofInput(picture.source or f"input {place + 1}", [fitting.pixels]))
+        extra.append(ProofInput(picture.source or f"input {place}", [fitting.pixels]))
+        by_size[fitting.image_size].append(fitting.pixels)
+    together = next((same[:_BATCH] for same in by_size.values() if len(same) >= _BATCH), None)
+    if together:
+        extra.append(ProofInput(f"{_BATCH} inputs of one size, as a batch", together))
     return [*batches, *extra], len(batches)
 
 
@@ -200,6 +207,7 @@ def verify_all(
 
     """
     store = Store.open(store)
+    inputs = None if inputs is None else list(inputs)  # each head is compared on all of them
     checkpoint = None if against is None else read_original(against)
     chosen = heads or [info.name for info in HeadRegistry(store).infos() if info.active is not None]
     if not chosen:
@@ -253,14 +261,6 @@ def read_rebuilt(store: Store, version: VersionRecord) -> Rebuilt:
     )
 
 
-def saved_report(store: Store, version: VersionRecord) -> ParityReport | None:
-    """Return the report kept beside a version, or None if it was not split from an original."""
-    if layout.PARITY not in version.files:
-        return None
-    manifest = store.manifest(layout.HEADS, version.head, version.number)
-    return codec.decode(ParityReport, store.read(manifest, layout.PARITY), "the parity report")
-
-
 def _verify_recorded(
     version: VersionRecord, rebuilt: Rebuilt, progress: Callable[[int, int], None] | None
 ) -> Verification:
@@ -269,11 +269,11 @@ def _verify_recorded(
     if recorded is None:
         reason = "no proof was recorded: this head was not split from an original"
         return _verdict(version, against, reason=reason, proven=False)
+    if not recorded.equal:
+        return _verdict(version, against, reason="the recorded proof is itself a failure", proven=False)
     with thread_count(recorded.environment.threads):
         here = environment()
         differing = _differing_outputs(rebuilt, recorded.outputs, progress)
-    if not recorded.equal:
-        return _verdict(version, against, reason="the recorded proof is itself a failure", proven=False)
     if not differing:
         reason = f"bit-equal on all {len(recorded.outputs)} seeded inputs"
         return _verdict(version, against, reason=reason, proven=True)

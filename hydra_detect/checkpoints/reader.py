@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from hydra_detect.errors import CheckpointError, HydraDetectError, NotFoundError
 from hydra_detect.names import Digest
-from hydra_detect.storage import artifacts
+from hydra_detect.storage import artifacts, files
 
 if TYPE_CHECKING:
     import os
@@ -50,9 +50,12 @@ _LOAD_ERRORS = (
     OverflowError,
     struct.error,
 )
-_CONVERT = """It holds more than weights. Where you trust it, convert it once, where it was made:
-    model = torch.load({name!r}, weights_only=False)
-    torch.save(getattr(model, "state_dict", lambda: model)(), "weights.pth")"""
+_CONVERT = (
+    "It holds more than weights. Where you trust it, convert it once, where it was made:\n"
+    "    held = torch.load({name!r}, weights_only=False); "
+    "held = next((held[k] for k in {keys} if k in held), held) if isinstance(held, dict) else held\n"
+    '    torch.save(held.state_dict() if hasattr(held, "state_dict") else held, "weights.pth")'
+)
 
 
 @attrs.frozen
@@ -98,10 +101,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(
             asked, f"its name ends in {path.suffix!r}", f"Give a file that ends in {', '.join(_SUFFIXES)}."
         )
-    if not path.is_file():
-        found = "it is a folder" if path.is_dir() else "there is no such file"
-        raise NotFoundError(asked, found, "Check the path.")
-    nbytes = path.stat().st_size
+    with files.explained(asked):
+        if not path.is_file():
+            found = "it is a folder" if path.is_dir() else "there is no such file"
+            raise NotFoundError(asked, found, "Check the path.")
+        nbytes = path.stat().st_size
     if not nbytes:
         raise CheckpointError(asked, "the file is empty", "Copy it again from where it was made.")
     content = _read_safetensors(path, asked) if path.suffix == ".safetensors" else _read_pickle(path, asked)
@@ -138,7 +142,7 @@ def _read_pickle(path: Path, asked: str) -> Any:
     except _LOAD_ERRORS as error:
         if _is_pickle_of_objects(error):
             raise CheckpointError(
-                asked, "it is a pickle that weights_only=True refuses", _CONVERT.format(name=path.name)
+                asked, "it is a pickle that weights_only=True refuses", _CONVERT.format(name=path.name, keys=STATE_KEYS)
             ) from None
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from attrs import validators as check
 
-from hydra_detect import codec
+from hydra_detect import codec, fields
 from hydra_detect.codec import Record
+from hydra_detect.contracts import Architecture, Preprocessing
 from hydra_detect.errors import CheckpointError, HydraDetectError, RecordError, near_matches
-from hydra_detect.records import Architecture, HeadSettings, OperatingPolicy, Preprocessing
+from hydra_detect.records import HeadSettings, OperatingPolicy
 
 if TYPE_CHECKING:
     from hydra_detect.checkpoints.recognise import Recognised
@@ -55,8 +57,8 @@ class SplitSettings(Record):
     box_coder_weights: tuple[float, ...] | None = None
     operating_threshold: float | None = None
     operating_threshold_chosen_on: str | None = None
-    sample_count: int | None = None
-    claimed_metrics: Mapping[str, float] | None = None
+    sample_count: int | None = attrs.field(default=None, validator=check.optional(check.ge(0)))
+    claimed_metrics: Mapping[str, float] | None = attrs.field(default=None, validator=fields.finite_values)
     notes: str | None = None
 
     @classmethod
@@ -212,8 +214,10 @@ def _with_preset(given: SplitSettings, found: Recognised) -> SplitSettings:
 
 def _head_settings(found: Recognised, merged: SplitSettings) -> HeadSettings:
     levels = len(found.body_channels) + 1
-    sizes = merged.anchor_sizes or (
-        _MOBILENET_ANCHORS * levels if found.body == "mobilenet_v3_large" else _RESNET_ANCHORS
+    sizes = (
+        merged.anchor_sizes
+        if merged.anchor_sizes is not None
+        else (_MOBILENET_ANCHORS * levels if found.body == "mobilenet_v3_large" else _RESNET_ANCHORS)
     )
     ratios = merged.aspect_ratios or (_RATIOS,)
     return HeadSettings(

@@ -18,13 +18,14 @@ from hydra_detect.checkpoints.proof import Rebuilt, prove
 from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX, recognise
 from hydra_detect.checkpoints.settings import Resolved, SplitSettings, resolve
 from hydra_detect.checkpoints.zoo import read_original
-from hydra_detect.errors import CheckpointError, CorruptError, ParityError, RecordError
+from hydra_detect.contracts import BackboneContract
+from hydra_detect.errors import CheckpointError, CorruptError, ParityError, RecordError, listed
 from hydra_detect.names import HeadRef, check_name
 from hydra_detect.nets.backbones import build_network, levels_of
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import mismatch, raw_tensors
-from hydra_detect.records import BackboneContract, BackboneRecord, HeadRecord, SourceRecord
-from hydra_detect.storage import artifacts, backbones, layout
+from hydra_detect.records import BackboneRecord, HeadRecord, SourceRecord
+from hydra_detect.storage import artifacts, backbones, files, layout
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor, check_finite, nbytes, tensors_digest
 from hydra_detect.versions import VersionManager
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from hydra_detect.checkpoints.parity import ParityReport
     from hydra_detect.checkpoints.reader import Checkpoint
 
+_COUNTER = ".num_batches_tracked"  # BatchNorm's, the only whole numbers in a detector
 _LIBRARIES = ("hydra-detect", "torch", "torchvision", "safetensors", "numpy")
 
 
@@ -132,7 +134,7 @@ def split_checkpoint(
     source = read_original(path)
     parts = _sort(source, _resolve(source, wanted))
     names = _class_names(source, class_names, head, parts)
-    _check_name_is_free(store, backbone, parts)
+    _check_store(store, backbone, parts)
     rebuilt = _read_back(parts)
     report = prove(rebuilt, source.tensors, inputs=parity_inputs, progress=progress)
     if not report.equal:
@@ -143,11 +145,10 @@ def split_checkpoint(
             report=report,
         )
     record = parts.head_record(source, backbone, names, wanted, report)
+    codec.encode(record)  # refused here, if at all: from the next line on something is written
+    attachments = {layout.PARITY: codec.encode(report), **(_original_file(source) if keep_original else {})}
     store = Store.create(store)
     stored = backbones.publish(store, backbone, parts.backbone_record(source), rebuilt.backbone)
-    attachments = {layout.PARITY: codec.encode(report)}
-    if keep_original:
-        attachments[layout.ORIGINAL + Path(source.path).suffix] = Path(source.path).read_bytes()
     manager = VersionManager(store)
     version = manager.create(head, rebuilt.head, record, attachments=attachments)
     manager.promote(head, version.number, reason=f"split from {source.file}")
@@ -176,9 +177,7 @@ class _Parts:
     head: Mapping[str, RawTensor]
 
     def backbone_record(self, source: Checkpoint) -> BackboneRecord:
-        return BackboneRecord(
-            contract=self.contract, source=_source_record(source, (), "backbone"), libraries=_libraries()
-        )
+        return BackboneRecord(contract=self.contract, source=_source_record(source, ()), libraries=_libraries())
 
     def head_record(
         self,
@@ -195,7 +194,7 @@ class _Parts:
             settings=self.resolved.head,
             class_names=class_names,
             operating_policy=self.resolved.operating_policy,
-            source=_source_record(source, self.resolved.assumed, ""),
+            source=_source_record(source, self.resolved.assumed),
             parity=report.summary(),
             sample_count=wanted.sample_count,
             claimed_metrics=wanted.claimed_metrics or {},
@@ -227,6 +226,7 @@ def _sort(source: Checkpoint, resolved: Resolved) -> _Parts:
             f"it is nearly a {resolved.architecture.name} Faster R-CNN, but: {problems}",
             "Every tensor must belong to backbone or head; save the whole model.state_dict(), and nothing else.",
         )
+    _check_dtypes(source, asked)
     raw = raw_tensors(source.tensors)
     check_finite(raw, asked)
     backbone = {name.removeprefix(BACKBONE_PREFIX): t for name, t in raw.items() if name.startswith(BACKBONE_PREFIX)}
@@ -240,11 +240,37 @@ def _sort(source: Checkpoint, resolved: Resolved) -> _Parts:
     return _Parts(resolved=resolved, contract=contract, backbone=backbone, head=head)
 
 
-def _check_name_is_free(store: str | os.PathLike[str] | Store, backbone: str, parts: _Parts) -> None:
-    """Refuse a taken name before the proof, which can take a minute, not after it."""
-    root = store.root if isinstance(store, Store) else Path(store)
-    if layout.StoreLayout(root).identity.exists():
-        backbones.check_free(Store.open(store), backbone, BackboneRecord(contract=parts.contract))
+def _check_dtypes(source: Checkpoint, asked: str) -> None:
+    """See that weights are floating-point; only BatchNorm's counters are whole numbers."""
+    wrong = [
+        f"{name} is {tensor.dtype}"
+        for name, tensor in source.tensors.items()
+        if tensor.is_meta or not (tensor.is_floating_point() or name.endswith(_COUNTER))
+    ]
+    if wrong:
+        raise CheckpointError(
+            asked,
+            f"{len(wrong)} tensors are no floating-point weights: {listed(wrong)}",
+            "Save the float weights; a quantised model cannot be split.",
+        )
+
+
+def _check_store(store: str | os.PathLike[str] | Store, backbone: str, parts: _Parts) -> None:
+    """Refuse a folder that is no store, or a taken name, before the proof, which can take a minute."""
+    present = Store.find(store)
+    if present:
+        present.check_writable(f"split into {present.root}")
+        backbones.check_free(present, backbone, BackboneRecord(contract=parts.contract))
+
+
+def _original_file(source: Checkpoint) -> dict[str, bytes]:
+    with files.explained(f"keep the original {source.file}"):
+        data = source.path.read_bytes()
+    if files.sha256(data) != source.sha256:
+        raise CheckpointError(
+            f"keep the original {source.file}", "it changed while it was split", "Split it again, once it is whole."
+        )
+    return {layout.ORIGINAL + source.path.suffix: data}
 
 
 def _read_back(parts: _Parts) -> Rebuilt:
@@ -283,11 +309,9 @@ def _class_names(source: Checkpoint, given: Sequence[str] | None, head: str, par
     return (head,) if classes == 1 else tuple(f"{head}-{label}" for label in range(1, classes + 1))
 
 
-def _source_record(source: Checkpoint, assumed: tuple[str, ...], part: str) -> SourceRecord:
-    renamed = {
-        new: old for new, old in source.renamed.items() if new.startswith(BACKBONE_PREFIX) == (part == "backbone")
-    }
-    return SourceRecord(file=Path(source.file).name, sha256=source.sha256, renamed=renamed, assumed=assumed)
+def _source_record(source: Checkpoint, assumed: tuple[str, ...]) -> SourceRecord:
+    # Both records keep the names of the whole file: heads that share a backbone may come from files of another age.
+    return SourceRecord(file=Path(source.file).name, sha256=source.sha256, renamed=source.renamed, assumed=assumed)
 
 
 def _libraries() -> dict[str, str]:

@@ -48,6 +48,9 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return USAGE
+    except OSError as error:
+        output.complain(f"cannot go on: {error}. See to the file system and run it again.")
+        return USAGE
     return code if isinstance(code, int) else 0
 
 
@@ -202,7 +205,7 @@ def predict(
         files,
         score_threshold=score_threshold,
         stream=True,
-        max_pixels=max_pixels or pictures.DEFAULT_MAX_PIXELS,
+        max_pixels=pictures.DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels,
     )
     with _progress("pictures", least=_FEW + 1) as progress:
         for done, found in enumerate(results, start=1):

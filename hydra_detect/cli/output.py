@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Print a line on standard output."""
+    encoding = sys.stdout.encoding or "utf-8"
+    text = text.encode(encoding, errors="backslashreplace").decode(encoding)  # a file name need not be printable
     print(text, flush=True)  # noqa: T201  the one place that prints
 
 

@@ -19,14 +19,14 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
-from hydra_detect.errors import IncompatibleError
+from hydra_detect.contracts import Level
+from hydra_detect.errors import IncompatibleError, RecordError
 from hydra_detect.nets.state import load_strict
-from hydra_detect.records import Level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hydra_detect.records import Architecture, BackboneContract, Preprocessing
+    from hydra_detect.contracts import Architecture, BackboneContract, Preprocessing
     from hydra_detect.tensors import RawTensor
 
 POOL_LEVEL = "pool"
@@ -38,8 +38,20 @@ _MOBILENET_STRIDES = {
 
 
 def strides(architecture: Architecture) -> list[int]:
-    """Strides of the pyramid's levels in pixels, the pooled one last."""
+    """Strides of the pyramid's levels in pixels, the pooled one last.
+
+    Raises:
+        RecordError: If a returned layer is none of the body's, or they are not in order, finest first.
+
+    """
     table = _RESNET_STRIDES if architecture.body == "resnet" else _MOBILENET_STRIDES
+    places = [list(table).index(layer) for layer in architecture.return_layers if layer in table]
+    if len(places) != len(architecture.return_layers) or places != sorted(set(places)):
+        raise RecordError(
+            "build the backbone",
+            f"its return_layers are {', '.join(architecture.return_layers)}",
+            f"Name layers of the body in order, finest first: {', '.join(table)}.",
+        )
     own = [table[layer] for layer in architecture.return_layers]
     return [*own, 2 * own[-1]]
 

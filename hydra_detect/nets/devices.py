@@ -20,8 +20,8 @@ def choose_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        torch.zeros(1, device=place).item()  # the meta device has no values to give
+    except (RuntimeError, AssertionError, ValueError, TypeError, NotImplementedError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DeviceError(
             f"use device {str(device)!r}", f"{first_line:.160}", "Use 'cpu', or 'auto' for whatever there is."

@@ -26,8 +26,9 @@ from hydra_detect.nets.state import load_strict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from hydra_detect.contracts import Level
     from hydra_detect.nets.backbones import Features
-    from hydra_detect.records import HeadSettings, Level
+    from hydra_detect.records import HeadSettings
     from hydra_detect.tensors import RawTensor
 
 # What torchvision trains with by default; prediction uses none of it.
@@ -52,11 +53,19 @@ class HeadOutput:
     labels: torch.Tensor
 
 
+class _RPNHead(RPNHead):
+    """torchvision's RPN head with float32 outputs: in mixed precision boxes must not be decoded in 8 bits."""
+
+    def forward(self, x: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        objectness, deltas = super().forward(x)
+        return [level.float() for level in objectness], [level.float() for level in deltas]
+
+
 def build_rpn(settings: HeadSettings, channels: int) -> RegionProposalNetwork:
     """Build the proposal network, on whichever device is the default."""
     return RegionProposalNetwork(
         AnchorGenerator(settings.anchor_sizes, settings.aspect_ratios),
-        RPNHead(channels, settings.anchors_per_location, conv_depth=settings.rpn_conv_depth),
+        _RPNHead(channels, settings.anchors_per_location, conv_depth=settings.rpn_conv_depth),
         fg_iou_thresh=_RPN_FOREGROUND,
         bg_iou_thresh=_RPN_BACKGROUND,
         batch_size_per_image=_RPN_BATCH,
@@ -129,11 +138,14 @@ class RCNNHead(nn.Module):
 
         """
         sizes = features.images.image_sizes
-        proposals, _ = self.rpn(features.images, features.maps)
-        pooled = self.roi_heads.box_roi_pool(features.maps, proposals, sizes)  # [proposal, channel, 7, 7]
+        maps = {name: level.float() for name, level in features.maps.items()}  # in float32 already, but for autocast
+        proposals, _ = self.rpn(features.images, maps)
+        pooled = self.roi_heads.box_roi_pool(maps, proposals, sizes)  # [proposal, channel, 7, 7]
         hidden = self.roi_heads.box_head(pooled)
         logits, deltas = self.roi_heads.box_predictor(hidden)  # [proposal, label], [proposal, label * 4]
-        boxes, scores, labels = self._selector(score_threshold).postprocess_detections(logits, deltas, proposals, sizes)
+        boxes, scores, labels = self._selector(score_threshold).postprocess_detections(
+            logits.float(), deltas.float(), proposals, sizes
+        )
         return [
             HeadOutput(resize_boxes(box, size, original), score, label)
             for box, score, label, size, original in zip(

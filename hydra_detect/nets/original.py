@@ -1,6 +1,8 @@
 """The plain torchvision model that a backbone and a head came from: what the proof compares with.
 
-Built by torchvision's own `FasterRCNN`, which knows nothing of this library's modules.
+torchvision's own `FasterRCNN` does the computing, with its own transform, RPN, RoIAlign and RoI heads. Backbone and
+box head come from torchvision's constructors too, through the same functions that build ours: what the proof can
+find is a tensor, a setting or a step that changed, not settings that were wrong to begin with.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from hydra_detect.nets.state import mismatch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hydra_detect.records import Architecture, HeadSettings, Preprocessing
+    from hydra_detect.contracts import Architecture, Preprocessing
+    from hydra_detect.records import HeadSettings
 
 
 def build_original(architecture: Architecture, preprocessing: Preprocessing, settings: HeadSettings) -> FasterRCNN:

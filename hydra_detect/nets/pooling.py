@@ -17,7 +17,7 @@ from torchvision.ops import box_area, roi_align
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hydra_detect.records import Level
+    from hydra_detect.contracts import Level
 
 # Equation 1 of the FPN paper (arXiv:1612.03144): a box of 224 pixels belongs to level 4.
 _CANONICAL_SIZE = 224

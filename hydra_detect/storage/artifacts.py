@@ -17,7 +17,7 @@ from hydra_detect import codec
 from hydra_detect.errors import CorruptError, NameInvalidError, RecordError, listed
 from hydra_detect.names import Digest, check_file_name, check_name
 from hydra_detect.storage import files, sealed
-from hydra_detect.tensors import ITEM_BYTES, RawTensor
+from hydra_detect.tensors import ITEM_BYTES, RawTensor, check_finite, tensors_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,6 +85,20 @@ def decode_tensors(data: bytes, what: str) -> dict[str, RawTensor]:
         covered = end
     if start + covered != len(data):
         raise _corrupt(asked, f"{len(data) - start - covered} bytes follow its last tensor")
+    return tensors
+
+
+def decode_weights(data: bytes, digest: Digest, what: str) -> dict[str, RawTensor]:
+    """Read the weights of a version: as `decode_tensors`, then finite values, then the digest that its record names.
+
+    Raises:
+        CorruptError: If they are not what was published.
+
+    """
+    tensors = decode_tensors(data, what)
+    check_finite(tensors, f"load {what}")
+    if tensors_digest(tensors) != digest:
+        raise CorruptError(f"load {what}", "their digest is not the one in the record", "Restore it from a copy.")
     return tensors
 
 

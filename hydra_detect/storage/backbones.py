@@ -74,7 +74,8 @@ def tensors(store: Store, backbone: StoredBackbone) -> dict[str, RawTensor]:
         CorruptError: If they are not what was published.
 
     """
-    return store.read_tensors(backbone.manifest, backbone.record.contract.digest)
+    data = store.read(backbone.manifest, layout.TENSORS)
+    return artifacts.decode_weights(data, backbone.record.contract.digest, f"the weights of backbone {backbone.name!r}")
 
 
 def check_free(store: Store, name: str, record: BackboneRecord) -> StoredBackbone | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hydra_detect.storage.store import Store
 
 FORMAT = 1
+MAX_BYTES = codec.MAX_JSON_BYTES
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def summaries(
     return list(found.values())
 
 
-def _current(entry: Any, stamp: list[int], restore: Callable[[Any], T]) -> T | None:
+def _current(entry: Any, stamp: list[str], restore: Callable[[Any], T]) -> T | None:
     if not isinstance(entry, dict) or entry.get("stamp") != stamp:
         return None
     try:
@@ -60,9 +61,16 @@ def _current(entry: Any, stamp: list[int], restore: Callable[[Any], T]) -> T | N
         return None
 
 
-def _stamp(store: Store, name: str) -> list[int]:
-    item = store.layout.item(layout.HEADS, name)
-    return [(item.pointer_generations() or [0])[-1], *item.version_numbers()]
+def _stamp(store: Store, name: str) -> list[str]:
+    """Return what a summary was made from: pointer, newest manifest, numbers; numbers alone could be a new head's."""
+    pointer, numbers = store.pointer(layout.HEADS, name), store.numbers(layout.HEADS, name)
+    newest = store.manifest(layout.HEADS, name, numbers[-1]).digest
+    return [
+        str(pointer.generation if pointer else 0),
+        str(pointer.manifest if pointer else ""),
+        str(newest),
+        *map(str, numbers),
+    ]
 
 
 def _load(store: Store) -> dict[str, Any]:
@@ -77,7 +85,7 @@ def _load(store: Store) -> dict[str, Any]:
 
 def _save(store: Store, entries: dict[str, dict[str, Any]]) -> None:
     data = sealed.seal({"format": FORMAT, "heads": entries})
-    if len(data) > codec.MAX_JSON_BYTES:
+    if len(data) > MAX_BYTES:
         return  # it could not be read again
     temporary = store.root / f".registry-{uuid.uuid4()}"
     # A store that cannot be written, or not by this version, has no index, and needs none.

@@ -30,14 +30,12 @@ from hydra_detect.errors import (
 )
 from hydra_detect.names import Digest, check_file_name
 from hydra_detect.storage import artifacts, files, layout, sealed
-from hydra_detect.tensors import check_finite, tensors_digest
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
 
     from hydra_detect.storage.artifacts import Manifest
-    from hydra_detect.tensors import RawTensor
 
 FORMAT = 1
 _MAX_SMALL_FILE = codec.MAX_JSON_BYTES
@@ -117,18 +115,12 @@ class Store:
         """
         if isinstance(root, Store):
             return root
+        present = cls.find(root)
+        if present:
+            return present
         store = cls(Path(root).absolute())
-        asked = f"make a store at {store.root}"
-        if store.layout.identity.exists():
-            return cls.open(root)
-        with files.explained(asked):
+        with files.explained(f"make a store at {store.root}"):
             files.make_folder(store.root)
-            # What another process that makes this store has written so far is no reason to refuse.
-            foreign = [entry for entry in store.root.iterdir() if not entry.name.startswith(_UNFINISHED)]
-            if foreign and not store.layout.identity.exists():
-                raise StoreError(
-                    asked, "the folder holds other files and no STORE.json", "Name a new or an empty folder."
-                )
             identity = {"format": FORMAT, "min_reader": 1, "min_writer": 1, "store_id": str(uuid.uuid4())}
             temporary = store.root / f"{_UNFINISHED}{uuid.uuid4()}"
             try:
@@ -139,6 +131,31 @@ class Store:
             finally:
                 temporary.unlink(missing_ok=True)
         return cls.open(root)
+
+    @classmethod
+    def find(cls, root: str | os.PathLike[str] | Store) -> Store | None:
+        """Open a store if there is one; None for a missing or empty folder, which could become one.
+
+        Raises:
+            StoreError: If the folder holds other things, is no folder, or a store made by a newer version.
+
+        """
+        if isinstance(root, Store):
+            return root
+        store = cls(Path(root).absolute())
+        asked = f"make a store at {store.root}"
+        with files.explained(asked):
+            if store.layout.identity.exists():
+                return cls.open(root)
+            if not store.root.exists():
+                return None
+            # What another process that makes this store has written so far is no reason to refuse.
+            foreign = [entry for entry in store.root.iterdir() if not entry.name.startswith(_UNFINISHED)]
+            if foreign and not store.layout.identity.exists():
+                raise StoreError(
+                    asked, "the folder holds other files and no STORE.json", "Name a new or an empty folder."
+                )
+        return None
 
     def check_writable(self, asked: str) -> None:
         """See that this version of the library may write here.
@@ -205,20 +222,6 @@ class Store:
         data = files.read_whole(folder / path, limit=artifacts.MAX_TENSORS_BYTES, asked=asked)
         artifacts.check_content(manifest, path, data)
         return data
-
-    def read_tensors(self, manifest: Manifest, digest: Digest) -> dict[str, RawTensor]:
-        """Read the weights of a version: checked byte for byte, then against `digest`, then for finite values.
-
-        Raises:
-            CorruptError: If they are not what was published.
-
-        """
-        what = f"the weights of {manifest.name}@{manifest.version}"
-        tensors = artifacts.decode_tensors(self.read(manifest, layout.TENSORS), what)
-        check_finite(tensors, f"load {what}")
-        if tensors_digest(tensors) != digest:
-            raise CorruptError(f"load {what}", "their digest is not the one in the record", "Restore it from a copy.")
-        return tensors
 
     def pointer(self, kind: str, name: str) -> Pointer | None:
         """Return the newest generation of the pointer, or None if nothing was ever made active.

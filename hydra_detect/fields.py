@@ -1,0 +1,75 @@
+"""Validators and converters for the fields of records: what a number, a list or a figure may be.
+
+Equal values must give equal text, or equal records would have different digests; so every number has one form.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import validators as check
+
+from hydra_detect.errors import RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+def finite(_instance: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    """Refuse NaN and infinity (an attrs validator)."""
+    if not math.isfinite(value):
+        raise RecordError(f"set {attribute.name}", f"it is {value}", "Give a finite number.")
+
+
+def bounded(low: float, high: float) -> Any:
+    """Return a validator for numbers from `low` to `high`."""
+    return check.and_(check.ge(low), check.le(high))
+
+
+def each(*rules: Any) -> Any:
+    """Return a validator that asks the rules of each element."""
+    return check.deep_iterable(check.and_(*rules))
+
+
+def integers(values: Iterable[int]) -> tuple[int, ...]:
+    """Return numbers as a tuple."""
+    return tuple(values)
+
+
+def texts(values: Iterable[str]) -> tuple[str, ...]:
+    """Return texts as a tuple."""
+    return tuple(values)
+
+
+def one_float(value: Any) -> float:
+    """Return a number as a float: 32 and 32.0, 0.0 and -0.0 are one value and must be one text."""
+    return float(value) + 0.0
+
+
+def floats(values: Any) -> tuple[float, ...]:
+    """Return numbers as a tuple of floats."""
+    return tuple(one_float(value) for value in values)
+
+
+def named_floats(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return named numbers as floats."""
+    return {name: one_float(value) for name, value in values.items()}
+
+
+def float_rows(rows: Any) -> tuple[tuple[float, ...], ...]:
+    """Return rows of numbers as tuples of floats."""
+    return tuple(floats(row) for row in rows)
+
+
+SHARE = bounded(0.0, 1.0)
+COUNT = bounded(1, 1_000_000)
+POSITIVE = [check.gt(0), finite]
+
+
+def finite_values(_instance: Any, attribute: attrs.Attribute[Any], values: Mapping[str, float] | None) -> None:
+    """Refuse a figure that is NaN or infinite: it was not measured, and JSON could not hold it."""
+    for name, value in (values or {}).items():
+        if not math.isfinite(value):
+            raise RecordError(f"set {attribute.name}", f"{name!r:.80} is {value}", "Leave out what was not measured.")
