@@ -12,7 +12,6 @@ import struct
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
-import numpy as np
 
 from hydra_detect.errors import CorruptError, RecordError, listed
 from hydra_detect.names import Digest
@@ -77,7 +76,7 @@ class RawTensor:
         """Return `value` as raw bytes: a RawTensor, a numpy array, or anything `numpy.asarray` reads.
 
         A CPU torch tensor is read so too, but for bfloat16, which numpy has not:
-        `hydra_detect.nets.raw_tensors` takes whole state dicts of any dtype.
+        `hydra_detect.nets.state.raw_tensors` takes whole state dicts of any dtype.
 
         Raises:
             RecordError: For a dtype that an artifact cannot hold, or something that is no array to numpy.
@@ -85,10 +84,12 @@ class RawTensor:
         """
         if isinstance(value, cls):
             return value
+        import numpy as np  # here and not above: a third of the time in which heads are listed
+
         try:
             array = np.asarray(value)
         except (TypeError, ValueError, RuntimeError) as error:  # bfloat16, ragged lists, a tensor with gradient
-            remedy = "Detach it and move it to the CPU; hydra_detect.nets.raw_tensors takes every dtype."
+            remedy = "Detach it and move it to the CPU; hydra_detect.nets.state.raw_tensors takes every dtype."
             raise RecordError("store a tensor", str(error)[:200], remedy) from None
         dtype = _NUMPY_TO_DTYPE.get(array.dtype.name)
         if dtype is None:
@@ -106,6 +107,8 @@ class RawTensor:
 
     def is_finite(self) -> bool:
         """Whether no element is NaN or infinite; whole numbers always are finite."""
+        import numpy as np  # as in `of`
+
         if self.dtype == "BF16":  # numpy has no bfloat16
             bits = np.frombuffer(self.data, dtype="<u2")
             return not bool(np.any((bits & _BF16_EXPONENT) == _BF16_EXPONENT))
