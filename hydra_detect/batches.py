@@ -55,8 +55,9 @@ def chunks(source: Iterator[Picture], prepare: Callable[[Picture], Job], *, size
             yield Chunk(jobs, problem)
             return
         if picture is None or len(jobs) == size:
-            yield Chunk(jobs)
-            jobs = []
+            full, jobs = Chunk(jobs), []
+            yield full
+            del full  # whoever took it decides how long its pictures are held
         if picture is None:
             return
 

@@ -243,14 +243,23 @@ class HydraDetector:
         batch_size: int,
     ) -> Iterator[Detections]:
         for chunk in batches.chunks(source, self._prepare, size=batch_size):
-            heads = self._loaded(names)
-            found: dict[int, Detections] = {}
-            for places in batches.by_padded_size(chunk.jobs):
-                results = self._run([chunk.jobs[place] for place in places], heads, score_threshold)
-                found.update(zip(places, results, strict=True))
-            yield from (found[place] for place in range(len(chunk.jobs)))
-            if chunk.problem:
-                raise chunk.problem
+            results, problem = self._answers(chunk, self._loaded(names), score_threshold), chunk.problem
+            del chunk  # or its pictures would be held while the next ones are read
+            yield from results
+            if problem:
+                raise problem
+
+    def _answers(
+        self,
+        chunk: batches.Chunk,
+        heads: Mapping[str, LoadedHead],
+        score_threshold: float | Mapping[str, float] | None,
+    ) -> list[Detections]:
+        found: dict[int, Detections] = {}
+        for places in batches.by_padded_size(chunk.jobs):
+            results = self._run([chunk.jobs[place] for place in places], heads, score_threshold)
+            found.update(zip(places, results, strict=True))
+        return [found[place] for place in range(len(chunk.jobs))]
 
     def _prepare(self, picture: pictures.Picture) -> batches.Job:
         started = time.perf_counter()
@@ -360,7 +369,9 @@ def _one_version_each(heads: Iterable[str | HeadRef]) -> list[HeadRef]:
     for place, ref in enumerate(refs):
         if any(other.name == ref.name for other in refs[:place]):
             raise InputError(
-                f"load {ref}", f"{ref.name!r} is named twice, in different versions", "Name one version of each head."
+                f"load {ref}",
+                f"{ref.name!r} is named twice, with and without a version or with two",
+                "Name each head once.",
             )
     return refs
 

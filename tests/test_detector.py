@@ -1,5 +1,6 @@
 """The detector: one backbone pass, independent heads, atomic changes, honest timing."""
 
+import gc
 import pickle
 import shutil
 import threading
@@ -11,6 +12,7 @@ from originals import SETTINGS, save, small
 from PIL import Image
 
 from hydra_detect import Detections, HydraDetector, VersionManager, split_checkpoint
+from hydra_detect.batches import Job
 from hydra_detect.checkpoints.noise import structured_noise
 from hydra_detect.detections import box_iou
 from hydra_detect.errors import (
@@ -162,6 +164,21 @@ def test_streaming_holds_only_one_batch(detector):
     next(results)
     assert read == [0, 1, 2, 3]
     assert len(list(results)) == 3
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_streaming_holds_no_more_pictures_than_a_batch(detector, size):
+    """While the next picture is read, no more prepared pictures are alive than fit into one batch."""
+    alive = []
+
+    def pictures():
+        for seed in range(7):
+            gc.collect()
+            alive.append(sum(type(item) is Job for item in gc.get_objects()))
+            yield picture(64, 64, seed)
+
+    assert len(list(detector.predict(pictures(), stream=True, batch_size=size))) == 7
+    assert max(alive) == size - 1
 
 
 def test_a_broken_picture_does_not_take_those_before_it_along(detector):

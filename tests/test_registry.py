@@ -375,3 +375,12 @@ def test_a_head_that_replaced_another_is_not_mistaken_for_it(registry, filled):
     (info,) = [item for item in registry.infos() if item.name == "owl"]
     assert info.class_names == ("another",)
     assert info == registry.info("owl")
+
+
+def test_a_damaged_version_that_is_not_active_hides_no_head(registry, filled):
+    """Listing heads goes on when a version that is not in use is damaged."""
+    create(filled, "owl", seed=5)
+    newest = filled.versions("owl")[-1].number
+    before = registry.infos()
+    flip(filled.store.layout.item(layout.HEADS, "owl").version(newest) / layout.MANIFEST, 40)
+    assert registry.infos() == before

@@ -11,7 +11,7 @@ import torch
 
 from hydra_detect.checkpoints.proof import read_rebuilt
 from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX
-from hydra_detect.errors import ConflictError, StoreError
+from hydra_detect.errors import ConflictError, CorruptError, StoreError, listed
 from hydra_detect.nets.state import torch_tensors
 from hydra_detect.storage import artifacts, backbones, files
 from hydra_detect.storage.store import Store
@@ -59,7 +59,13 @@ def merge_checkpoint(store: str | os.PathLike[str] | Store, head: str | HeadRef,
     rebuilt = read_rebuilt(store, version)
     tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in rebuilt.backbone.items()} | dict(rebuilt.head)
     source = version.record.source or backbone.record.source
-    for new, old in (source.renamed if source else {}).items():
+    renamed = source.renamed if source else {}
+    strangers = renamed.keys() - tensors.keys()
+    if strangers:
+        raise CorruptError(
+            asked, f"the head's record renames tensors that it has not: {listed(strangers)}", "Split anew."
+        )
+    for new, old in renamed.items():
         tensors[old] = tensors.pop(new)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4()}")
     with files.explained(asked):

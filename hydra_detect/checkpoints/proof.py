@@ -207,7 +207,7 @@ def verify_all(
 
     """
     store = Store.open(store)
-    inputs = None if inputs is None else list(inputs)  # each head is compared on all of them
+    inputs = None if inputs is None else list(pictures.iter_pictures(inputs))  # each head is compared on all of them
     checkpoint = None if against is None else read_original(against)
     chosen = heads or [info.name for info in HeadRegistry(store).infos() if info.active is not None]
     if not chosen:

@@ -1,8 +1,8 @@
 """The derived index of heads: a summary that is cheap to read and never believed against the pointers.
 
 `registry.json` spares reading every record when a store holds hundreds of heads. An entry counts only while the
-head's pointer generation and version numbers are the ones it was made from; everything else is read anew and, where
-the store can be written, written back. Deleting the file loses nothing.
+head's newest pointer and manifest and its version numbers are the ones it was made from; everything else is read anew
+and, where the store can be written, written back. Deleting the file loses nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hydra_detect.storage import files, layout, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from hydra_detect.storage.store import Store
 
@@ -62,15 +63,25 @@ def _current(entry: Any, stamp: list[str], restore: Callable[[Any], T]) -> T | N
 
 
 def _stamp(store: Store, name: str) -> list[str]:
-    """Return what a summary was made from: pointer, newest manifest, numbers; numbers alone could be a new head's."""
-    pointer, numbers = store.pointer(layout.HEADS, name), store.numbers(layout.HEADS, name)
-    newest = store.manifest(layout.HEADS, name, numbers[-1]).digest
-    return [
-        str(pointer.generation if pointer else 0),
-        str(pointer.manifest if pointer else ""),
-        str(newest),
-        *map(str, numbers),
+    """Return what a summary was made from: newest pointer and manifest, byte for byte, and the version numbers.
+
+    Numbers alone could be those of a new head in the place of an old one. The bytes are compared, not believed: a
+    damaged file gives another stamp, and whoever reads the head then finds out.
+    """
+    item = store.layout.item(layout.HEADS, name)
+    generations, numbers = item.pointer_generations(), item.version_numbers()
+    proofs = [
+        *(item.pointer(generation) for generation in generations[-1:]),
+        *(item.version(number) / layout.MANIFEST for number in numbers[-1:]),
     ]
+    return [*(_digest_of(path) for path in proofs), *map(str, numbers)]
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return str(files.sha256(files.read_whole(path, limit=codec.MAX_JSON_BYTES, asked="read the index of heads")))
+    except HydraDetectError as error:
+        return type(error).__name__
 
 
 def _load(store: Store) -> dict[str, Any]:
