@@ -63,6 +63,15 @@ def test_tensors_survive_the_way_to_bytes_and_back(dtype, shape):
     assert torch.equal(again, value)
 
 
+def test_weights_lie_where_torch_puts_them():
+    """Tensors made from bytes begin at multiples of 64 bytes, as torch's own do, wherever the bytes began."""
+    data = b"x" + np.arange(100, dtype="<f4").tobytes()
+    for _ in range(20):
+        (value,) = torch_tensors({"a": RawTensor("F32", (100,), memoryview(data)[1:])}).values()
+        assert value.data_ptr() % 64 == 0
+        assert torch.equal(value, torch.arange(100.0))
+
+
 def test_layout_in_memory_does_not_matter():
     """Transposed, strided and channels-last tensors give the bytes of their contiguous form."""
     value = torch.rand(2, 3, 4, 5)

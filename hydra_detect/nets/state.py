@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from hydra_detect.errors import CheckpointError, RecordError, listed
@@ -50,14 +50,16 @@ def raw_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, RawTensor]:
 
 
 def torch_tensors(raw: Mapping[str, RawTensor]) -> dict[str, torch.Tensor]:
-    """Return raw tensors as torch tensors of the same dtype and shape, with memory of their own."""
+    """Return raw tensors as torch tensors of the same dtype and shape, in memory that torch allocated.
+
+    Memory from elsewhere may begin at any byte; torch aligns its own to 64, which is worth several percent of speed.
+    """
     state = {}
     for name, tensor in raw.items():
-        if math.prod(tensor.shape):
-            flat = torch.frombuffer(bytearray(tensor.data), dtype=_TORCH[tensor.dtype])
-        else:
-            flat = torch.empty(0, dtype=_TORCH[tensor.dtype])
-        state[name] = flat.reshape(tensor.shape)
+        value = torch.empty(tensor.shape, dtype=_TORCH[tensor.dtype])
+        if value.numel():
+            value.view(-1).view(torch.uint8).numpy()[:] = np.frombuffer(tensor.data, dtype=np.uint8)
+        state[name] = value
     return state
 
 
