@@ -1,5 +1,6 @@
 """Small heads and stores without torch: valid records over tiny tensors, and what a folder holds."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 from hydra_detect.contracts import Architecture, BackboneContract, Level, Preprocessing
 from hydra_detect.names import Digest
 from hydra_detect.records import BackboneRecord, HeadRecord, HeadSettings
-from hydra_detect.storage import backbones
+from hydra_detect.storage import backbones, files, layout
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor, tensors_digest
 from hydra_detect.versions import VersionManager
 
+CONTENTS = {"a.bin": b"owl" * 100, "b.json": b"{}", "c": b""}
+_WRITE_NEW = files.write_new  # before a test replaces it
 AT = "2025-01-01T00:00:00.000+00:00"
 
 HOSTILE_NAMES = (
@@ -147,3 +150,28 @@ def limit_file_size(size):
 def open_descriptors():
     """Return how many files this process holds open."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def publish(store, name="owl", contents=CONTENTS):
+    """Publish a version of a head."""
+    return store.publish(layout.HEADS, name, contents, created_at=AT)
+
+
+def point(store, number, expected, name="owl"):
+    """Make a version active."""
+    return store.point(layout.HEADS, name, number, expected=expected, at=AT, reason="test")
+
+
+def failing(function, at, number):
+    """Return `function` but for its call number `at`, which writes half and fails, and a list of its calls."""
+    calls = []
+
+    def wrapped(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == at:
+            if function is _WRITE_NEW:
+                arguments[0].write_bytes(b"half")
+            raise OSError(number, os.strerror(number))
+        return function(*arguments, **options)
+
+    return wrapped, calls

@@ -83,6 +83,13 @@ def test_the_two_mobilenet_forms_are_reported_as_assumed(mobile):
     assert resolve(mobile, said, "a.pth").assumed == ()
 
 
+def test_a_preset_for_another_backbone_is_refused(resnet, mobile):
+    """A preset of a MobileNet detector is refused for a ResNet, and the other way round."""
+    for found, name in ((resnet, "fasterrcnn_mobilenet_v3_large_320_fpn"), (mobile, "fasterrcnn_resnet50_fpn")):
+        with pytest.raises(RecordError, match=f"preset '{name}' is for another backbone"):
+            resolve(found, SplitSettings(preset=name), "a.pth")
+
+
 def test_anchors_that_contradict_the_weights_name_both_numbers(resnet):
     """Anchor settings that give another number than the weights have are refused with both numbers."""
     given = SplitSettings(anchor_sizes=((16, 32),) * 5)

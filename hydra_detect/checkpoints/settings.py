@@ -208,6 +208,12 @@ def _with_preset(given: SplitSettings, found: Recognised) -> SplitSettings:
         return given
     if name not in PRESETS:
         raise RecordError("read the settings", f"there is no preset {name!r}", near_matches(name, PRESETS))
+    if ("mobilenet" in name) != (found.body == "mobilenet_v3_large"):
+        raise RecordError(
+            "read the settings",
+            f"preset {name!r} is for another backbone than the {found.body} in the weights",
+            "Name a preset of that backbone, or give the settings one by one.",
+        )
     said = {field.name: getattr(given, field.name) for field in attrs.fields(SplitSettings) if field.name != "unknown"}
     return attrs.evolve(PRESETS[name], **{key: value for key, value in said.items() if value is not None})
 
