@@ -1,6 +1,7 @@
 """The command line, run as people and programs run it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -206,10 +207,22 @@ def test_a_full_disk_behind_the_output_is_one_sentence(split_store):
     """When standard output cannot be written, there is exit code 2 and no traceback."""
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "hydra_detect", "heads", "--store", str(split_store)]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=buffered)
     assert done.returncode == 2
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error_message(split_store):
+    """When the program that reads the output ends, the command ends quietly, without a traceback."""
+    command = [sys.executable, "-m", "hydra_detect", "heads", "--store", str(split_store)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running.stdout.close()
+    said = running.stderr.read()
+    running.stderr.close()
+    assert running.wait(60) == 2
+    assert said == ""
 
 
 def test_help_names_every_command(capsys):

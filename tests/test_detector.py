@@ -254,6 +254,7 @@ def test_thresholds_are_the_heads_own_unless_given(detector):
     assert 0 < len(high) < len(everything)
     assert (high.scores > middle).all()
     assert detector.predict(picture(), score_threshold=np.float64(middle)) == high
+    assert {head.network.roi_heads.score_thresh for head in detector._heads.values()} == {0.05}  # shared by threads
     mixed = detector.predict(picture(), score_threshold={"rbc": 1.0})
     assert set(mixed.heads.tolist()) == {"wbc"}
 

@@ -148,10 +148,10 @@ def test_memory_is_measured_from_the_tensors():
 
 
 def random_boxes(count, size, seed):
-    """Boxes of all sizes within a picture."""
+    """Boxes of all sizes, from one pixel to many times the picture."""
     source = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, generator=source) * size
-    sides = torch.exp(torch.rand(count, 2, generator=source) * math.log(size)) + 1
+    sides = torch.exp(torch.rand(count, 2, generator=source) * math.log(16 * size)) + 1  # below and beyond all levels
     return torch.cat([corners, corners + sides], dim=1)
 
 

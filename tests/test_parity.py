@@ -73,9 +73,12 @@ def test_one_picture_of_a_batch_without_detections_is_a_failure(inputs):
 
     def partly(pictures):
         found = trace(pictures)
+        if len(pictures) == 1:
+            return found
         return {stage: [values[0][:0], *values[1:]] for stage, values in found.items()}
 
-    assert not compare(inputs, partly, partly, seeded=2).equal
+    report = compare(inputs, partly, partly, seeded=2)
+    assert report.failures == ("three gave no detections and proves nothing",)
 
 
 def test_another_number_of_boxes_is_a_failure(inputs):

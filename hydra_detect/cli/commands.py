@@ -46,10 +46,11 @@ def run(arguments: list[str]) -> int:
         output.complain("stopped; nothing half-written was left behind")
         return USAGE
     except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        output.drop_the_rest()
         return USAGE
     except OSError as error:
         output.complain(f"cannot go on: {error}. See to the file system and run it again.")
+        output.drop_the_rest()
         return USAGE
     return code if isinstance(code, int) else 0
 

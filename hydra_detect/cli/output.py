@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,12 @@ def say(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     text = text.encode(encoding, errors="backslashreplace").decode(encoding)  # a file name need not be printable
     print(text, flush=True)  # noqa: T201  the one place that prints
+
+
+def drop_the_rest() -> None:
+    """Send what is still buffered for standard output nowhere: it could not be written, nor can it be at exit."""
+    with contextlib.suppress(OSError, ValueError):  # no such descriptor, where output is captured
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(error: HydraDetectError | str) -> None:
