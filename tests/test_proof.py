@@ -47,6 +47,14 @@ def test_a_stored_head_is_proven_against_its_original(split_store, split_origina
     assert compare_with_original(split_store, "rbc@1", read_checkpoint(split_original)).equal
 
 
+def test_the_original_may_be_given_by_its_path(split_store, split_original, tmp_path):
+    """A path does as well as a checkpoint that was read; one that is missing is refused as such."""
+    assert verify(split_store, "rbc@1", against=split_original).proven
+    assert compare_with_original(split_store, "rbc@1", str(split_original)).equal
+    with pytest.raises(NotFoundError, match="no such file"):
+        verify(split_store, "rbc@1", against=tmp_path / "none.pth")
+
+
 def test_another_original_is_not_proof(split_store):
     """A checkpoint of the same form with other weights is found out, stage by stage."""
     other = read_checkpoint(split_store.parent / "wbc-1.pth")

@@ -17,6 +17,7 @@ from hydra_detect.checkpoints.parity import (
     outputs_digest,
     thread_count,
 )
+from hydra_detect.checkpoints.reader import Checkpoint
 from hydra_detect.checkpoints.trace import trace_original, trace_rebuilt
 from hydra_detect.checkpoints.zoo import read_original
 from hydra_detect.codec import Record
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import torch
     from torchvision.models.detection import FasterRCNN
 
-    from hydra_detect.checkpoints.reader import Checkpoint
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.names import Digest, HeadRef
     from hydra_detect.records import HeadSettings, VersionRecord
@@ -147,7 +147,7 @@ def verify(
     store: str | os.PathLike[str] | Store,
     head: str | HeadRef,
     *,
-    against: Checkpoint | None = None,
+    against: str | os.PathLike[str] | Checkpoint | None = None,
     inputs: Iterable[object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
@@ -156,12 +156,14 @@ def verify(
     Args:
         store: The store, or its path.
         head: Head, or one version of it.
-        against: The original; without it, outputs are compared with those recorded when it was split.
+        against: The original: its path, `torchvision:NAME`, or what `read_checkpoint` returns. Without it, outputs
+            are compared with those recorded when it was split.
         inputs: Further pictures to compare on; needs `against`.
         progress: Called with inputs done and inputs in all.
 
     Raises:
-        NotFoundError: If there is no such head.
+        NotFoundError: If there is no such head, or no such original.
+        CheckpointError: If the original cannot be read.
         CorruptError: If a stored file is damaged.
         IncompatibleError: If the stored backbone is not the one the head was made on.
         InputError: If `inputs` are given without `against`.
@@ -176,20 +178,21 @@ def verify(
                 "verify on further pictures", "there is no original to compare with", "Give the original (--against)."
             )
         return _verify_recorded(version, rebuilt, progress)
-    said = _own_words(version, against)
+    original = _original(against)
+    said = _own_words(version, original)
     try:
-        report = prove(rebuilt, against.tensors, inputs=inputs, progress=progress)
+        report = prove(rebuilt, original.tensors, inputs=inputs, progress=progress)
     except CheckpointError as error:  # the checkpoint is of another network
-        return _verdict(version, against.file, reason=f"its tensors do not fit ({error.found})", proven=False)
+        return _verdict(version, original.file, reason=f"its tensors do not fit ({error.found})", proven=False)
     reason = said if report.equal else f"{len(report.failures)} differences; {said}"
-    return _verdict(version, against.file, reason=reason, proven=report.equal, report=report)
+    return _verdict(version, original.file, reason=reason, proven=report.equal, report=report)
 
 
 def verify_all(
     store: str | os.PathLike[str] | Store,
     heads: Sequence[str] | None = None,
     *,
-    against: str | os.PathLike[str] | None = None,
+    against: str | os.PathLike[str] | Checkpoint | None = None,
     inputs: Iterable[object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Verification]:
@@ -198,7 +201,7 @@ def verify_all(
     Args:
         store: The store, or its path.
         heads: Heads or versions; None for every head with an active version.
-        against: Path of the original, or `torchvision:NAME`, if it is to be compared with.
+        against: As for `verify`.
         inputs: As for `verify`.
         progress: As for `verify`, anew for each head.
 
@@ -208,7 +211,7 @@ def verify_all(
     """
     store = Store.open(store)
     inputs = None if inputs is None else list(pictures.iter_pictures(inputs))  # each head is compared on all of them
-    checkpoint = None if against is None else read_original(against)
+    checkpoint = None if against is None else _original(against)
     chosen = heads or [info.name for info in HeadRegistry(store).infos() if info.active is not None]
     if not chosen:
         raise NotFoundError("verify the heads", f"the store {store.root} has none", "Split an original into it first.")
@@ -218,7 +221,7 @@ def verify_all(
 def compare_with_original(
     store: str | os.PathLike[str] | Store,
     head: str | HeadRef,
-    checkpoint: Checkpoint,
+    checkpoint: str | os.PathLike[str] | Checkpoint,
     *,
     inputs: Iterable[object] | None = None,
 ) -> ParityReport:
@@ -227,19 +230,23 @@ def compare_with_original(
     Args:
         store: The store, or its path.
         head: Head, or one version of it.
-        checkpoint: What `read_checkpoint` returns for the original.
+        checkpoint: The original: its path, `torchvision:NAME`, or what `read_checkpoint` returns.
         inputs: Further pictures to compare on, anything that `predict` takes.
 
     Returns:
         The report; it is a proof exactly when `report.equal`.
 
     Raises:
-        CheckpointError: If the checkpoint is of another network.
+        CheckpointError: If the checkpoint cannot be read, or is of another network.
 
     """
     store = Store.open(store)
     version = VersionManager(store).get(head)
-    return prove(read_rebuilt(store, version), checkpoint.tensors, inputs=inputs)
+    return prove(read_rebuilt(store, version), _original(checkpoint).tensors, inputs=inputs)
+
+
+def _original(given: str | os.PathLike[str] | Checkpoint) -> Checkpoint:
+    return given if isinstance(given, Checkpoint) else read_original(given)
 
 
 def read_rebuilt(store: Store, version: VersionRecord) -> Rebuilt:
