@@ -8,44 +8,39 @@ depends on the others, nor on the pictures beside it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import numpy as np
 import torch
 
-from hydra_detect import batches, pictures
+from hydra_detect import answers, batches, pictures
+from hydra_detect.answers import LoadedHead
 from hydra_detect.detections import Detections, Timing
-from hydra_detect.errors import InputError, NotFoundError, listed, near_matches
+from hydra_detect.errors import HydraDetectError, InputError, NotFoundError, near_matches
+from hydra_detect.loading import build_head
 from hydra_detect.names import HeadRef
 from hydra_detect.nets import devices
 from hydra_detect.nets.backbones import Backbone
-from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import module_bytes
 from hydra_detect.registry import HeadRegistry, check_fits
-from hydra_detect.storage import backbones
+from hydra_detect.storage import backbones, heads, layout
 from hydra_detect.storage.store import Store
+from hydra_detect.watching import Refreshed, Watcher
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from hydra_detect.nets.heads import HeadOutput
     from hydra_detect.records import VersionRecord
 
 DEFAULT_BATCH_SIZE = 1
 
-
-@attrs.frozen
-class LoadedHead:
-    """A head in memory: the version it is, and its network."""
-
-    version: VersionRecord
-    network: RCNNHead
+_LOG = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -81,6 +76,8 @@ class HydraDetector:
         self.backbone = backbone.to(device)
         self._heads: Mapping[str, LoadedHead] = MappingProxyType({})
         self._changing = threading.Lock()
+        self._complained: dict[str, str] = {}  # head to what was last said of it, so that a log is not flooded
+        self._watcher: Watcher | None = None
 
     @classmethod
     def from_store(
@@ -91,6 +88,7 @@ class HydraDetector:
         backbone: str | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
+        watch: float | None = None,
     ) -> HydraDetector:
         """Load a backbone and heads from a store.
 
@@ -100,6 +98,7 @@ class HydraDetector:
             backbone: Its name; needed only where the store has several.
             device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
             dtype: None or "float32"; "float16" or "bfloat16" compute in mixed precision (`torch.autocast`).
+            watch: Call `refresh` every so many seconds, in a thread that ends with `close` or with the detector.
 
         Raises:
             StoreError: If there is no store.
@@ -111,7 +110,7 @@ class HydraDetector:
         """
         store = Store.open(store)
         place, precision = devices.choose_device(device), devices.choose_dtype(dtype)
-        stored = backbones.find(store, backbone or _only_backbone(store))
+        stored = backbones.find(store, backbone or backbones.only(store))
         module = Backbone(stored.record.contract, backbones.tensors(store, stored))
         detector = cls(store, module, device=place, dtype=precision)
         if heads is None:
@@ -122,7 +121,15 @@ class HydraDetector:
             )
         for ref in _one_version_each(heads):
             detector.load_head(ref)
+        if watch is not None:
+            detector._watcher = Watcher(detector.refresh, watch)
         return detector
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         loaded = ", ".join(f"{head.version.head}@{head.version.number}" for head in self._heads.values())
@@ -165,15 +172,65 @@ class HydraDetector:
         return self._install(ref, only_if_loaded=True)
 
     def _install(self, ref: str | HeadRef, *, only_if_loaded: bool) -> VersionRecord:
-        version = self.registry[ref]
-        check_fits(version, self.backbone.contract)
-        raw = self.registry.manager.tensors(version)
-        network = RCNNHead.load(version.record.settings, self.backbone.contract.levels, raw).to(self.device)
+        head = self._read(ref)
         with self._changing:
             if only_if_loaded:  # another thread may have dropped it while this one was reading
-                self._loaded([version.head])
-            self._heads = MappingProxyType({**self._heads, version.head: LoadedHead(version, network)})
-        return version
+                self._loaded([head.version.head])
+            self._put(head)
+        return head.version
+
+    def _read(self, ref: str | HeadRef) -> LoadedHead:
+        ref = HeadRef.parse(ref)
+        version, raw = heads.load(self.registry.store, ref)
+        check_fits(version, self.backbone.contract)
+        return LoadedHead(version, build_head(version.record, raw).to(self.device), follows=ref.version is None)
+
+    def _put(self, head: LoadedHead) -> None:
+        self._heads = MappingProxyType({**self._heads, head.version.head: head})
+
+    def refresh(self) -> Refreshed:
+        """Follow the store: swap exactly the heads whose active version is another one by now.
+
+        Heads that were loaded by a version ("owl@3") stay as they are. A new version that is damaged, or does not
+        fit, is refused, and the old one keeps serving; the log says so once.
+
+        Returns:
+            What was swapped, and what was refused and why.
+
+        """
+        swapped, refused = {}, {}
+        for name, head in self._heads.items():
+            if not head.follows:
+                continue
+            try:
+                version = self._follow(name, head)
+            except HydraDetectError as error:
+                refused[name] = error
+                if self._complained.get(name) != error.found:
+                    _LOG.warning("%s@%s keeps serving: %s", name, head.version.number, error)
+                    self._complained[name] = error.found
+                continue
+            self._complained.pop(name, None)
+            if version:
+                swapped[name] = version
+        return Refreshed(MappingProxyType(swapped), MappingProxyType(refused))
+
+    def _follow(self, name: str, head: LoadedHead) -> VersionRecord | None:
+        """Swap one head to its active version; None if it is that already, or if somebody else replaced it."""
+        pointer = self.registry.store.pointer(layout.HEADS, name)
+        if pointer.active is not None and pointer.manifest == head.version.manifest:
+            return None
+        new = self._read(name)
+        with self._changing:
+            if self._heads.get(name) is not head or new.version == head.version:
+                return None
+            self._put(new)
+        return new.version
+
+    def close(self) -> None:
+        """Stop watching the store; everything else goes on."""
+        if self._watcher:
+            self._watcher.stop()
 
     def unload_head(self, name: str) -> None:
         """Drop a head; its memory is freed when the last prediction that uses it ends.
@@ -226,7 +283,7 @@ class HydraDetector:
             raise InputError("predict", f"batch_size is {batch_size!r}", "Give a whole number from 1.")
         names = None if heads is None else _listed_heads(heads)
         self._loaded(names)
-        _check_thresholds(score_threshold, self._heads)
+        answers.check_thresholds(score_threshold, self._heads)
         results = self._stream(
             pictures.iter_pictures(x, max_pixels=max_pixels), names, score_threshold, batch_size=batch_size
         )
@@ -283,13 +340,13 @@ class HydraDetector:
             self._synchronise()
             marks, outputs = [time.perf_counter()], []
             for name, head in heads.items():
-                outputs.append(head.network(features, score_threshold=_threshold(name, head, score_threshold)))
+                outputs.append(head.network(features, score_threshold=answers.threshold(name, head, score_threshold)))
                 self._synchronise()
                 marks.append(time.perf_counter())
         share = 1.0 / len(jobs)
         spans = {name: (end - begin) * share for name, begin, end in zip(heads, marks, marks[1:], strict=False)}
         return [
-            _detections(
+            answers.detections(
                 job,
                 [(head, output[place]) for head, output in zip(heads.values(), outputs, strict=True)],
                 Timing(job.seconds, (marks[0] - started) * share, spans),
@@ -319,45 +376,6 @@ class HydraDetector:
         return {name: heads[name] for name in names}
 
 
-def _detections(job: batches.Job, found: Sequence[tuple[LoadedHead, HeadOutput]], timing: Timing) -> Detections:
-    parts = [_of_head(head, output, image_size=job.prepared.original_size, source=job.source) for head, output in found]
-    empty = Detections(image_size=job.prepared.original_size, source=job.source)
-    return attrs.evolve(Detections.concat([empty, *parts]), timing=timing)
-
-
-def _of_head(head: LoadedHead, output: HeadOutput, *, image_size: tuple[int, int], source: str | None) -> Detections:
-    labels = output.labels.cpu().numpy()
-    names = head.version.record.class_names
-    return Detections(
-        boxes=output.boxes.float().cpu().numpy(),
-        scores=output.scores.float().cpu().numpy(),
-        labels=labels,
-        label_names=[names[label - 1] for label in labels],  # label 0 is the background, which no head returns
-        heads=[head.version.head] * len(labels),
-        head_versions=[head.version.number] * len(labels),
-        image_size=image_size,
-        source=source,
-    )
-
-
-def _threshold(name: str, head: LoadedHead, given: float | Mapping[str, float] | None) -> float:
-    own = head.version.record.score_threshold
-    if given is None:
-        return own
-    return float(given.get(name, own)) if isinstance(given, Mapping) else float(given)
-
-
-def _check_thresholds(given: float | Mapping[str, float] | None, heads: Mapping[str, LoadedHead]) -> None:
-    if given is None:
-        return
-    named: Mapping[str, Any] = given if isinstance(given, Mapping) else {"all heads": given}
-    for name, value in named.items():
-        if named is given and name not in heads:
-            raise NotFoundError(f"set the threshold of {name!r}", "it is not loaded", near_matches(name, heads))
-        if not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
-            raise InputError("predict", f"the score threshold of {name} is {value}", "Give a number from 0 to 1.")
-
-
 def _listed_heads(heads: Sequence[str]) -> list[str]:
     if isinstance(heads, str) or not all(isinstance(name, str) for name in heads):
         raise InputError("predict", f"heads is {heads!r:.80}", "Give a list of names of loaded heads, as ['owl'].")
@@ -374,12 +392,3 @@ def _one_version_each(heads: Iterable[str | HeadRef]) -> list[HeadRef]:
                 "Name each head once.",
             )
     return refs
-
-
-def _only_backbone(store: Store) -> str:
-    names = backbones.names(store)
-    if len(names) == 1:
-        return names[0]
-    found = f"the store has several: {listed(names)}" if names else "the store has none"
-    remedy = "Say which one with backbone=NAME." if names else "Split an original into it first."
-    raise NotFoundError("choose the backbone", found, remedy)

@@ -74,6 +74,10 @@ class ConflictError(StoreError):
     """Another process changed the same thing first, or a name is taken by something else."""
 
 
+class StaleError(ConflictError):
+    """Another process changed a head between the look at it and the change: nothing was done."""
+
+
 class NotFoundError(HydraDetectError, LookupError):
     """A head, version, backbone or file that does not exist."""
 

@@ -204,12 +204,14 @@ class HeadRecord(Record):
 class VersionRecord(Record):
     """One published version of a head: immutable from birth.
 
-    `files` gives size in bytes and SHA-256 of each file; `manifest` is the SHA-256 of the manifest that lists them.
+    `files` gives size in bytes and SHA-256 of each file; `manifest` is the SHA-256 of the manifest that lists them;
+    `actor` is who created it.
     """
 
     head: str
     number: int
     created_at: str
+    actor: str = ""
     manifest: Digest
     files: Mapping[str, tuple[int, Digest]]
     record: HeadRecord

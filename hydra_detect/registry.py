@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from hydra_detect import codec
-from hydra_detect.errors import IncompatibleError
+from hydra_detect.errors import HydraDetectError, IncompatibleError
 from hydra_detect.names import Digest, HeadRef
-from hydra_detect.storage import backbones, index, layout
+from hydra_detect.storage import backbones, heads, index, layout, renaming
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
@@ -37,17 +37,20 @@ class HeadInfo:
         backbone_digest: Canonical digest of that backbone's tensors.
         nbytes: Bytes on disk of its weights.
         created_at: When that version was made, UTC.
+        problem: What keeps the head from being read, if anything does; then nothing but its name and versions is
+            known.
 
     """
 
     name: str
     active: int | None
     versions: tuple[int, ...]
-    class_names: tuple[str, ...]
-    backbone: str
-    backbone_digest: Digest
-    nbytes: int
-    created_at: str
+    class_names: tuple[str, ...] = ()
+    backbone: str = ""
+    backbone_digest: Digest | None = None
+    nbytes: int = 0
+    created_at: str = ""
+    problem: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -98,7 +101,7 @@ class HeadRegistry:
             NotFoundError: If there is none; the message says which names come near.
 
         """
-        return self.manager.get(ref)
+        return heads.find(self.store, ref)
 
     def info(self, name: str) -> HeadInfo:
         """Return one head at a glance, read from disk.
@@ -107,12 +110,12 @@ class HeadRegistry:
             NotFoundError: If there is no such head; the message says which names come near.
 
         """
-        active = self.manager.active_number(name)
-        numbers = self.store.numbers(layout.HEADS, name)
-        shown = self.manager.get(HeadRef(name, active or numbers[-1]))
+        numbers = heads.numbers(self.store, name)
+        pointer = self.store.pointer(layout.HEADS, name)
+        shown = heads.find(self.store, HeadRef(name) if pointer.active else HeadRef(name, numbers[-1]))
         return HeadInfo(
             name=name,
-            active=active,
+            active=pointer.active,
             versions=tuple(numbers),
             class_names=shown.record.class_names,
             backbone=shown.record.backbone_name,
@@ -122,24 +125,68 @@ class HeadRegistry:
         )
 
     def infos(self) -> list[HeadInfo]:
-        """Return all heads at a glance, sorted by name, through the index where it is up to date."""
-        return index.summaries(self.store, read=self.info, plain=HeadInfo.to_dict, restore=HeadInfo.from_dict)
+        """Return all heads at a glance, sorted by name, through the index where it is up to date.
+
+        A head that cannot be read hides no other: its `problem` says why.
+        """
+
+        def read(name: str) -> HeadInfo:
+            try:
+                return self.info(name)
+            except HydraDetectError as error:
+                versions = tuple(self.store.numbers(layout.HEADS, name))
+                return HeadInfo(name=name, active=None, versions=versions, problem=error.found)
+
+        def plain(info: HeadInfo) -> dict[str, Any] | None:
+            return None if info.problem else info.to_dict()
+
+        return index.summaries(self.store, read=read, plain=plain, restore=HeadInfo.from_dict)
+
+    def rename(self, name: str, new: str, *, reason: str = "") -> None:
+        """Give a head another name: versions, numbers, what is active and what can be rolled back to stay.
+
+        A name is used once, so the old one keeps its history and can never be used again. A detector that runs the
+        head goes on doing so, and has to load it under its new name to follow it further.
+
+        Raises:
+            NotFoundError: If there is no such head.
+            NameInvalidError: If the new name is not allowed.
+            ConflictError: If the new name was ever used, or a version is pinned.
+            CorruptError: If a version is damaged: see `VersionManager.repair`.
+
+        """
+        renaming.rename(self.store, name, new, actor=self.manager.actor, reason=reason)
+
+    def remove(self, name: str, *, reason: str = "") -> None:
+        """Delete all versions of a head; its history stays, and its numbers are never given out again.
+
+        Raises:
+            NotFoundError: If there is no such head.
+            ConflictError: If a version is pinned.
+            CorruptError: If a version's manifest is damaged: evidence is never deleted.
+
+        """
+        renaming.remove(self.store, name, actor=self.manager.actor, reason=reason)
 
     def backbones(self) -> list[str]:
         """Return the names of the backbones in the store."""
         return backbones.names(self.store)
 
     def fitting(self, backbone: Digest | BackboneContract) -> list[str]:
-        """Return the heads whose active version was made for this backbone.
+        """Return the heads whose active version was made for this backbone; one that cannot be read is among them.
+
+        Whether that one fits cannot be known, and leaving it out would hide its failure.
 
         Args:
             backbone: Its tensors' digest; or its whole contract, which compares settings too.
 
         """
-        names = [info.name for info in self.infos() if info.active is not None]
-        if isinstance(backbone, Digest):
-            return [name for name in names if self[name].record.backbone.digest == backbone]
-        return [name for name in names if not backbone.differences(self[name].record.backbone)]
+        infos = [info for info in self.infos() if info.active is not None or info.problem]
+        return [info.name for info in infos if info.problem or self._fits(info.name, backbone)]
+
+    def _fits(self, name: str, backbone: Digest | BackboneContract) -> bool:
+        own = self[name].record.backbone
+        return own.digest == backbone if isinstance(backbone, Digest) else not backbone.differences(own)
 
 
 def check_fits(version: VersionRecord, contract: BackboneContract) -> None:

@@ -8,31 +8,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hydra_detect import codec
-from hydra_detect.errors import CorruptError, NameInvalidError, NotFoundError, listed, near_matches
+from hydra_detect.comparison import Comparison, compare
+from hydra_detect.errors import CorruptError, NameInvalidError, NotFoundError, listed
+from hydra_detect.history import Event, history
 from hydra_detect.names import HeadRef, check_name
-from hydra_detect.records import HeadRecord, VersionRecord, utc_now
-from hydra_detect.storage import artifacts, layout
+from hydra_detect.retention import DEFAULT_KEEP, PruneReport, kept
+from hydra_detect.storage import artifacts, changes, check, heads, layout, owners, pointers, repair
+from hydra_detect.storage.pointers import Pin
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor, check_finite, tensors_digest
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from hydra_detect.storage.artifacts import Manifest
+    from hydra_detect.records import BackboneRecord, HeadRecord, VersionRecord
+    from hydra_detect.storage.check import CheckReport, Depth
+    from hydra_detect.storage.pointers import Pointer
 
 
 class VersionManager:
     """The versions of the heads in a store.
 
+    Any number of processes may use one store: every change is one file that only one of them can create.
+
     Args:
         store: A store, or the path of one that exists.
+        actor: Who is at work, for the history; left out, $HYDRA_DETECT_ACTOR, or user@host.
 
     """
 
-    def __init__(self, store: str | os.PathLike[str] | Store) -> None:
+    def __init__(self, store: str | os.PathLike[str] | Store, *, actor: str = "") -> None:
         self.store = Store.open(store)
+        self.actor = actor or owners.actor()
 
     def __repr__(self) -> str:
         return f"VersionManager({str(self.store.root)!r})"
@@ -72,69 +80,35 @@ class VersionManager:
                 f"the record names tensors {record.tensors.short}... and these have {tensors_digest(raw).short}...",
                 "Make the record from these tensors.",
             )
-        contents = {
-            layout.TENSORS: artifacts.encode_tensors(raw),
-            layout.RECORD: codec.encode(record),
-            **(attachments or {}),
-        }
-        manifest = self.store.publish(layout.HEADS, head, contents, created_at=utc_now())
-        return _version_record(manifest, record)
+        contents = {layout.TENSORS: artifacts.encode_tensors(raw), **(attachments or {})}
+        return heads.publish(self.store, head, record, contents, actor=self.actor)
 
     def versions(self, head: str) -> list[VersionRecord]:
         """Return all versions of a head, oldest first.
 
         Raises:
             NotFoundError: If there is no such head; the message says which come near.
+            CorruptError: If the record or manifest of one is damaged.
 
         """
-        return [self.get(HeadRef(head, number)) for number in self._numbers(head)]
-
-    def get(self, ref: str | HeadRef) -> VersionRecord:
-        """Return one version: `owl@3`, or for `owl` the active one.
-
-        Raises:
-            NotFoundError: If there is no such head or version, or none is active.
-            CorruptError: If its record or manifest is damaged.
-
-        """
-        ref = HeadRef.parse(ref)
-        if ref.version is None:
-            return self.active(ref.name)
-        self._numbers(ref.name)
-        manifest = self.store.manifest(layout.HEADS, ref.name, ref.version)
-        data = self.store.read(manifest, layout.RECORD)
-        return _version_record(manifest, codec.decode(HeadRecord, data, f"the record of {ref}"))
+        found = []
+        for number in heads.numbers(self.store, head):
+            try:
+                found.append(heads.find(self.store, HeadRef(head, number)))
+            except NotFoundError:  # pruned since it was listed
+                if number in self.store.numbers(layout.HEADS, head):
+                    raise
+        return found
 
     def active(self, head: str) -> VersionRecord:
         """Return the active version of a head.
 
         Raises:
-            NotFoundError: If there is no such head, or none of its versions was ever promoted.
+            NotFoundError: If there is no such head, or none of its versions is active.
             CorruptError: If the pointer or the version it names is damaged.
 
         """
-        numbers = self._numbers(head)
-        pointer = self.store.pointer(layout.HEADS, head)
-        if pointer is None:
-            raise NotFoundError(
-                f"find the active version of {head!r}",
-                f"none of its versions ({', '.join(map(str, numbers))}) was ever promoted",
-                f"Promote one: VersionManager(...).promote({head!r}, {numbers[-1]}).",
-            )
-        version = self.get(HeadRef(head, pointer.active))
-        if version.manifest != pointer.manifest:
-            raise CorruptError(
-                f"find the active version of {head!r}",
-                f"version {pointer.active} is not the one that was promoted: its manifest has another digest",
-                "Restore the version from a copy.",
-            )
-        return version
-
-    def active_number(self, head: str) -> int | None:
-        """Return the number of the active version, or None if none was ever promoted."""
-        self._numbers(head)
-        pointer = self.store.pointer(layout.HEADS, head)
-        return pointer.active if pointer else None
+        return heads.find(self.store, HeadRef(head))
 
     def promote(self, head: str, number: int, *, reason: str = "") -> VersionRecord:
         """Make a version the active one: all of it is read and checked first, then one file changes the world.
@@ -149,48 +123,194 @@ class VersionManager:
 
         Raises:
             NotFoundError: If there is no such version.
-            CorruptError: If any of its files is damaged; the active version stays.
-            ConflictError: If another process promoted at the same moment.
+            CorruptError: If any of it is damaged; the active version stays.
 
         """
-        self._numbers(head)
-        pointer = self.store.pointer(layout.HEADS, head)
-        version = self.get(HeadRef(head, number))
-        self.tensors(version)
-        if pointer and pointer.active == number:
-            return version
-        generation = pointer.generation if pointer else 0
-        self.store.point(layout.HEADS, head, number, expected=generation, at=utc_now(), reason=reason)
-        return version
 
-    def tensors(self, version: VersionRecord) -> dict[str, RawTensor]:
-        """Read the weights of a version, checked byte for byte and against the record's digest.
+        def step(before: Pointer) -> VersionRecord:
+            version = self._checked(head, number)
+            if before.active == number:
+                return version
+            earlier = (*before.earlier, before.active) if before.active else before.earlier
+            return self._move(version, before, pointers.PROMOTED, earlier=earlier, reason=reason)
+
+        heads.numbers(self.store, head)
+        return changes.settled(self.store, head, step)
+
+    def rollback(self, head: str, *, reason: str = "") -> VersionRecord:
+        """Make the version active again that was active before; again and again, as far as the history goes.
+
+        The version rolled back from is forgotten for this: after 1, 2, 3 two rollbacks lead to 1. Versions that were
+        pruned since are passed over.
 
         Raises:
-            CorruptError: If they are not what was published.
+            NotFoundError: If there is no such head, or no version was active before.
+            CorruptError: If that version is damaged; the active version stays.
+            ConflictError: If another process changed the active version meanwhile: look again before going further
+                back.
 
         """
-        manifest = self.store.manifest(layout.HEADS, version.head, version.number)
-        data = self.store.read(manifest, layout.TENSORS)
-        return artifacts.decode_weights(data, version.record.tensors, f"the weights of {version.head}@{version.number}")
+        heads.numbers(self.store, head)
+        before = self.store.pointer(layout.HEADS, head)
+        with self.store.changing(layout.HEADS, head):
+            if before.previous is None:
+                found = f"no version was active before version {before.active}" if before.active else "none is active"
+                remedy = f"'hydra-detect versions {head}' shows what there is to promote."
+                raise NotFoundError(f"roll back {head!r}", found, remedy)
+            version = self._checked(head, before.previous)
+            return self._move(version, before, pointers.ROLLED_BACK, earlier=before.earlier[:-1], reason=reason)
 
-    def _numbers(self, head: str) -> list[int]:
+    def history(self, head: str) -> list[Event]:
+        """Return all that happened to a head, oldest first; also to one that was removed.
+
+        Raises:
+            NotFoundError: If there never was such a head.
+
+        """
         check_name(head)
-        numbers = self.store.numbers(layout.HEADS, head)
-        if not numbers:
-            known = self.store.names(layout.HEADS)
-            raise NotFoundError(
-                f"find head {head!r}", f"the store {self.store.root} has no such head", near_matches(head, known)
-            )
-        return numbers
+        return history(self.store, head) or [] * len(heads.numbers(self.store, head))
+
+    def compare(self, head: str, a: int, b: int) -> Comparison:
+        """Compare two versions: claims, sizes, settings, and the weights of each layer.
+
+        Raises:
+            NotFoundError: If there is no such version.
+            CorruptError: If one of them is damaged.
+
+        """
+        return compare(self.store, heads.find(self.store, HeadRef(head, a)), heads.find(self.store, HeadRef(head, b)))
+
+    def pin(self, head: str, number: int, *, reason: str = "") -> VersionRecord:
+        """Keep a version whatever retention says; a head with pinned versions can be neither renamed nor removed.
+
+        Raises:
+            NotFoundError: If there is no such version.
+
+        """
+
+        def step(before: Pointer) -> VersionRecord:
+            version = heads.find(self.store, HeadRef(head, number))
+            if number not in before.pinned:
+                after = {
+                    "event": pointers.PINNED,
+                    "version": number,
+                    "pins": (*before.pins, Pin(version=number, reason=reason)),
+                }
+                changes.note(self.store, head, before, after, actor=self.actor, reason=reason)
+            return version
+
+        heads.numbers(self.store, head)
+        return changes.settled(self.store, head, step)
+
+    def unpin(self, head: str, number: int, *, reason: str = "") -> VersionRecord:
+        """Let retention judge a version again.
+
+        Raises:
+            NotFoundError: If there is no such version.
+
+        """
+
+        def step(before: Pointer) -> VersionRecord:
+            version = heads.find(self.store, HeadRef(head, number))
+            if number in before.pinned:
+                pins = tuple(pin for pin in before.pins if pin.version != number)
+                after = {"event": pointers.UNPINNED, "version": number, "pins": pins}
+                changes.note(self.store, head, before, after, actor=self.actor, reason=reason)
+            return version
+
+        heads.numbers(self.store, head)
+        return changes.settled(self.store, head, step)
+
+    def prune(self, head: str, *, keep: int = DEFAULT_KEEP, dry_run: bool = False, reason: str = "") -> PruneReport:
+        """Take old versions away: all but the last `keep` by number, the active, the previous and the pinned ones.
+
+        What is taken away is first written into the pointer, so that no one can promote it any more, and then
+        deleted. A reader that holds one keeps what it has read.
+
+        Args:
+            head: Name of the head.
+            keep: How many of the highest numbers stay.
+            dry_run: Say what would be removed, and do nothing.
+            reason: Why, for the history.
+
+        Raises:
+            NotFoundError: If there is no such head.
+            InputError: If `keep` is no whole number from 1.
+            CorruptError: If the manifest of one that would go is damaged: evidence is never deleted.
+
+        """
+
+        def plan(before: Pointer) -> PruneReport:
+            numbers = heads.numbers(self.store, head)
+            stay = kept(numbers, before, keep=keep)
+            sizes = {number: self._nbytes(head, number) for number in numbers if number not in stay}
+            return PruneReport(head=head, removed=sizes, kept=stay, is_dry_run=dry_run)
+
+        def step(before: Pointer) -> PruneReport:
+            report = plan(before)
+            if report.removed:
+                after = {"event": pointers.PRUNED}
+                changes.take_away(
+                    self.store, head, before, report.removed, after=after, actor=self.actor, reason=reason
+                )
+            return report
+
+        heads.numbers(self.store, head)
+        if dry_run:
+            return plan(self.store.pointer(layout.HEADS, head))
+        return changes.settled(self.store, head, step)
+
+    def verify(self, *, depth: Depth = "full", progress: Callable[[int, int], None] | None = None) -> CheckReport:
+        """Check the whole store and change nothing.
+
+        Args:
+            depth: "quick": structure, sizes, pointers. "full": also every SHA-256. "deep": also what is inside, and
+                that each head's network can be built.
+            progress: Called with bytes read and bytes in all.
+
+        """
+        return check.check(self.store, depth=depth, progress=progress, build=_builder(depth))
+
+    def repair(self, *, depth: Depth = "full", progress: Callable[[int, int], None] | None = None) -> CheckReport:
+        """Check the whole store and mend what can be mended without deleting evidence.
+
+        Damaged versions and pointers go to the head's `quarantine` folder; a head whose active version was damaged
+        goes back to the last sound one that was active before; leftovers of dead processes are cleared away.
+
+        Args:
+            depth: As for `verify`.
+            progress: As for `verify`.
+
+        """
+        found = self.verify(depth=depth, progress=progress)
+        return repair.repair(self.store, found, actor=self.actor, build=_builder(depth))
+
+    def _checked(self, head: str, number: int) -> VersionRecord:
+        version = heads.find(self.store, HeadRef(head, number))
+        heads.tensors(self.store, version)
+        return version
+
+    def _move(
+        self, version: VersionRecord, before: Pointer, event: str, *, earlier: tuple[int, ...], reason: str
+    ) -> VersionRecord:
+        after = {
+            "event": event,
+            "version": version.number,
+            "active": version.number,
+            "earlier": earlier[-pointers.MOST_EARLIER :],
+            "manifest": version.manifest,
+        }
+        changes.note(self.store, version.head, before, after, actor=self.actor, reason=reason)
+        return version
+
+    def _nbytes(self, head: str, number: int) -> int:
+        return sum(size for size, _digest in self.store.manifest(layout.HEADS, head, number).files.values())
 
 
-def _version_record(manifest: Manifest, record: HeadRecord) -> VersionRecord:
-    return VersionRecord(
-        head=manifest.name,
-        number=manifest.version,
-        created_at=manifest.created_at,
-        manifest=manifest.digest,
-        files=manifest.files,
-        record=record,
-    )
+def _builder(depth: Depth) -> Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object] | None:
+    """Return what builds a network, for the deepest check alone: it needs torch."""
+    if depth != "deep":
+        return None
+    from hydra_detect.loading import build
+
+    return build

@@ -12,6 +12,13 @@ settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
+def pytest_addoption(parser):
+    """Add the flag for the larger figures of tests/reliability."""
+    parser.addoption(
+        "--exhaustive", action="store_true", help="reliability tests in their larger form: hours, not minutes"
+    )
+
+
 @pytest.fixture(scope="session")
 def split_store(tmp_path_factory):
     """A store with heads `rbc` (versions 1 and 2, 1 active) and `wbc` on one backbone; nobody may write to it."""

@@ -13,9 +13,8 @@ from hydra_detect.checkpoints.proof import read_rebuilt
 from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX
 from hydra_detect.errors import ConflictError, CorruptError, StoreError, listed
 from hydra_detect.nets.state import torch_tensors
-from hydra_detect.storage import artifacts, backbones, files
+from hydra_detect.storage import artifacts, backbones, files, heads
 from hydra_detect.storage.store import Store
-from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
     import os
@@ -54,7 +53,7 @@ def merge_checkpoint(store: str | os.PathLike[str] | Store, head: str | HeadRef,
         if path.exists():
             raise ConflictError(asked, "the file exists", "Name a new file, or move that one away first.")
     store = Store.open(store)
-    version = VersionManager(store).get(head)
+    version = heads.find(store, head)
     backbone = backbones.find(store, version.record.backbone_name)
     rebuilt = read_rebuilt(store, version)
     tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in rebuilt.backbone.items()} | dict(rebuilt.head)
@@ -70,12 +69,13 @@ def merge_checkpoint(store: str | os.PathLike[str] | Store, head: str | HeadRef,
     temporary = path.with_name(f".{path.name}.{uuid.uuid4()}")
     with files.explained(asked):
         try:
-            files.write_new(temporary, _as_bytes(tensors, path.suffix))
-            files.put_if_absent(temporary, path)
+            files.write_new(store.disk, temporary, _as_bytes(tensors, path.suffix))
+            files.put_if_absent(store.disk, temporary, path)
+            store.disk.sync_folder(path.parent)
         except FileExistsError:
             raise ConflictError(asked, "the file exists", "Name a new file, or move that one away first.") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            files.discard(store.disk, temporary)
     return path
 
 

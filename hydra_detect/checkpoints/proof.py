@@ -26,9 +26,8 @@ from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.original import build_original, load_original
 from hydra_detect.registry import HeadRegistry, check_fits
-from hydra_detect.storage import backbones
+from hydra_detect.storage import backbones, heads
 from hydra_detect.storage.store import Store
-from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
     import os
@@ -170,7 +169,7 @@ def verify(
 
     """
     store = Store.open(store)
-    version = VersionManager(store).get(head)
+    version = heads.find(store, head)
     rebuilt = read_rebuilt(store, version)
     if against is None:
         if inputs is not None:
@@ -212,7 +211,7 @@ def verify_all(
     store = Store.open(store)
     inputs = None if inputs is None else list(pictures.iter_pictures(inputs))  # each head is compared on all of them
     checkpoint = None if against is None else _original(against)
-    chosen = heads or [info.name for info in HeadRegistry(store).infos() if info.active is not None]
+    chosen = heads or [info.name for info in HeadRegistry(store).infos() if info.active is not None or info.problem]
     if not chosen:
         raise NotFoundError("verify the heads", f"the store {store.root} has none", "Split an original into it first.")
     return [verify(store, head, against=checkpoint, inputs=inputs, progress=progress) for head in chosen]
@@ -241,7 +240,7 @@ def compare_with_original(
 
     """
     store = Store.open(store)
-    version = VersionManager(store).get(head)
+    version = heads.find(store, head)
     return prove(read_rebuilt(store, version), _original(checkpoint).tensors, inputs=inputs)
 
 
@@ -264,7 +263,7 @@ def read_rebuilt(store: Store, version: VersionRecord) -> Rebuilt:
         contract=backbone.record.contract,
         settings=version.record.settings,
         backbone=backbones.tensors(store, backbone),
-        head=VersionManager(store).tensors(version),
+        head=heads.tensors(store, version),
     )
 
 

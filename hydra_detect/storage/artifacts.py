@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -18,9 +19,6 @@ from hydra_detect.errors import CorruptError, NameInvalidError, RecordError, lis
 from hydra_detect.names import Digest, check_file_name, check_name
 from hydra_detect.storage import files, sealed
 from hydra_detect.tensors import ITEM_BYTES, RawTensor, check_finite, tensors_digest
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FORMAT = 1
 MAX_TENSORS_BYTES = 1 << 30
@@ -142,24 +140,34 @@ def _corrupt(asked: str, found: str) -> CorruptError:
     return CorruptError(asked, found, "Restore the file from a copy, or make it anew.")
 
 
+Listing = Mapping[str, tuple[int, Digest]]
+"""Files of a version by name: size in bytes and SHA-256."""
+
+
+def listing_of(contents: Mapping[str, bytes]) -> Listing:
+    """Return size and SHA-256 of each of these contents."""
+    return {path: (len(data), files.sha256(data)) for path, data in contents.items()}
+
+
 @attrs.frozen(kw_only=True)
 class Manifest:
     """What one published version consists of; `digest` is the SHA-256 of its own sealed text.
 
-    `files` gives size in bytes and SHA-256 of each file beside it; `created_at` is UTC in ISO 8601.
+    `files` gives size in bytes and SHA-256 of each file beside it; `created_at` is UTC in ISO 8601; `actor` is who
+    published it.
     """
 
     kind: str
     name: str
     version: int
     created_at: str
-    files: Mapping[str, tuple[int, Digest]]
+    actor: str
+    files: Listing
     digest: Digest
 
 
-def make_manifest(kind: str, name: str, version: int, *, created_at: str, contents: Mapping[str, bytes]) -> bytes:
-    """Return the sealed text of a manifest over `contents`."""
-    listing = {path: [len(data), str(files.sha256(data))] for path, data in contents.items()}
+def make_manifest(kind: str, name: str, version: int, *, listing: Listing, created_at: str, actor: str) -> bytes:
+    """Return the sealed text of a manifest over the files of `listing`."""
     return sealed.seal(
         {
             "format": FORMAT,
@@ -167,7 +175,8 @@ def make_manifest(kind: str, name: str, version: int, *, created_at: str, conten
             "name": check_name(name),
             "version": version,
             "created_at": created_at,
-            "files": listing,
+            "actor": actor,
+            "files": {path: [size, str(digest)] for path, (size, digest) in listing.items()},
         }
     )
 
@@ -195,12 +204,13 @@ def read_manifest(data: bytes, kind: str, name: str, version: int) -> Manifest:
         name=name,
         version=version,
         created_at=str(document.get("created_at", "")),
+        actor=str(document.get("actor", "")),
         files=_listing(document.get("files"), f"read {what}"),
         digest=files.sha256(data),
     )
 
 
-def _listing(value: Any, asked: str) -> dict[str, tuple[int, Digest]]:
+def _listing(value: Any, asked: str) -> Listing:
     # A stranger can seal too: nothing in here has proved itself but its own wholeness.
     try:
         listing = {check_file_name(path): (size, Digest.parse(digest)) for path, (size, digest) in value.items()}

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect import codec
-from hydra_detect.errors import ConflictError, NotFoundError, near_matches
+from hydra_detect.errors import ConflictError, NotFoundError, listed, near_matches
 from hydra_detect.names import check_name
 from hydra_detect.records import BackboneRecord, utc_now
-from hydra_detect.storage import artifacts, layout
+from hydra_detect.storage import artifacts, layout, owners, pointers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +46,21 @@ def names(store: Store) -> list[str]:
     return store.names(layout.BACKBONES)
 
 
+def only(store: Store) -> str:
+    """Return the name of a store's one backbone.
+
+    Raises:
+        NotFoundError: If there is none, or it is not clear which is meant.
+
+    """
+    there = names(store)
+    if len(there) == 1:
+        return there[0]
+    found = f"the store has several: {listed(there)}" if there else "the store has none"
+    remedy = "Say which one with backbone=NAME." if there else "Split an original into it first."
+    raise NotFoundError("choose the backbone", found, remedy)
+
+
 def find(store: Store, name: str) -> StoredBackbone:
     """Return a backbone by name.
 
@@ -56,7 +71,7 @@ def find(store: Store, name: str) -> StoredBackbone:
     """
     check_name(name, "backbone")
     pointer = store.pointer(layout.BACKBONES, name)
-    if pointer is None:
+    if pointer.active is None:
         raise NotFoundError(
             f"find backbone {name!r}",
             f"the store {store.root} has no such backbone",
@@ -85,7 +100,7 @@ def check_free(store: Store, name: str, record: BackboneRecord) -> StoredBackbon
         ConflictError: If the name belongs to another backbone; the message says in what they differ.
 
     """
-    if store.pointer(layout.BACKBONES, name) is None:
+    if store.pointer(layout.BACKBONES, name).active is None:
         return None
     present = find(store, name)
     differences = present.record.contract.differences(record.contract)
@@ -108,11 +123,14 @@ def publish(store: Store, name: str, record: BackboneRecord, weights: Mapping[st
 
     """
     check_name(name, "backbone")
-    with store.lock(layout.BACKBONES, name):
+    with store.changing(layout.BACKBONES, name):
         present = check_free(store, name, record)
         if present:
             return present
         contents = {layout.TENSORS: artifacts.encode_tensors(weights), layout.RECORD: codec.encode(record)}
-        manifest = store.publish(layout.BACKBONES, name, contents, created_at=utc_now())
-        store.point(layout.BACKBONES, name, manifest.version, expected=0, at=utc_now(), reason="first of its name")
+        who = owners.actor()
+        manifest = store.publish(layout.BACKBONES, name, contents, created_at=utc_now(), actor=who)
+        first = {"event": pointers.PROMOTED, "version": manifest.version, "active": manifest.version}
+        facts = {"manifest": manifest.digest, "at": utc_now(), "actor": who, "reason": "first of its name"}
+        store.swap(layout.BACKBONES, name, store.pointer(layout.BACKBONES, name), {**first, **facts})
     return StoredBackbone(name, record, manifest, is_new=True)

@@ -1,6 +1,6 @@
 """Bytes to disk and back: write once, make durable, replace nothing.
 
-Owns the order of write, fsync and rename. Nothing here ever opens an existing file for writing, so a reader that
+Owns the order of write, sync and naming. Nothing here ever opens an existing file for writing, so a reader that
 holds a file keeps its bytes, and a crash leaves either the old world or the new one.
 """
 
@@ -20,26 +20,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from hydra_detect.storage.disk import Disk
+
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # absent on Windows
-_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # network file systems that cannot fsync a folder
 _REMEDIES = {
     errno.ENOSPC: "Free some space and run it again; nothing was changed.",
     errno.EDQUOT: "Free some of your quota and run it again; nothing was changed.",
     errno.EACCES: "Ask for write permission, or name another folder.",
     errno.EROFS: "The file system is read-only: name another folder.",
 }
+_REMEDY = "Nothing was changed; see to the file system and run it again."
+UNCERTAIN = "The change can be seen, but a power loss could undo it: see to the file system, then look again."
+"""The remedy once the commit point is passed and the disk did not confirm it."""
 
 
 @contextlib.contextmanager
-def explained(asked: str) -> Iterator[None]:
-    """Turn an operating-system error into a StoreError that says what was going on."""
+def explained(asked: str, remedy: str = "") -> Iterator[None]:
+    """Turn an operating-system error into a StoreError that says what was going on.
+
+    Args:
+        asked: What was being done, as a phrase.
+        remedy: What to do; left out, it is for a moment at which nothing has been changed yet.
+
+    """
     try:
         yield
     except OSError as error:
         number = error.errno or 0
-        remedy = _REMEDIES.get(number, "Nothing was changed; see to the file system and run it again.")
         where = f" ({error.filename})" if error.filename else ""
-        raise StoreError(asked, f"{error.strerror or error}{where}", remedy, errno=number) from error
+        found = f"{error.strerror or error}{where}"
+        raise StoreError(asked, found, remedy or _REMEDIES.get(number, _REMEDY), errno=number) from error
 
 
 def sha256(data: bytes | memoryview) -> Digest:
@@ -47,57 +57,106 @@ def sha256(data: bytes | memoryview) -> Digest:
     return Digest(hashlib.sha256(data).hexdigest())
 
 
-def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def write_new(disk: Disk, path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Create a file, write it whole and make it durable; an existing file, or a link, is an error.
 
     Raises:
         FileExistsError: If anything stands at `path`.
 
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Make the entries of a folder durable; a file system that cannot is taken at its word, an I/O error is not."""
-    if os.name == "nt":  # Windows has no handle for it; NTFS journals the entries itself
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = disk.create(path, mode)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
+        disk.write(descriptor, data)
+        disk.sync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def make_folder(path: Path) -> None:
-    """Create a folder and its parents, durably; one that exists is left alone."""
-    if path.is_dir():
+def claim(disk: Disk, path: Path) -> None:
+    """Create an empty file, without waiting for the disk.
+
+    Raises:
+        FileExistsError: If anything stands at `path`.
+
+    """
+    os.close(disk.create(path, 0o666))
+
+
+def make_folder(disk: Disk, path: Path) -> None:
+    """Create a folder and its parents; one that exists is left alone.
+
+    Every parent up to the first that was there before us is synced, also where another process made the folder a
+    moment ago: it may have been killed before it could.
+    """
+    if path.is_dir() and not path.is_symlink():
         return
-    make_folder(path.parent)
+    if path != path.parent:
+        make_folder(disk, path.parent)
     with contextlib.suppress(FileExistsError):
-        path.mkdir()
-    sync_folder(path.parent)
+        disk.make_folder(path)
+    disk.sync_folder(path.parent)
 
 
-def put_if_absent(temporary: Path, target: Path) -> None:
+def make_branch(disk: Disk, root: Path, path: Path) -> None:
+    """Create the folders from `root` down to `path` and make each of their entries durable.
+
+    All are synced, whoever made them: a version is not safe in a folder whose own entry could be lost.
+
+    Raises:
+        CorruptError: If one of them is a link or a file, which would lead out of the store.
+
+    """
+    for part in path.relative_to(root).parts:
+        here = root / part
+        with contextlib.suppress(FileExistsError):
+            disk.make_folder(here)
+        check_folder(here, f"write to {path}")
+        disk.sync_folder(root)
+        root = here
+
+
+def check_folder(path: Path, asked: str) -> None:
+    """See that a path is a folder and no link to one.
+
+    Raises:
+        NotFoundError: If it is not there.
+        CorruptError: If it is something else.
+
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        raise NotFoundError(asked, f"{path} does not exist", "Check the path, or restore it from a copy.") from None
+    if not stat.S_ISDIR(mode):
+        raise CorruptError(
+            asked, f"{path} is no folder", "Move it away; 'hydra-detect store verify --repair' does."
+        ) from None
+
+
+def put_if_absent(disk: Disk, temporary: Path, target: Path) -> None:
     """Give a finished file its final name, unless the name is taken: the commit point of a compare-and-swap.
+
+    The folder is not synced: that is the caller's, who knows what to say if it fails.
 
     Raises:
         FileExistsError: If another writer was first.
 
     """
     if os.name == "nt":
-        temporary.rename(target)  # refuses an existing target on Windows, unlike on POSIX
+        disk.rename(temporary, target)  # refuses an existing target on Windows, unlike on POSIX
     else:
-        os.link(temporary, target)
-        temporary.unlink()
-    sync_folder(target.parent)
+        disk.link(temporary, target)
+
+
+def discard(disk: Disk, path: Path) -> None:
+    """Delete a file, a link or a whole folder; what cannot be deleted now is left for the next recovery."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            for entry in list(path.iterdir()):
+                discard(disk, entry)
+            disk.remove_folder(path)
+        else:
+            disk.unlink(path)
 
 
 def read_whole(path: Path, *, limit: int, asked: str) -> bytes:
@@ -115,7 +174,7 @@ def read_whole(path: Path, *, limit: int, asked: str) -> bytes:
     except FileNotFoundError:
         raise NotFoundError(asked, f"{path} does not exist", "Check the path, or restore it from a copy.") from None
     except OSError as error:
-        if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+        if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}:
             raise CorruptError(asked, f"{path} is no regular file", remedy) from None
         with explained(asked):
             raise

@@ -8,13 +8,11 @@ and, where the store can be written, written back. Deleting the file loses nothi
 from __future__ import annotations
 
 import contextlib
-import os
-import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra_detect import codec
-from hydra_detect.errors import HydraDetectError, StoreError
-from hydra_detect.storage import files, layout, sealed
+from hydra_detect.errors import HydraDetectError
+from hydra_detect.storage import files, layout, owners, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,14 +27,18 @@ T = TypeVar("T")
 
 
 def summaries(
-    store: Store, *, read: Callable[[str], T], plain: Callable[[T], dict[str, Any]], restore: Callable[[Any], T]
+    store: Store,
+    *,
+    read: Callable[[str], T],
+    plain: Callable[[T], dict[str, Any] | None],
+    restore: Callable[[Any], T],
 ) -> list[T]:
     """Return a summary of each head, sorted by name: from the index where it is current, else from disk.
 
     Args:
         store: The store.
         read: Reads one head from disk; called only for heads whose entry is missing, out of date or malformed.
-        plain: Turns a summary into JSON values.
+        plain: Turns a summary into JSON values, or None for one that must be read anew each time.
         restore: Turns them back, or raises a HydraDetectError.
 
     """
@@ -47,7 +49,9 @@ def summaries(
         stamp = _stamp(store, name)
         summary = _current(known.get(name), stamp, restore)
         found[name] = read(name) if summary is None else summary
-        entries[name] = {"stamp": stamp, "summary": plain(found[name])}
+        values = plain(found[name])
+        if values is not None:
+            entries[name] = {"stamp": stamp, "summary": values}
     if entries != known:
         _save(store, entries)
     return list(found.values())
@@ -69,7 +73,7 @@ def _stamp(store: Store, name: str) -> list[str]:
     damaged file gives another stamp, and whoever reads the head then finds out.
     """
     item = store.layout.item(layout.HEADS, name)
-    generations, numbers = item.pointer_generations(), item.version_numbers()
+    generations, numbers = item.pointer_generations(), store.numbers(layout.HEADS, name)
     proofs = [
         *(item.pointer(generation) for generation in generations[-1:]),
         *(item.version(number) / layout.MANIFEST for number in numbers[-1:]),
@@ -98,12 +102,13 @@ def _save(store: Store, entries: dict[str, dict[str, Any]]) -> None:
     data = sealed.seal({"format": FORMAT, "heads": entries})
     if len(data) > MAX_BYTES:
         return  # it could not be read again
-    temporary = store.root / f".registry-{uuid.uuid4()}"
+    temporary = store.layout.staging / owners.staging_name()
     # A store that cannot be written, or not by this version, has no index, and needs none.
-    with contextlib.suppress(OSError, StoreError):
+    with contextlib.suppress(OSError, HydraDetectError):
         store.check_writable("write the index of heads")
         try:
-            files.write_new(temporary, data)
-            os.replace(temporary, store.layout.index)  # noqa: PTH105  the one file that may be replaced: it is derived
+            files.make_branch(store.disk, store.root, store.layout.staging)
+            files.write_new(store.disk, temporary, data)
+            store.disk.replace(temporary, store.layout.index)
         finally:
-            temporary.unlink(missing_ok=True)
+            files.discard(store.disk, temporary)

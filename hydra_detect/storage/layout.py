@@ -4,17 +4,20 @@
 
     STORE.json                        format of the store, written once
     locks/<kind>.<name>.lock          operating-system locks, never deleted
+    tmp/                              what is being written that belongs to no single head
     <kind>/<name>/                    kind is "backbones" or "heads"
         claims/000007                 empty: number 7 is taken for ever
         versions/000007/              immutable after one rename
             model.safetensors  record.json  parity.json  MANIFEST.json
         pointer/00000012.json         the highest one says which version is active
-        tmp/<uuid>/                   staging, on the same file system by construction
+        tmp/<host>.<pid>.<uuid>       what is being written or taken away, on the same file system by construction
+        quarantine/                   what a repair set aside; nothing here is ever deleted
     registry.json                     derived; rebuilt at will
 """
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -54,6 +57,16 @@ class StoreLayout:
         """The derived index of heads."""
         return self.root / "registry.json"
 
+    @property
+    def staging(self) -> Path:
+        """What is being written that belongs to no single head."""
+        return self.root / "tmp"
+
+    @property
+    def quarantine(self) -> Path:
+        """What a repair set aside that belongs to no single head."""
+        return self.root / "quarantine"
+
     def kind(self, kind: str) -> Path:
         """The folder of all backbones or all heads."""
         return self.root / kind
@@ -90,8 +103,13 @@ class ItemLayout:
 
     @property
     def staging(self) -> Path:
-        """Versions and pointers that are being written."""
+        """Versions and pointers that are being written, and versions that are being taken away."""
         return self.root / "tmp"
+
+    @property
+    def quarantine(self) -> Path:
+        """What a repair set aside."""
+        return self.root / "quarantine"
 
     def claim(self, number: int) -> Path:
         """The file that takes a number for ever."""
@@ -120,8 +138,9 @@ class ItemLayout:
 
 def _numbers(folder: Path, path_of: Callable[[int], Path]) -> list[int]:
     """Numbers from 1 whose own path exists in the folder; what is named in another way is not ours."""
-    if not folder.is_dir():
+    try:
+        entries = set(os.listdir(folder))  # noqa: PTH208  names are all that is needed, a thousand times over
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    entries = {entry.name for entry in folder.iterdir()}
     numbers = {int(entry.partition(".")[0]) for entry in entries if _NUMBER.fullmatch(entry.partition(".")[0])}
     return sorted(number for number in numbers if number and path_of(number).name in entries)

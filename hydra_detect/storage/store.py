@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,39 +23,25 @@ from hydra_detect.errors import (
     HydraDetectError,
     NameInvalidError,
     NotFoundError,
-    RecordError,
+    StaleError,
     StoreError,
     near_matches,
 )
-from hydra_detect.names import Digest, check_file_name
-from hydra_detect.storage import artifacts, files, layout, sealed
+from hydra_detect.names import check_file_name
+from hydra_detect.storage import artifacts, files, layout, owners, pointers, recovery
+from hydra_detect.storage.disk import FULL, Disk
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
 
     from hydra_detect.storage.artifacts import Manifest
+    from hydra_detect.storage.pointers import Pointer
 
 FORMAT = 1
-_MAX_SMALL_FILE = codec.MAX_JSON_BYTES
 _LOCK_SECONDS = 60.0
+_LOCK_POLL_SECONDS = 0.005
 _LIMITS = ("min_reader", "min_writer")
-_UNFINISHED = ".STORE-"
-
-
-@attrs.frozen(kw_only=True)
-class Pointer(codec.Record):
-    """One generation of the record that says which version is active.
-
-    `previous` is the version active before; `manifest` is the SHA-256 of the active version's manifest.
-    """
-
-    generation: int
-    active: int
-    previous: int | None
-    manifest: Digest
-    at: str
-    reason: str
 
 
 class Store:
@@ -65,17 +50,23 @@ class Store:
     `Store.open` opens one that exists, `Store.create` makes or opens one.
     """
 
-    def __init__(self, root: Path, *, min_writer: int = FORMAT) -> None:
+    def __init__(self, root: Path, *, disk: Disk | None = None, min_writer: int = FORMAT) -> None:
         self.root = root
         self.layout = layout.StoreLayout(root)
+        self.disk = disk or Disk()
         self._min_writer = min_writer
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
 
     @classmethod
-    def open(cls, root: str | os.PathLike[str] | Store) -> Store:
+    def open(cls, root: str | os.PathLike[str] | Store, *, durability: str = FULL) -> Store:
         """Open a store without writing anything.
+
+        Args:
+            root: Its folder.
+            durability: "full": what was acknowledged survives a power loss. "fast": it survives the end of any
+                process, and a power loss may take the last seconds; for tests and scratch stores.
 
         Raises:
             StoreError: If there is none, or it was made by a newer version.
@@ -84,29 +75,10 @@ class Store:
         if isinstance(root, Store):
             return root
         path = Path(root).absolute()
-        store = cls(path)
-        asked = f"open the store {path}"
-        try:
-            identity = codec.loads(
-                files.read_whole(store.layout.identity, limit=_MAX_SMALL_FILE, asked=asked), str(store.layout.identity)
-            )
-        except NotFoundError:
-            found = "the folder holds no STORE.json" if store.root.is_dir() else "there is no such folder"
-            raise StoreError(asked, found, "Check the path; 'hydra-detect split' makes a new store.") from None
-        reader, writer = (identity.get(key) if isinstance(identity, dict) else None for key in _LIMITS)
-        if type(reader) is not int or type(writer) is not int:
-            raise CorruptError(asked, "STORE.json is not one of ours", "Restore it from a copy.")
-        if reader > FORMAT:
-            raise StoreError(
-                asked,
-                f"it needs a reader of format {reader} and this version of hydra-detect reads {FORMAT}",
-                "Upgrade hydra-detect; nothing was changed.",
-                format=reader,
-            )
-        return cls(path, min_writer=writer)
+        return cls(path, disk=Disk(durability), min_writer=_min_writer(layout.StoreLayout(path)))
 
     @classmethod
-    def create(cls, root: str | os.PathLike[str] | Store) -> Store:
+    def create(cls, root: str | os.PathLike[str] | Store, *, durability: str = FULL) -> Store:
         """Open a store, making it first if the folder is missing or empty.
 
         Raises:
@@ -115,25 +87,42 @@ class Store:
         """
         if isinstance(root, Store):
             return root
-        present = cls.find(root)
+        present = cls.find(root, durability=durability)
         if present:
             return present
-        store = cls(Path(root).absolute())
-        with files.explained(f"make a store at {store.root}"):
-            files.make_folder(store.root)
-            identity = {"format": FORMAT, "min_reader": 1, "min_writer": 1, "store_id": str(uuid.uuid4())}
-            temporary = store.root / f"{_UNFINISHED}{uuid.uuid4()}"
-            try:
-                files.write_new(temporary, codec.dumps(identity))
-                files.put_if_absent(temporary, store.layout.identity)
-            except FileExistsError:
-                pass  # another process was first, with an equal right
-            finally:
-                temporary.unlink(missing_ok=True)
-        return cls.open(root)
+        store = cls(Path(root).absolute(), disk=Disk(durability))
+        store._establish()
+        return cls.open(root, durability=durability)
+
+    def _establish(self) -> None:
+        """Make the folder a store, unless another process was first.
+
+        Raises:
+            StoreError: If it cannot be written.
+
+        """
+        identity = {"format": FORMAT, "min_reader": 1, "min_writer": 1, "store_id": str(uuid.uuid4())}
+        with files.explained(f"make a store at {self.root}"):
+            files.make_folder(self.disk, self.root)
+            self._put(self.layout.staging, codec.dumps(identity), self.layout.identity)
+            self.disk.sync_folder(self.root)
+            self.disk.sync_folder(self.root.parent)
+
+    def _put(self, staging: Path, data: bytes, target: Path, *, mode: int = 0o666) -> bool:
+        """Write a file aside and give it its name; False if another writer was first."""
+        files.make_branch(self.disk, self.root, staging)
+        temporary = staging / owners.staging_name()
+        try:
+            files.write_new(self.disk, temporary, data, mode=mode)
+            files.put_if_absent(self.disk, temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            files.discard(self.disk, temporary)
+        return True
 
     @classmethod
-    def find(cls, root: str | os.PathLike[str] | Store) -> Store | None:
+    def find(cls, root: str | os.PathLike[str] | Store, *, durability: str = FULL) -> Store | None:
         """Open a store if there is one; None for a missing or empty folder, which could become one.
 
         Raises:
@@ -142,16 +131,16 @@ class Store:
         """
         if isinstance(root, Store):
             return root
-        store = cls(Path(root).absolute())
-        asked = f"make a store at {store.root}"
+        where = layout.StoreLayout(Path(root).absolute())
+        asked = f"make a store at {where.root}"
         with files.explained(asked):
-            if store.layout.identity.exists():
-                return cls.open(root)
-            if not store.root.exists():
+            if where.identity.exists():
+                return cls.open(root, durability=durability)
+            if not where.root.exists():
                 return None
             # What another process that makes this store has written so far is no reason to refuse.
-            foreign = [entry for entry in store.root.iterdir() if not entry.name.startswith(_UNFINISHED)]
-            if foreign and not store.layout.identity.exists():
+            foreign = [entry for entry in where.root.iterdir() if entry != where.staging]
+            if foreign and not where.identity.exists():
                 raise StoreError(
                     asked, "the folder holds other files and no STORE.json", "Name a new or an empty folder."
                 )
@@ -181,14 +170,20 @@ class Store:
             return []
         found = []
         for entry in folder.iterdir():
-            with contextlib.suppress(HydraDetectError):  # a folder of another name is not ours
-                if self.layout.item(kind, entry.name).version_numbers():
+            with contextlib.suppress(NameInvalidError):  # a folder of another name is not ours
+                if self.numbers(kind, entry.name):
                     found.append(entry.name)
         return sorted(found)
 
     def numbers(self, kind: str, name: str) -> list[int]:
-        """Numbers of the published versions, ascending."""
-        return self.layout.item(kind, name).version_numbers()
+        """Numbers of the published versions that were not taken away, ascending."""
+        item = self.layout.item(kind, name)
+        numbers = item.version_numbers()
+        try:
+            gone = self.pointer(kind, name).gone if numbers else ()
+        except HydraDetectError:  # whoever needs the pointer will hear of it; the versions are there
+            gone = ()
+        return [number for number in numbers if number not in gone]
 
     def manifest(self, kind: str, name: str, number: int) -> Manifest:
         """Read and check the manifest of a version.
@@ -200,13 +195,15 @@ class Store:
         """
         item = self.layout.item(kind, name)
         asked = f"read {name}@{number}"
-        numbers = item.version_numbers()
+        numbers = self.numbers(kind, name)
         if number not in numbers:
             if not numbers:
                 raise NotFoundError(asked, f"{self!r} has no {name!r}", near_matches(name, self.names(kind)))
             remedy = f"There are versions {', '.join(map(str, numbers))}."
             raise NotFoundError(asked, f"{name!r} has no version {number}", remedy)
-        data = files.read_whole(item.version(number) / layout.MANIFEST, limit=_MAX_SMALL_FILE, asked=asked)
+        for folder in (item.root, item.versions, item.version(number)):
+            files.check_folder(folder, asked)
+        data = files.read_whole(item.version(number) / layout.MANIFEST, limit=codec.MAX_JSON_BYTES, asked=asked)
         return artifacts.read_manifest(data, kind, name, number)
 
     def read(self, manifest: Manifest, path: str) -> bytes:
@@ -223,25 +220,49 @@ class Store:
         artifacts.check_content(manifest, path, data)
         return data
 
-    def pointer(self, kind: str, name: str) -> Pointer | None:
-        """Return the newest generation of the pointer, or None if nothing was ever made active.
+    def pointer(self, kind: str, name: str) -> Pointer:
+        """Return the state of a head or backbone; generation 0 if nothing ever happened to it.
 
         Raises:
             CorruptError: If the newest generation is damaged.
 
         """
-        item = self.layout.item(kind, name)
-        generations = item.pointer_generations()
-        if not generations:
-            return None
-        what = f"the pointer of {name!r}"
-        path = item.pointer(generations[-1])
-        data = files.read_whole(path, limit=_MAX_SMALL_FILE, asked=f"read {what}")
-        return _pointer_of(sealed.unseal(data, what), generations[-1], what)
+        return pointers.newest(self.layout.item(kind, name), name)
 
     # Writing
 
-    def publish(self, kind: str, name: str, contents: Mapping[str, bytes], *, created_at: str) -> Manifest:
+    @contextlib.contextmanager
+    def changing(self, kind: str, name: str) -> Iterator[None]:
+        """Hold the lock of one backbone or head, after clearing away what dead processes left there.
+
+        The lock orders writers; it is not what makes them safe. The same thread may hold it more than once.
+
+        Raises:
+            ConflictError: If another process holds it for a minute.
+            StoreError: If this version may not write here.
+
+        """
+        path = self.layout.lock(kind, name)
+        asked = f"lock {name!r}"
+        self.check_writable(asked)
+        lock = filelock.FileLock(path, is_singleton=True, poll_interval=_LOCK_POLL_SECONDS)
+        with files.explained(asked):
+            files.make_branch(self.disk, self.root, path.parent)
+            try:
+                lock.acquire(timeout=_LOCK_SECONDS)
+            except filelock.Timeout:
+                raise ConflictError(
+                    asked, f"another process has held {path} for {_LOCK_SECONDS:.0f} s", "Try again later."
+                ) from None
+        try:
+            recovery.recover(self, kind, name)
+            yield  # outside `explained`: an error of the work under the lock is no error of the lock
+        finally:
+            lock.release()
+
+    def publish(
+        self, kind: str, name: str, contents: Mapping[str, bytes], *, created_at: str, actor: str = ""
+    ) -> Manifest:
         """Write a new version: whole, or not at all.
 
         Raises:
@@ -255,118 +276,119 @@ class Store:
         for path in contents:
             if check_file_name(path) == layout.MANIFEST:
                 raise NameInvalidError(asked, f"{path} is the store's own file", "Name it otherwise.", name=path)
-        with files.explained(asked):
+        facts = {"listing": artifacts.listing_of(contents), "created_at": created_at, "actor": actor}
+        with self.changing(kind, name), files.explained(asked):
             for folder in (item.claims, item.versions, item.staging):
-                files.make_folder(folder)
-            stage = item.staging / str(uuid.uuid4())
+                files.make_branch(self.disk, self.root, folder)
+            stage = item.staging / owners.staging_name()
             try:
-                return self._publish(kind, name, contents, created_at, stage)
+                self.disk.make_folder(stage)
+                for path, data in contents.items():
+                    files.write_new(self.disk, stage / path, data, mode=0o444)
+                return self._commit(kind, name, stage, facts)
             finally:
-                shutil.rmtree(stage, ignore_errors=True)  # gone already after a success
+                files.discard(self.disk, stage)  # gone already after a success
 
-    def _publish(self, kind: str, name: str, contents: Mapping[str, bytes], created_at: str, stage: Path) -> Manifest:
+    def _commit(self, kind: str, name: str, stage: Path, facts: Mapping[str, Any]) -> Manifest:
+        """Give a staged version its number, its manifest and its place."""
         item = self.layout.item(kind, name)
-        stage.mkdir()
-        for path, data in contents.items():
-            files.write_new(stage / path, data, mode=0o444)
         while True:
-            number = self._claim(item)
-            text = artifacts.make_manifest(kind, name, number, created_at=created_at, contents=contents)
-            (stage / layout.MANIFEST).unlink(missing_ok=True)
-            files.write_new(stage / layout.MANIFEST, text, mode=0o444)
-            files.sync_folder(stage)
+            number = self._claim(kind, name)
+            text = artifacts.make_manifest(kind, name, number, **facts)
+            files.discard(self.disk, stage / layout.MANIFEST)
+            files.write_new(self.disk, stage / layout.MANIFEST, text, mode=0o444)
+            self.disk.sync_folder(stage)
             try:
-                stage.rename(item.version(number))
+                self.disk.rename(stage, item.version(number))
             except OSError as error:
                 if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
                     continue
                 raise
-            files.sync_folder(item.versions)
+            with files.explained(f"publish {name}@{number}", files.UNCERTAIN):
+                self.disk.sync_folder(item.versions)
             return artifacts.read_manifest(text, kind, name, number)
 
-    @staticmethod
-    def _claim(item: layout.ItemLayout) -> int:
-        number = max([0, *item.claimed_numbers(), *item.version_numbers()]) + 1
+    def _claim(self, kind: str, name: str) -> int:
+        """Take the next number for ever.
+
+        The claim itself is not synced: a number that a power loss gives back was never a version's, since a version's
+        folder holds its number, and once that is taken away the pointer does.
+        """
+        item = self.layout.item(kind, name)
+        number = self._high(kind, name) + 1
         while True:
             try:
-                files.write_new(item.claim(number), b"")
+                files.claim(self.disk, item.claim(number))
             except FileExistsError:
                 number += 1
             else:
-                files.sync_folder(item.claims)
                 return number
 
-    def point(self, kind: str, name: str, number: int, *, expected: int, at: str, reason: str) -> Pointer:
-        """Make a version active, if the pointer still has generation `expected` (0: none yet).
+    def _high(self, kind: str, name: str) -> int:
+        item = self.layout.item(kind, name)
+        known = [0, *item.claimed_numbers(), *item.version_numbers()]
+        with contextlib.suppress(HydraDetectError):  # a damaged pointer forbids no new version
+            known.append(self.pointer(kind, name).high)
+        return max(known)
+
+    def swap(self, kind: str, name: str, before: Pointer, after: Mapping[str, Any]) -> Pointer:
+        """Change the state of a head or backbone, if it is still `before`: the one compare-and-swap.
+
+        Args:
+            kind: Which kind.
+            name: Its name.
+            before: The state that was looked at.
+            after: The fields that change; generation, high and what is gone are kept up here.
 
         Raises:
-            ConflictError: If another writer moved the pointer first.
-            NotFoundError: If there is no such version.
-            CorruptError: If the version or the pointer is damaged.
+            StaleError: If another writer changed it first.
+            StoreError: If the disk is full or not writable.
 
         """
         item = self.layout.item(kind, name)
-        asked = f"make {name}@{number} active"
+        asked = f"change what is active in {name!r}"
         self.check_writable(asked)
-        target = self.manifest(kind, name, number)
-        before = self.pointer(kind, name)
-        if (before.generation if before else 0) != expected:
-            raise ConflictError(asked, "another process changed the active version", "Look again, then repeat it.")
-        document = {
-            "format": FORMAT,
-            "generation": expected + 1,
-            "active": number,
-            "previous": before.active if before else None,
-            "manifest": str(target.digest),
-            "at": at,
-            "reason": reason,
+        conflict = StaleError(asked, "another process changed it first", "Look again, then repeat it.")
+        if max([0, *item.pointer_generations()]) != before.generation:
+            raise conflict
+        present = item.version_numbers()
+        gone = {*before.gone, *after.get("gone", ())}
+        kept_up = {
+            "generation": before.generation + 1,
+            "gone": tuple(number for number in present if number in gone),
+            "high": self._high(kind, name),
         }
+        pointer = attrs.evolve(before, **{"version": None, "taken": (), "other": "", **after, **kept_up})
         with files.explained(asked):
-            for folder in (item.pointers, item.staging):
-                files.make_folder(folder)
-            temporary = item.staging / f"{uuid.uuid4()}.json"
-            try:
-                files.write_new(temporary, sealed.seal(document), mode=0o444)
-                files.put_if_absent(temporary, item.pointer(expected + 1))
-            except FileExistsError:
-                raise ConflictError(
-                    asked, "another process changed the active version", "Look again, then repeat it."
-                ) from None
-            finally:
-                temporary.unlink(missing_ok=True)
-        return _pointer_of(document, expected + 1, asked)
-
-    @contextlib.contextmanager
-    def lock(self, kind: str, name: str) -> Iterator[None]:
-        """Hold the lock of one backbone or head: for order among writers, not for safety.
-
-        Raises:
-            ConflictError: If another process holds it for a minute.
-
-        """
-        path = self.layout.lock(kind, name)
-        asked = f"lock {name!r}"
-        lock = filelock.FileLock(path)
-        with files.explained(asked):
-            files.make_folder(path.parent)
-            try:
-                lock.acquire(timeout=_LOCK_SECONDS)
-            except filelock.Timeout:
-                raise ConflictError(
-                    asked, f"another process has held {path} for {_LOCK_SECONDS:.0f} s", "Try again later."
-                ) from None
-        try:
-            yield  # outside `explained`: an error of the work under the lock is no error of the lock
-        finally:
-            lock.release()
+            files.make_branch(self.disk, self.root, item.pointers)
+            # A version that another process published, and was killed before it could sync, must not be lost behind
+            # a pointer to it; nor may one come back that the pointer no longer knows to be gone.
+            if item.versions.is_dir():
+                self.disk.sync_folder(item.versions)
+            if not self._put(item.staging, pointers.text(pointer), item.pointer(pointer.generation), mode=0o444):
+                raise conflict
+            with files.explained(asked, files.UNCERTAIN):
+                self.disk.sync_folder(item.pointers)
+        return pointer
 
 
-def _pointer_of(document: Mapping[str, Any], generation: int, what: str) -> Pointer:
-    facts = {key: value for key, value in document.items() if key != "format"}
+def _min_writer(where: layout.StoreLayout) -> int:
+    """Read the identity of a store and return the least format that may write to it."""
+    asked = f"open the store {where.root}"
     try:
-        pointer = codec.from_dict(Pointer, facts, what)
-    except RecordError as error:
-        raise CorruptError(error.asked, error.found, "Restore it from a copy.") from None
-    if document.get("format") != FORMAT or pointer.generation != generation:
-        raise CorruptError(f"read {what}", "it has another format or generation", "Restore it from a copy.")
-    return pointer
+        data = files.read_whole(where.identity, limit=codec.MAX_JSON_BYTES, asked=asked)
+    except NotFoundError:
+        found = "the folder holds no STORE.json" if where.root.is_dir() else "there is no such folder"
+        raise StoreError(asked, found, "Check the path; 'hydra-detect split' makes a new store.") from None
+    identity = codec.loads(data, str(where.identity))
+    reader, writer = (identity.get(key) if isinstance(identity, dict) else None for key in _LIMITS)
+    if type(reader) is not int or type(writer) is not int:
+        raise CorruptError(asked, "STORE.json is not one of ours", "Restore it from a copy.")
+    if reader > FORMAT:
+        raise StoreError(
+            asked,
+            f"it needs a reader of format {reader} and this version of hydra-detect reads {FORMAT}",
+            "Upgrade hydra-detect; nothing was changed.",
+            format=reader,
+        )
+    return writer

@@ -1,0 +1,89 @@
+"""Changing the state of a head: read it, build the next, swap; and again if another process was faster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hydra_detect.errors import ConflictError, StaleError, listed
+from hydra_detect.records import utc_now
+from hydra_detect.storage import layout, recovery
+from hydra_detect.storage.pointers import Taken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from hydra_detect.storage.pointers import Pointer
+    from hydra_detect.storage.store import Store
+
+_MOST_TRIES = 100  # beyond this many lost races in a row something else is wrong
+
+T = TypeVar("T")
+
+
+def settled(store: Store, head: str, step: Callable[[Pointer], T]) -> T:
+    """Run a step on the present state of a head until no other process gets in between.
+
+    The lock makes that the first time; the step is right also where the lock does nothing, because it looks at the
+    state anew and `Store.swap` refuses what was built on an old one.
+
+    Raises:
+        StaleError: If others get in between a hundred times in a row.
+
+    """
+    with store.changing(layout.HEADS, head):
+        for _ in range(_MOST_TRIES - 1):
+            try:
+                return step(store.pointer(layout.HEADS, head))
+            except StaleError:
+                continue
+        return step(store.pointer(layout.HEADS, head))
+
+
+def note(store: Store, head: str, before: Pointer, after: Mapping[str, Any], *, actor: str, reason: str) -> Pointer:
+    """Swap in the next state of a head, with the time, who and why."""
+    return store.swap(layout.HEADS, head, before, {**after, "at": utc_now(), "actor": actor, "reason": reason})
+
+
+def take_away(
+    store: Store,
+    head: str,
+    before: Pointer,
+    numbers: Iterable[int],
+    *,
+    after: Mapping[str, Any],
+    actor: str,
+    reason: str,
+) -> None:
+    """Take versions away: first out of the pointer, so that nobody can come to rely on them; then off the disk.
+
+    Raises:
+        CorruptError: If a manifest is damaged; such a version is evidence, and stays.
+        StaleError: If another process changed the head meanwhile; then nothing was taken away.
+
+    """
+    numbers = tuple(numbers)
+    remembered = tuple(_remember(store, head, number) for number in numbers)
+    change = {**before.without(numbers), "gone": numbers, "taken": remembered, **after}
+    note(store, head, before, change, actor=actor, reason=reason)
+    item = store.layout.item(layout.HEADS, head)
+    for number in numbers:
+        recovery.take_away(store, item, number)
+
+
+def check_unpinned(asked: str, before: Pointer) -> None:
+    """See that nobody relies on a version of this head by its name and number.
+
+    Raises:
+        ConflictError: Naming the pinned versions, and why they are.
+
+    """
+    if before.pins:
+        pins = listed(f"{pin.version}{f' ({pin.reason})' if pin.reason else ''}" for pin in before.pins)
+        raise ConflictError(
+            asked, f"something relies on it: versions are pinned: {pins}", "Unpin them first, if nothing needs them."
+        )
+
+
+def _remember(store: Store, head: str, number: int) -> Taken:
+    manifest = store.manifest(layout.HEADS, head, number)
+    return Taken(version=number, created_at=manifest.created_at, actor=manifest.actor, manifest=manifest.digest)

@@ -1,0 +1,67 @@
+"""Who writes: the process that stages something, and the person or program that history names."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ACTOR_VARIABLE = "HYDRA_DETECT_ACTOR"
+_LONGEST_HOST = 40
+_DAY = 24 * 3600.0
+_STAGED = re.compile(r"([a-z0-9-]+)\.([0-9]+)\.[0-9a-f]{32}", re.ASCII)
+
+
+def actor() -> str:
+    """Return who is at work, as history will name them: $HYDRA_DETECT_ACTOR, else user@host."""
+    named = os.environ.get(ACTOR_VARIABLE, "").strip()
+    if named:
+        return named
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name; before Python 3.13 a KeyError
+        user = f"uid{os.getuid()}" if hasattr(os, "getuid") else "unknown"
+    return f"{user}@{_host()}"
+
+
+def staging_name() -> str:
+    """Return a new name for something that is being written, which says whose it is."""
+    return f"{_host()}.{os.getpid()}.{uuid.uuid4().hex}"
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether whoever staged this is gone: a process of this host that ended, or one of another host a day ago.
+
+    A process of another host cannot be asked, so its things are left alone for a day. What has another name is not
+    ours, and is never abandoned.
+    """
+    found = _STAGED.fullmatch(path.name)
+    if not found:
+        return False
+    if found[1] == _host() and os.name != "nt":  # on Windows the question would end the process
+        return not _is_alive(int(found[2]))
+    try:
+        return time.time() - path.lstat().st_mtime > _DAY
+    except OSError:  # somebody else took it away
+        return False
+
+
+def _host() -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower())[:_LONGEST_HOST] or "host"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # alive, and somebody else's
+        return True
+    return True

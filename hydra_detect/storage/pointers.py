@@ -1,0 +1,172 @@
+"""The pointer: the one record that changes, as a sequence of generations that are themselves written once.
+
+Each generation is a file that holds the whole state after one event: which version is active, which were before, what
+is pinned, what was taken away. The highest number counts, and only one writer can create it. So the state, its undo
+and its history are one thing, and cannot disagree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import validators as check
+
+from hydra_detect import codec, fields
+from hydra_detect.errors import CorruptError, HydraDetectError, RecordError
+from hydra_detect.names import Digest
+from hydra_detect.storage import files, sealed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hydra_detect.storage.layout import ItemLayout
+
+FORMAT = 1
+MOST_EARLIER = 256
+"""How many promotions back a rollback can go."""
+
+PROMOTED, ROLLED_BACK, PINNED, UNPINNED = "promoted", "rolled back", "pinned", "unpinned"
+PRUNED, REMOVED, RENAMED, REPAIRED = "pruned", "removed", "renamed", "repaired"
+EVENTS = (PROMOTED, ROLLED_BACK, PINNED, UNPINNED, PRUNED, REMOVED, RENAMED, REPAIRED)
+
+_NUMBER = check.ge(1)
+_NUMBERS = fields.each(_NUMBER)
+
+
+@attrs.frozen(kw_only=True)
+class Pin(codec.Record):
+    """A version that is kept whatever retention says, and why."""
+
+    version: int = attrs.field(validator=_NUMBER)
+    reason: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Taken(codec.Record):
+    """What is remembered of a version whose files were taken away."""
+
+    version: int = attrs.field(validator=_NUMBER)
+    created_at: str
+    actor: str
+    manifest: Digest
+
+
+@attrs.frozen(kw_only=True)
+class Pointer(codec.Record):
+    """One generation: the state of a head or backbone after one event.
+
+    Args:
+        generation: From 1; 0 is the state before anything happened, and has no file.
+        event: What happened, one of `EVENTS`.
+        version: The version that it happened to, where it was one.
+        active: The active version.
+        earlier: The versions that were active before it and can be rolled back to, the latest last.
+        manifest: SHA-256 of the active version's manifest.
+        pins: Versions that retention keeps.
+        gone: Versions that were taken away and whose files may still have been there.
+        taken: Those that this event took away.
+        high: The highest number ever given out, as far as was known.
+        other: The other name, of a renaming.
+        at: When, ISO 8601 in UTC.
+        actor: Who.
+        reason: Why.
+
+    """
+
+    generation: int = attrs.field(validator=check.ge(0))
+    event: str = attrs.field(validator=check.in_(EVENTS))
+    version: int | None = attrs.field(default=None, validator=check.optional(_NUMBER))
+    active: int | None = attrs.field(default=None, validator=check.optional(_NUMBER))
+    earlier: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
+    manifest: Digest | None = None
+    pins: tuple[Pin, ...] = attrs.field(default=(), converter=tuple)
+    gone: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
+    taken: tuple[Taken, ...] = attrs.field(default=(), converter=tuple)
+    high: int = attrs.field(default=0, validator=check.ge(0))
+    other: str = ""
+    at: str = ""
+    actor: str = ""
+    reason: str = ""
+
+    @property
+    def previous(self) -> int | None:
+        """The version that a rollback would make active."""
+        return self.earlier[-1] if self.earlier else None
+
+    @property
+    def pinned(self) -> tuple[int, ...]:
+        """Numbers of the pinned versions."""
+        return tuple(pin.version for pin in self.pins)
+
+    def without(self, numbers: tuple[int, ...]) -> dict[str, Any]:
+        """Return the fields that change when versions can no longer be gone back to."""
+        return {
+            "earlier": tuple(number for number in self.earlier if number not in numbers),
+            "pins": tuple(pin for pin in self.pins if pin.version not in numbers),
+        }
+
+
+NOTHING = Pointer(generation=0, event=PROMOTED)
+"""The state before anything happened."""
+
+
+def newest(item: ItemLayout, name: str) -> Pointer:
+    """Return the state of a head or backbone: `NOTHING` if nothing ever happened to it.
+
+    Raises:
+        CorruptError: If the newest generation is damaged. The one before is no answer: it may name a version that
+            was rolled back from for good reason.
+
+    """
+    generations = item.pointer_generations()
+    return read(item, name, generations[-1]) if generations else NOTHING
+
+
+def read(item: ItemLayout, name: str, generation: int) -> Pointer:
+    """Read one generation.
+
+    Raises:
+        NotFoundError: If it is not there.
+        CorruptError: If it is damaged.
+
+    """
+    what = f"generation {generation} of the pointer of {name!r}"
+    data = files.read_whole(item.pointer(generation), limit=codec.MAX_JSON_BYTES, asked=f"read {what}")
+    return parse(data, generation, what)
+
+
+def parse(data: bytes, generation: int, what: str) -> Pointer:
+    """Read the text of a generation.
+
+    Raises:
+        CorruptError: If it is not what was written for this generation.
+
+    """
+    document = sealed.unseal(data, what)
+    remedy = "Restore it from a copy, or see 'hydra-detect store verify --repair'."
+    facts = {key: value for key, value in document.items() if key != "format"}
+    try:
+        pointer = codec.from_dict(Pointer, facts, what)
+    except RecordError as error:
+        raise CorruptError(error.asked, error.found, remedy) from None
+    if document.get("format") != FORMAT or pointer.generation != generation or generation < 1:
+        raise CorruptError(f"read {what}", "it has another format or generation", remedy)
+    return pointer
+
+
+def text(pointer: Pointer) -> bytes:
+    """Return the sealed text of a generation."""
+    facts: Mapping[str, Any] = codec.to_dict(pointer)
+    return sealed.seal({"format": FORMAT, **facts})
+
+
+def intact(item: ItemLayout, name: str) -> list[Pointer]:
+    """Return all generations that can be read, oldest first."""
+    found = []
+    for generation in item.pointer_generations():
+        try:
+            found.append(read(item, name, generation))
+        except HydraDetectError:  # `storage.check` reports it; the others are history all the same
+            continue
+    return found

@@ -1,0 +1,58 @@
+"""Clearing away what dead processes left, and taking away versions that nobody may use any more.
+
+Recovery decides nothing: it only finishes what a pointer says, and empties what has no name yet. So it may be
+stopped at any point and run any number of times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from hydra_detect.errors import HydraDetectError
+from hydra_detect.storage import files, owners
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hydra_detect.storage.layout import ItemLayout
+    from hydra_detect.storage.store import Store
+
+
+def recover(store: Store, kind: str, name: str) -> None:
+    """Clear away what was left behind at one backbone or head, and in the store's own staging folder."""
+    item = store.layout.item(kind, name)
+    for folder in (store.layout.staging, item.staging):
+        for path in abandoned(folder):
+            files.discard(store.disk, path)
+    for number in unfinished(store, kind, name):
+        take_away(store, item, number)
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """Return what lies in a staging folder and belongs to nobody who is still at work."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if owners.is_abandoned(path))
+
+
+def unfinished(store: Store, kind: str, name: str) -> list[int]:
+    """Return the numbers of versions that were taken away and whose folders are still in their place."""
+    item = store.layout.item(kind, name)
+    try:
+        gone = store.pointer(kind, name).gone
+    except HydraDetectError:  # without knowing what is gone nothing may be deleted
+        return []
+    return [number for number in item.version_numbers() if number in gone]
+
+
+def take_away(store: Store, item: ItemLayout, number: int) -> None:
+    """Delete the folder of a version that the pointer calls gone: out of its place in one rename, then file by file.
+
+    One that cannot be moved now, because a reader on Windows holds it, is left for the next recovery.
+    """
+    aside = item.staging / owners.staging_name()
+    with contextlib.suppress(OSError, HydraDetectError):
+        files.make_branch(store.disk, store.root, item.staging)
+        store.disk.rename(item.version(number), aside)
+        files.discard(store.disk, aside)

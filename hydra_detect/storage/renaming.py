@@ -1,0 +1,155 @@
+"""Renaming and removing a head.
+
+A name is used once: what `owl@3` meant it means for ever, so a renamed or removed head leaves its name, its numbers
+and its history behind. The versions get new manifests under the new name, since a manifest names its own place; the
+files themselves are linked, not copied.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+
+from hydra_detect.errors import ConflictError, StaleError
+from hydra_detect.names import check_name
+from hydra_detect.records import utc_now
+from hydra_detect.storage import artifacts, changes, files, heads, layout, owners, pointers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hydra_detect.names import Digest
+    from hydra_detect.storage.layout import ItemLayout
+    from hydra_detect.storage.pointers import Pointer
+    from hydra_detect.storage.store import Store
+
+
+def remove(store: Store, head: str, *, actor: str, reason: str = "") -> None:
+    """Take all versions of a head away; its history stays, and its numbers are never given out again.
+
+    Raises:
+        NotFoundError: If there is no such head.
+        ConflictError: If a version is pinned.
+        CorruptError: If a manifest is damaged: evidence is never deleted.
+
+    """
+
+    def step(before: Pointer) -> None:
+        numbers = heads.numbers(store, head)
+        changes.check_unpinned(f"remove head {head!r}", before)
+        after = {"event": pointers.REMOVED, "active": None, "manifest": None}
+        changes.take_away(store, head, before, numbers, after=after, actor=actor, reason=reason)
+
+    heads.numbers(store, head)
+    changes.settled(store, head, step)
+
+
+def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -> None:
+    """Give a head another name: versions, numbers, what is active and what can be rolled back to stay as they are.
+
+    Called again after a crash, it finishes what it began.
+
+    Raises:
+        NotFoundError: If there is no such head.
+        ConflictError: If the new name was ever used, a version is pinned, or another process changed the head
+            meanwhile; then both names have it, and the message says so.
+        CorruptError: If a manifest is damaged.
+
+    """
+    asked = f"rename head {head!r} to {check_name(new)!r}"
+    heads.numbers(store, head)
+    with store.changing(layout.HEADS, head):
+        before = store.pointer(layout.HEADS, head)
+        changes.check_unpinned(asked, before)
+        numbers = heads.numbers(store, head)
+        if not _is_begun(store, head, new, before):
+            _publish(store, head, new, before, actor=actor, reason=reason, asked=asked)
+        after = {"event": pointers.RENAMED, "active": None, "manifest": None, "other": new}
+        try:
+            changes.take_away(store, head, before, numbers, after=after, actor=actor, reason=reason)
+        except StaleError:
+            found = f"another process changed {head!r} meanwhile; {new!r} is what it was before"
+            raise ConflictError(asked, found, f"Remove one of the two: {head!r} is the later one.") from None
+
+
+def _is_begun(store: Store, head: str, new: str, before: Pointer) -> bool:
+    """Whether an earlier call was stopped between its two steps."""
+    there = store.pointer(layout.HEADS, new)
+    same = (there.active, there.earlier) == (before.active, before.earlier)
+    return (there.generation, there.event, there.other) == (1, pointers.RENAMED, head) and same
+
+
+def _publish(store: Store, head: str, new: str, before: Pointer, *, actor: str, reason: str, asked: str) -> None:
+    """Make the whole head under its new name aside, then put it in place with one rename."""
+    source, target = (store.layout.item(layout.HEADS, name) for name in (head, new))
+    taken = ConflictError(
+        asked, f"the name {new!r} is in use, or was: its numbers mean its own versions for ever", "Choose another name."
+    )
+    if os.path.lexists(target.root):
+        raise taken
+    stage = layout.ItemLayout(store.layout.staging / owners.staging_name())
+    with files.explained(asked):
+        files.make_branch(store.disk, store.root, store.layout.staging)
+        try:
+            digests = _stage(store, head, new, stage)
+            first = attrs.evolve(
+                before,
+                generation=1,
+                event=pointers.RENAMED,
+                version=None,
+                manifest=digests[before.active] if before.active else None,
+                gone=(),
+                taken=(),
+                other=head,
+                at=utc_now(),
+                actor=actor,
+                reason=reason,
+            )
+            files.write_new(store.disk, stage.pointer(1), pointers.text(first), mode=0o444)
+            for folder in (stage.claims, stage.versions, stage.pointers, stage.root):
+                store.disk.sync_folder(folder)
+            for number in source.claimed_numbers():
+                files.claim(store.disk, stage.claim(number))
+            if os.path.lexists(target.root):  # POSIX would replace an empty folder
+                raise taken
+            store.disk.rename(stage.root, target.root)
+            with files.explained(asked, files.UNCERTAIN):
+                store.disk.sync_folder(target.root.parent)
+        finally:
+            files.discard(store.disk, stage.root)
+
+
+def _stage(store: Store, head: str, new: str, stage: ItemLayout) -> dict[int, Digest]:
+    """Write the folders of the versions under the new name; return the digests of their manifests."""
+    for folder in (stage.root, stage.claims, stage.versions, stage.pointers):
+        store.disk.make_folder(folder)
+    digests = {}
+    for number in heads.numbers(store, head):
+        manifest = store.manifest(layout.HEADS, head, number)
+        folder = stage.version(number)
+        store.disk.make_folder(folder)
+        for path in manifest.files:
+            _link(store, store.layout.item(layout.HEADS, head).version(number) / path, folder / path)
+        text = artifacts.make_manifest(
+            layout.HEADS,
+            new,
+            number,
+            listing=manifest.files,
+            created_at=manifest.created_at,
+            actor=manifest.actor,
+        )
+        files.write_new(store.disk, folder / layout.MANIFEST, text, mode=0o444)
+        store.disk.sync_folder(folder)
+        digests[number] = files.sha256(text)
+    return digests
+
+
+def _link(store: Store, path: Path, target: Path) -> None:
+    """Link a file, or copy it where the file system has no links."""
+    try:
+        store.disk.link(path, target)
+    except OSError:
+        data = files.read_whole(path, limit=artifacts.MAX_TENSORS_BYTES, asked=f"copy {path}")
+        files.write_new(store.disk, target, data, mode=0o444)

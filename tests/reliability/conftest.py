@@ -1,0 +1,51 @@
+"""What the reliability tests share: counting distinct cases, and printing the counts."""
+
+import pytest
+
+_COUNTS = []
+
+
+class Tally:
+    """Distinct cases of one test: a case that is repeated counts once, and one that is skipped counts nothing."""
+
+    def __init__(self, what):
+        self.what, self.cases, self.required = what, set(), 0
+
+    def __len__(self):
+        return len(self.cases)
+
+    def case(self, *facts):
+        """Count a case: operation, step, prior state, fault, or what else makes it one."""
+        self.cases.add(facts)
+
+    def require(self, least):
+        """Fail if there were fewer cases than promised."""
+        self.required = least
+        assert len(self.cases) >= least, f"{self.what}: {len(self.cases)} cases, {least} were promised"
+
+
+@pytest.fixture
+def tally():
+    """Return the tally of a test; `tally("what it counts")` names it. Its count is printed at the end of the run."""
+
+    def name(what):
+        counted = Tally(what)
+        _COUNTS.append(counted)
+        return counted
+
+    return name
+
+
+@pytest.fixture
+def exhaustive(request):
+    """Whether the larger figures were asked for."""
+    return request.config.getoption("--exhaustive")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the counts before pytest's own summary."""
+    if _COUNTS:
+        terminalreporter.section("reliability: distinct cases")
+        for counted in _COUNTS:
+            least = f" (at least {counted.required:,})" if counted.required else ""
+            terminalreporter.write_line(f"{len(counted):>9,}  {counted.what}{least}")
