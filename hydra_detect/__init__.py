@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from hydra_detect.detections import Timing as Timing
     from hydra_detect.detector import HydraDetector as HydraDetector
     from hydra_detect.errors import HydraDetectError as HydraDetectError
+    from hydra_detect.measure.promotion import Decision as Decision
+    from hydra_detect.measure.promotion import Measurement as Measurement
+    from hydra_detect.measure.promotion import PromotionPolicy as PromotionPolicy
+    from hydra_detect.measure.promotion import decide as decide
     from hydra_detect.names import Digest as Digest
     from hydra_detect.names import HeadRef as HeadRef
     from hydra_detect.records import BackboneRecord as BackboneRecord
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BackboneRecord": "records",
     "Checkpoint": "checkpoints.reader",
+    "Decision": "measure.promotion",
     "Detections": "detections",
     "Digest": "names",
     "GroundTruth": "detections",
@@ -50,9 +55,11 @@ _HOMES = {
     "HeadSettings": "records",
     "HydraDetectError": "errors",
     "HydraDetector": "detector",
+    "Measurement": "measure.promotion",
     "OperatingPolicy": "records",
     "ParityReport": "checkpoints.parity",
     "Preprocessing": "contracts",
+    "PromotionPolicy": "measure.promotion",
     "SplitReport": "checkpoints.split",
     "SplitSettings": "checkpoints.settings",
     "Store": "storage.store",
@@ -61,6 +68,7 @@ _HOMES = {
     "VersionManager": "versions",
     "VersionRecord": "records",
     "compare_with_original": "checkpoints.proof",
+    "decide": "measure.promotion",
     "merge_checkpoint": "checkpoints.merge",
     "read_checkpoint": "checkpoints.reader",
     "split_checkpoint": "checkpoints.split",

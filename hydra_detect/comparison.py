@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping  # noqa: TC003  the codec reads annotations as it runs
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -11,9 +12,6 @@ from hydra_detect import codec
 from hydra_detect.storage import heads, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
     from numpy.typing import NDArray
 
     from hydra_detect.records import VersionRecord
@@ -29,7 +27,7 @@ class LayerDifference:
 
     Args:
         shapes: The two shapes; None where a version has no such tensor.
-        largest: Largest absolute difference; None where the shapes differ.
+        largest: Largest absolute difference; None where the shapes differ, or where it is beyond every float.
         relative: Euclidean norm of the difference over that of the first version's tensor; None as above, or where
             that norm is 0 and the difference is not.
 
@@ -122,27 +120,41 @@ def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any,
 
 
 def _difference(a: RawTensor | None, b: RawTensor | None) -> LayerDifference:
+    import numpy as np  # here and not above: the store is listed without it
+
     shapes = (a.shape if a else None, b.shape if b else None)
     if a is None or b is None or a.shape != b.shape:
         return LayerDifference(shapes=shapes, largest=None, relative=None)
     first, second = _numbers(a), _numbers(b)
     if not first.size:
         return LayerDifference(shapes=shapes, largest=0.0, relative=0.0)
-    moved = second - first
-    norm, size = float((moved**2).sum()) ** 0.5, float((first**2).sum()) ** 0.5
-    relative = 0.0 if norm == 0 else norm / size if size else None
-    return LayerDifference(shapes=shapes, largest=float(abs(moved).max()), relative=relative)
+    with np.errstate(over="ignore"):  # the largest float against its opposite
+        moved = second - first
+    norm, size = _norm(moved), _norm(first)
+    relative = 0.0 if norm == 0 else norm / size if size else math.inf
+    return LayerDifference(shapes=shapes, largest=_finite(float(abs(moved).max())), relative=_finite(relative))
 
 
-def _numbers(tensor: RawTensor) -> NDArray[np.float64]:
-    """Return the numbers of a tensor as float64, flat."""
-    import numpy as np  # here and not above: the store is listed without it
+def _norm(numbers: NDArray[Any]) -> float:
+    """Return the Euclidean norm, also of numbers whose squares no float can hold."""
+    largest = float(abs(numbers).max())
+    return largest * float(((numbers / largest) ** 2).sum()) ** 0.5 if 0 < largest < math.inf else largest
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _numbers(tensor: RawTensor) -> NDArray[Any]:
+    """Return the numbers of a tensor, flat: as float64, or as Python's own where float64 would round them."""
+    import numpy as np
 
     if tensor.dtype == "BF16":  # the upper half of a float32, which numpy has
         bits = np.frombuffer(tensor.data, dtype="<u2").astype("<u4") << 16
         return bits.view("<f4").astype(np.float64)
     kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "u1"}
-    return np.frombuffer(tensor.data, dtype=kinds[tensor.dtype]).astype(np.float64)
+    exact = object if tensor.dtype == "I64" else np.float64
+    return np.frombuffer(tensor.data, dtype=kinds[tensor.dtype]).astype(exact)
 
 
 def _pair(values: tuple[Any, Any]) -> str:
@@ -152,5 +164,5 @@ def _pair(values: tuple[Any, Any]) -> str:
 def _layer(layer: LayerDifference) -> str:
     if layer.largest is None:
         return f"shapes {_pair(layer.shapes)}"
-    relative = "" if layer.relative is None or not math.isfinite(layer.relative) else f", {layer.relative:.2%} of it"
+    relative = "" if layer.relative is None else f", {layer.relative:.2%} of it"
     return f"largest difference {layer.largest:.{_SHOWN_DIGITS}g}{relative}"

@@ -8,6 +8,7 @@ depends on the others, nor on the pictures beside it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import threading
 import time
@@ -205,10 +206,11 @@ class HydraDetector:
             try:
                 version = self._follow(name, head)
             except HydraDetectError as error:
-                refused[name] = error
-                if self._complained.get(name) != error.found:
-                    _LOG.warning("%s@%s keeps serving: %s", name, head.version.number, error)
-                    self._complained[name] = error.found
+                # A copy has no traceback: whoever keeps it, or the log's record of it, would keep heads in its frames.
+                refused[name] = why = copy.copy(error)
+                if self._complained.get(name) != why.found:
+                    _LOG.warning("%s@%s keeps serving: %s", name, head.version.number, why)
+                    self._complained[name] = why.found
                 continue
             self._complained.pop(name, None)
             if version:

@@ -12,10 +12,10 @@ import attrs
 
 from hydra_detect import codec
 from hydra_detect.errors import HydraDetectError
+from hydra_detect.names import Digest, one_line  # Digest here and not below: the codec reads annotations as it runs
 from hydra_detect.storage import layout, pointers
 
 if TYPE_CHECKING:
-    from hydra_detect.names import Digest
     from hydra_detect.storage.pointers import Pointer
     from hydra_detect.storage.store import Store
 
@@ -64,7 +64,8 @@ class Event:
         other = f" {'to' if self.versions else 'from'} {self.other}" if self.other else ""
         who = f" by {self.actor}" if self.actor else ""
         why = f": {self.reason}" if self.reason else ""
-        return f"{self.at}  {self.what} {which}{other}{digest}{who}{why}"
+        what = "rolled back to" if self.what == pointers.ROLLED_BACK else self.what
+        return one_line(f"{self.at}  {what} {which}{other}{digest}{who}{why}")
 
 
 def history(store: Store, head: str) -> list[Event]:

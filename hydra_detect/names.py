@@ -27,8 +27,16 @@ _SHOWN = 80
 
 
 def _text_of(value: object) -> str:
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # a whole number of 5,000 digits; lists a thousand deep
+        return f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(str(value))} characters)"
+
+
+def one_line(text: str) -> str:
+    """Return a text that somebody else wrote so that it can neither break a line nor speak to a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def check_name(value: str, kind: str = "head") -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from hydra_detect.errors import InputError
+from hydra_detect.names import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ class PruneReport:
         """One line for each version, and the sum."""
         verb = "would remove" if self.is_dry_run else "removed"
         lines = [f"{verb} {self.head}@{number} ({size / 1e6:.2f} MB)" for number, size in self.removed.items()]
-        lines += [f"kept {self.head}@{number}: {reason}" for number, reason in self.kept.items()]
+        lines += [one_line(f"kept {self.head}@{number}: {reason}") for number, reason in self.kept.items()]
         freed = f"{self.nbytes / 1e6:.2f} MB {'would be' if self.is_dry_run else 'were'} freed"
         return "\n".join([*lines, freed if self.removed else "nothing to remove"])
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 """The dtypes an artifact may hold, named as safetensors names them, with the bytes of one element."""
 
+_AXIS_END = 1 << 63
 _BF16_EXPONENT = 0x7F80  # all of these bits set means infinite or NaN
 
 _NUMPY_TO_DTYPE = {
@@ -39,8 +40,9 @@ def _axes(values: Iterable[int]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _no_negative_axis(_instance: object, _attribute: object, value: tuple[int, ...]) -> None:
-    if any(axis < 0 for axis in value):  # two of them would make a plausible product
+def _plausible_axes(_instance: object, _attribute: object, value: tuple[int, ...]) -> None:
+    # Two negative axes would make a plausible product, and so would one beyond every file beside one of 0.
+    if any(not 0 <= axis < _AXIS_END for axis in value):
         raise CorruptError(
             "read a tensor", f"its shape is {list(value)}", "Read the file again; if it stays so, the file is damaged."
         )
@@ -58,7 +60,7 @@ class RawTensor:
     """
 
     dtype: str = attrs.field(validator=attrs.validators.in_(ITEM_BYTES))
-    shape: tuple[int, ...] = attrs.field(converter=_axes, validator=_no_negative_axis)
+    shape: tuple[int, ...] = attrs.field(converter=_axes, validator=_plausible_axes)
     data: bytes | memoryview = attrs.field(repr=False)
 
     @data.validator

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hydra_detect.comparison import Comparison, compare
-from hydra_detect.errors import CorruptError, NameInvalidError, NotFoundError, listed
+from hydra_detect.errors import CorruptError, NameInvalidError, NotFoundError, RecordError, listed
 from hydra_detect.history import Event, history
 from hydra_detect.names import HeadRef, check_name
 from hydra_detect.retention import DEFAULT_KEEP, PruneReport, kept
@@ -63,6 +63,7 @@ class VersionManager:
 
         Raises:
             NameInvalidError: If the head or an attachment has a name that is not allowed.
+            RecordError: If there are no tensors, or they, the record or the list of files could not be read again.
             CorruptError: If a tensor holds NaN or infinity, or the digest in the record is another.
             StoreError: If the disk is full or not writable; nothing is left behind.
 
@@ -73,6 +74,10 @@ class VersionManager:
         if own:
             raise NameInvalidError(asked, f"attachments would replace {listed(own)}", "Name them otherwise.")
         raw = {name: RawTensor.of(value) for name, value in tensors.items()}
+        if not raw or not all(isinstance(name, str) for name in raw):
+            found = "a tensor has a name that is no text" if raw else "it has no tensors"
+            raise RecordError(asked, found, "Give the weights of the head by name.")
+        weights = artifacts.encode_tensors(raw)
         check_finite(raw, asked)
         if tensors_digest(raw) != record.tensors:
             raise CorruptError(
@@ -80,7 +85,7 @@ class VersionManager:
                 f"the record names tensors {record.tensors.short}... and these have {tensors_digest(raw).short}...",
                 "Make the record from these tensors.",
             )
-        contents = {layout.TENSORS: artifacts.encode_tensors(raw), **(attachments or {})}
+        contents = {layout.TENSORS: weights, **(attachments or {})}
         return heads.publish(self.store, head, record, contents, actor=self.actor)
 
     def versions(self, head: str) -> list[VersionRecord]:
@@ -178,7 +183,7 @@ class VersionManager:
             CorruptError: If one of them is damaged.
 
         """
-        return compare(self.store, heads.find(self.store, HeadRef(head, a)), heads.find(self.store, HeadRef(head, b)))
+        return compare(self.store, heads.find(self.store, _exactly(head, a)), heads.find(self.store, _exactly(head, b)))
 
     def pin(self, head: str, number: int, *, reason: str = "") -> VersionRecord:
         """Keep a version whatever retention says; a head with pinned versions can be neither renamed nor removed.
@@ -189,7 +194,7 @@ class VersionManager:
         """
 
         def step(before: Pointer) -> VersionRecord:
-            version = heads.find(self.store, HeadRef(head, number))
+            version = heads.find(self.store, _exactly(head, number))
             if number not in before.pinned:
                 after = {
                     "event": pointers.PINNED,
@@ -211,7 +216,7 @@ class VersionManager:
         """
 
         def step(before: Pointer) -> VersionRecord:
-            version = heads.find(self.store, HeadRef(head, number))
+            version = heads.find(self.store, _exactly(head, number))
             if number in before.pinned:
                 pins = tuple(pin for pin in before.pins if pin.version != number)
                 after = {"event": pointers.UNPINNED, "version": number, "pins": pins}
@@ -286,7 +291,7 @@ class VersionManager:
         return repair.repair(self.store, found, actor=self.actor, build=_builder(depth))
 
     def _checked(self, head: str, number: int) -> VersionRecord:
-        version = heads.find(self.store, HeadRef(head, number))
+        version = heads.find(self.store, _exactly(head, number))
         heads.tensors(self.store, version)
         return version
 
@@ -305,6 +310,15 @@ class VersionManager:
 
     def _nbytes(self, head: str, number: int) -> int:
         return sum(size for size, _digest in self.store.manifest(layout.HEADS, head, number).files.values())
+
+
+def _exactly(head: str, number: int) -> HeadRef:
+    """Return the reference to one version: None, which would mean the active one elsewhere, is no number here."""
+    ref = HeadRef(head, number)
+    if ref.version is None:
+        remedy = "Give the version as a whole number from 1."
+        raise NameInvalidError(f"refer to a version of {head!r}", "None is no version number", remedy, name=number)
+    return ref
 
 
 def _builder(depth: Depth) -> Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object] | None:

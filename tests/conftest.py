@@ -13,9 +13,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
 def pytest_addoption(parser):
-    """Add the flag for the larger figures of tests/reliability."""
+    """Add the flags of tests/reliability: for its larger figures, and for writing its golden stores."""
     parser.addoption(
         "--exhaustive", action="store_true", help="reliability tests in their larger form: hours, not minutes"
+    )
+    parser.addoption(
+        "--update-goldens", action="store_true", help="write tests/golden anew: for a format that is not released yet"
     )
 
 

@@ -2,6 +2,9 @@
 
 import os
 import stat
+import subprocess
+import sys
+import uuid
 from pathlib import Path
 
 import attrs
@@ -11,13 +14,16 @@ import pytest
 from hydra_detect.contracts import Architecture, BackboneContract, Level, Preprocessing
 from hydra_detect.names import Digest
 from hydra_detect.records import BackboneRecord, HeadRecord, HeadSettings
-from hydra_detect.storage import backbones, files, layout
+from hydra_detect.storage import backbones, layout, owners, pointers
+from hydra_detect.storage.disk import FAST, Disk
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor, tensors_digest
 from hydra_detect.versions import VersionManager
 
 CONTENTS = {"a.bin": b"owl" * 100, "b.json": b"{}", "c": b""}
-_WRITE_NEW = files.write_new  # before a test replaces it
+STEPS = (
+    "make_folder", "create", "write", "sync", "sync_folder", "link", "rename", "replace", "unlink", "remove_folder",
+)  # fmt: skip
 AT = "2025-01-01T00:00:00.000+00:00"
 
 HOSTILE_NAMES = (
@@ -96,7 +102,7 @@ def snapshot(folder):
 
 def leftovers(store):
     """Return what lies in the staging folders of a store."""
-    return sorted(str(path) for path in store.root.glob("*/*/tmp/*"))
+    return sorted(str(path) for pattern in ("tmp/*", "*/*/tmp/*") for path in store.root.glob(pattern))
 
 
 def rewrite(path, data):
@@ -158,20 +164,79 @@ def publish(store, name="owl", contents=CONTENTS):
 
 
 def point(store, number, expected, name="owl"):
-    """Make a version active."""
-    return store.point(layout.HEADS, name, number, expected=expected, at=AT, reason="test")
+    """Make a version active, if the newest generation is the expected one."""
+    before = store.pointer(layout.HEADS, name)
+    after = {
+        "event": pointers.PROMOTED,
+        "version": number,
+        "active": number,
+        "earlier": (*before.earlier, before.active) if before.active else (),
+        "manifest": store.manifest(layout.HEADS, name, number).digest,
+        "at": AT,
+        "reason": "test",
+    }
+    return store.swap(layout.HEADS, name, attrs.evolve(before, generation=expected), after)
 
 
-def failing(function, at, number):
-    """Return `function` but for its call number `at`, which writes half and fails, and a list of its calls."""
+def dead_name():
+    """Return a staging name of a process of this host that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return f"{owners._host()}.{child.pid}.{uuid.uuid4().hex}"
+
+
+def on_disk(store, disk):
+    """Return the same store on another disk."""
+    return Store(store.root, disk=disk)
+
+
+class Stopped(BaseException):
+    """The process is dead: no clean-up of the library's may catch it."""
+
+
+class WatchedDisk(Disk):
+    """A disk that shows each step to a test before it is taken; the test may raise."""
+
+    def __init__(self, look):
+        super().__init__(FAST)
+        object.__setattr__(self, "look", look)
+
+
+def _watched(step):
+    def watched(self, *arguments):
+        self.look(step, *arguments)
+        return getattr(Disk, step)(self, *arguments)
+
+    return watched
+
+
+for _step in STEPS:
+    setattr(WatchedDisk, _step, _watched(_step))
+
+
+def stopping(at):
+    """Return a disk on which a process dies before step number `at`, and the list of the steps it wanted to take."""
+    wanted = []
+
+    def look(step, *_arguments):
+        wanted.append(step)
+        if len(wanted) >= at:
+            raise Stopped(step)
+
+    return WatchedDisk(look), wanted
+
+
+def failing(step, at, number):
+    """Return a disk whose call number `at` of one step fails, a write half-way, and the list of those calls."""
     calls = []
 
-    def wrapped(*arguments, **options):
+    def look(now, *arguments):
+        if now != step:
+            return
         calls.append(arguments)
         if len(calls) == at:
-            if function is _WRITE_NEW:
-                arguments[0].write_bytes(b"half")
+            if step == "write":
+                os.write(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
             raise OSError(number, os.strerror(number))
-        return function(*arguments, **options)
 
-    return wrapped, calls
+    return WatchedDisk(look), calls

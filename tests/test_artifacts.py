@@ -243,16 +243,23 @@ def test_files_beyond_the_limit(monkeypatch):
         artifacts.encode_tensors(SMALL)
 
 
+def manifest_text(name, version, contents):
+    """Return the text of a manifest over these contents."""
+    listing = artifacts.listing_of(contents)
+    return artifacts.make_manifest("heads", name, version, listing=listing, created_at=AT, actor="tester")
+
+
 @given(names, versions, st.dictionaries(st.sampled_from(["a", "b.json", "c"]), st.binary(max_size=9)))
 def test_manifest_round_trip(name, version, contents):
     """A manifest reads back as what it was made of, in whatever order the files came."""
-    text = artifacts.make_manifest("heads", name, version, created_at=AT, contents=contents)
+    text = manifest_text(name, version, contents)
     manifest = artifacts.read_manifest(text, "heads", name, version)
-    assert (manifest.kind, manifest.name, manifest.version, manifest.created_at) == ("heads", name, version, AT)
+    assert (manifest.kind, manifest.name, manifest.version) == ("heads", name, version)
+    assert (manifest.created_at, manifest.actor) == (AT, "tester")
     assert manifest.files == {path: (len(data), files.sha256(data)) for path, data in contents.items()}
     assert manifest.digest == files.sha256(text)
     turned = dict(reversed(contents.items()))
-    assert artifacts.make_manifest("heads", name, version, created_at=AT, contents=turned) == text
+    assert manifest_text(name, version, turned) == text
     for path, data in contents.items():
         artifacts.check_content(manifest, path, data)
 
@@ -260,7 +267,7 @@ def test_manifest_round_trip(name, version, contents):
 @pytest.mark.parametrize("where", [("backbones", "owl", 1), ("heads", "fox", 1), ("heads", "owl", 2)])
 def test_manifest_of_another_version(where):
     """A manifest speaks of the one version in whose folder it lies."""
-    text = artifacts.make_manifest("heads", "owl", 1, created_at=AT, contents={})
+    text = manifest_text("owl", 1, {})
     with pytest.raises(CorruptError, match="it speaks of another version"):
         artifacts.read_manifest(text, *where)
 
@@ -292,13 +299,13 @@ def test_manifest_of_a_stranger(listing):
 def test_manifest_of_no_name(name):
     """No manifest is made for what is no name."""
     with pytest.raises(NameInvalidError, match="as a head name"):
-        artifacts.make_manifest("heads", name, 1, created_at=AT, contents={})
+        manifest_text(name, 1, {})
 
 
 def test_check_content():
     """A file that the manifest does not list, or lists otherwise, is refused with the reason."""
     contents = {"a": b"owl", "b": b""}
-    text = artifacts.make_manifest("heads", "owl", 3, created_at=AT, contents=contents)
+    text = manifest_text("owl", 3, contents)
     manifest = artifacts.read_manifest(text, "heads", "owl", 3)
     with pytest.raises(CorruptError, match="cannot read c of owl@3: the manifest lists only a, b"):
         artifacts.check_content(manifest, "c", b"owl")
@@ -311,7 +318,7 @@ def test_check_content():
 def test_manifest_is_canonical_json():
     """A manifest is a small sealed JSON text that a person can read."""
     tensors = artifacts.encode_tensors(some_tensors())
-    text = artifacts.make_manifest("heads", "owl", 1, created_at=AT, contents={"model.safetensors": tensors})
+    text = manifest_text("owl", 1, {"model.safetensors": tensors})
     value = json.loads(text)
     assert codec.dumps(value) == text
     assert value["files"] == {"model.safetensors": [len(tensors), str(files.sha256(tensors))]}

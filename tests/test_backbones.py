@@ -13,7 +13,7 @@ from store_fixtures import (
 
 from hydra_detect import codec
 from hydra_detect.errors import ConflictError, CorruptError, NotFoundError
-from hydra_detect.storage import artifacts, backbones, layout
+from hydra_detect.storage import artifacts, backbones, layout, pointers
 
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
 
@@ -71,7 +71,8 @@ def test_record_of_another_kind_in_the_place(store):
     """A backbone whose record is a head's is refused by the codec."""
     tensors = some_tensors()
     contents = {layout.RECORD: codec.encode(a_record(tensors))}
-    store.publish(layout.BACKBONES, "demo", contents, created_at=AT)
-    store.point(layout.BACKBONES, "demo", 1, expected=0, at=AT, reason="")
+    manifest = store.publish(layout.BACKBONES, "demo", contents, created_at=AT)
+    active = {"event": pointers.PROMOTED, "active": 1, "manifest": manifest.digest}
+    store.swap(layout.BACKBONES, "demo", pointers.NOTHING, active)
     with pytest.raises(ValueError, match="cannot read the record of backbone 'demo'"):
         backbones.find(store, "demo")

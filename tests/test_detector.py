@@ -208,13 +208,14 @@ def test_loading_the_next_head_builds_only_that_head(split_store, monkeypatch):
 
 def test_a_swap_never_brings_back_a_head_that_was_dropped(detector, monkeypatch):
     """If another thread unloads a head while its new version is read, the swap is refused and it stays dropped."""
-    read = type(detector.registry.manager).tensors
+    read = HydraDetector._read
 
-    def drop_meanwhile(manager, version):
-        detector.unload_head("rbc")
-        return read(manager, version)
+    def drop_meanwhile(self, ref):
+        head = read(self, ref)
+        self.unload_head("rbc")
+        return head
 
-    monkeypatch.setattr(type(detector.registry.manager), "tensors", drop_meanwhile)
+    monkeypatch.setattr(HydraDetector, "_read", drop_meanwhile)
     with pytest.raises(NotFoundError, match="not loaded"):
         detector.swap("rbc@2")
     assert set(detector.heads) == {"wbc"}

@@ -21,6 +21,7 @@ TWINS = {
     errors.ExtraMissingError: ImportError,
     errors.CorruptError: errors.StoreError,
     errors.ConflictError: errors.StoreError,
+    errors.StaleError: errors.ConflictError,
 }
 
 

@@ -10,34 +10,37 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from record_strategies import json_values, names, texts, unknowns, versions
-from store_fixtures import open_descriptors, snapshot
+from store_fixtures import WatchedDisk, failing, open_descriptors, snapshot
 
 from hydra_detect import codec
 from hydra_detect.errors import ConflictError, CorruptError, NameInvalidError, NotFoundError, StoreError
 from hydra_detect.storage import files, layout, sealed
+from hydra_detect.storage.disk import Disk
 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from hydra_detect.errors import StoreError
 from hydra_detect.storage import files
+from hydra_detect.storage.disk import Disk
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
     with files.explained("write a file"):
-        files.write_new(Path(sys.argv[1]), b"x" * 200)
+        files.write_new(Disk(), Path(sys.argv[1]), b"x" * 200)
 except StoreError as error:
     print(error.facts["errno"], error)
 """
+DISK = Disk()
 DOCUMENT = {"format": 1, "name": "owl", "files": {"a": [3, "é"]}, "ratio": 0.5, "none": None}
 
 
 def test_write_new(tmp_path):
     """A new file holds its bytes, with the mode that was asked for."""
     path = tmp_path / "a"
-    files.write_new(path, b"owl", mode=0o444)
-    files.write_new(tmp_path / "empty", b"")
+    files.write_new(DISK, path, b"owl", mode=0o444)
+    files.write_new(DISK, tmp_path / "empty", b"")
     assert path.read_bytes() == b"owl"
     assert (tmp_path / "empty").read_bytes() == b""
     assert path.stat().st_mode & 0o222 == 0
@@ -48,9 +51,9 @@ def test_modes_follow_the_umask(tmp_path, umask):
     """The umask is respected: never widened, and not narrowed either."""
     before = os.umask(umask)
     try:
-        files.write_new(tmp_path / "a", b"")
-        files.write_new(tmp_path / "b", b"", mode=0o444)
-        files.make_folder(tmp_path / "c" / "d")
+        files.write_new(DISK, tmp_path / "a", b"")
+        files.write_new(DISK, tmp_path / "b", b"", mode=0o444)
+        files.make_folder(DISK, tmp_path / "c" / "d")
     finally:
         os.umask(before)
     modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "b", "c", "c/d")]
@@ -66,56 +69,131 @@ def test_write_new_replaces_nothing(tmp_path):
     before = snapshot(tmp_path)
     for name in ("file", "folder", "link", "dangling"):
         with pytest.raises(FileExistsError, match=name):
-            files.write_new(tmp_path / name, b"new")
+            files.write_new(DISK, tmp_path / name, b"new")
     assert snapshot(tmp_path) == before
 
 
 def test_put_if_absent(tmp_path):
     """The finished file gets its name once; the second one is refused and the first stays."""
     for name, data in (("one", b"1"), ("two", b"2")):
-        files.write_new(tmp_path / name, data)
-    files.put_if_absent(tmp_path / "one", tmp_path / "target")
+        files.write_new(DISK, tmp_path / name, data)
+    files.put_if_absent(DISK, tmp_path / "one", tmp_path / "target")
     with pytest.raises(FileExistsError, match="target"):
-        files.put_if_absent(tmp_path / "two", tmp_path / "target")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"target": b"1", "two": b"2"}
+        files.put_if_absent(DISK, tmp_path / "two", tmp_path / "target")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"one": b"1", "target": b"1", "two": b"2"}
 
 
 def test_make_folder(tmp_path):
     """A folder is made with its parents, and one that exists is left alone."""
-    files.make_folder(tmp_path / "a" / "b" / "c")
+    files.make_folder(DISK, tmp_path / "a" / "b" / "c")
     (tmp_path / "a" / "b" / "c" / "file").touch()
     before = snapshot(tmp_path)
-    files.make_folder(tmp_path / "a" / "b" / "c")
+    files.make_folder(DISK, tmp_path / "a" / "b" / "c")
     assert snapshot(tmp_path) == before
     assert "a/b/c/file" in before
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
-def test_folders_that_cannot_be_synced(tmp_path, monkeypatch, number):
-    """A network file system that cannot sync a folder is taken at its word."""
-    called = []
+def test_make_folder_syncs_what_another_process_made(tmp_path):
+    """The parent is synced also where the folder appeared meanwhile: whoever made it may have died before it could."""
+    synced = []
 
-    def fail(descriptor):
-        called.append(descriptor)
-        raise OSError(number, "no")
+    def look(step, path, *_arguments):
+        if step == "make_folder":
+            path.mkdir()
+        elif step == "sync_folder":
+            synced.append(path)
 
-    monkeypatch.setattr("os.fsync", fail)
-    files.sync_folder(tmp_path)
-    assert len(called) == 1
+    files.make_folder(WatchedDisk(look), tmp_path / "a")
+    assert synced == [tmp_path]
 
 
-def test_sync_errors_are_not_swallowed(tmp_path, monkeypatch):
-    """An input/output error while syncing is an error, and no descriptor is left open by it."""
+def test_make_branch(tmp_path):
+    """Every folder from the root down is made, and each parent is synced, whoever made the folder in it."""
+    synced = []
+    disk = WatchedDisk(lambda step, path, *_: synced.append(path) if step == "sync_folder" else None)
+    for _ in range(2):
+        files.make_branch(disk, tmp_path, tmp_path / "a" / "b")
+        assert (tmp_path / "a" / "b").is_dir()
+        assert synced == [tmp_path, tmp_path / "a"]
+        synced.clear()
+    files.make_branch(disk, tmp_path, tmp_path)
+    assert synced == []
 
-    def fail(_descriptor):
-        raise OSError(errno.EIO, "broken disk")
 
+@pytest.mark.parametrize("kind", ["link", "dangling", "file", "fifo"])
+def test_make_branch_never_leaves_the_store(tmp_path, kind):
+    """A link or a file in the place of a folder is refused, and nothing is made behind it."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "outside").mkdir()
+    place = tmp_path / "store" / "a"
+    make = {
+        "link": lambda: place.symlink_to(tmp_path / "outside"),
+        "dangling": lambda: place.symlink_to(tmp_path / "nowhere"),
+        "file": place.touch,
+        "fifo": lambda: os.mkfifo(place),
+    }
+    make[kind]()
+    before = snapshot(tmp_path)
+    with pytest.raises(CorruptError, match=r"cannot write to .*/b: .*/a is no folder\. Move it away"):
+        files.make_branch(DISK, tmp_path / "store", place / "b")
+    assert snapshot(tmp_path) == before
+
+
+def test_check_folder(tmp_path):
+    """A folder passes, a missing one and what is no folder are told apart."""
+    files.check_folder(tmp_path, "look")
+    with pytest.raises(NotFoundError, match=r"cannot look: .*none does not exist"):
+        files.check_folder(tmp_path / "none", "look")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(CorruptError, match=r"cannot look: .*link is no folder"):
+        files.check_folder(tmp_path / "link", "look")
+
+
+def test_claim(tmp_path):
+    """A claim is an empty file that only one can make."""
+    files.claim(DISK, tmp_path / "000001")
+    with pytest.raises(FileExistsError, match="000001"):
+        files.claim(DISK, tmp_path / "000001")
+    assert (tmp_path / "000001").read_bytes() == b""
+
+
+def test_discard(tmp_path):
+    """A file, a link and a whole folder are deleted; what a link leads to is not, and what is gone is no error."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_bytes(b"x")
+    before = snapshot(tmp_path)
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "folder" / "file").touch()
+    (tmp_path / "folder" / "deep" / "link").symlink_to(tmp_path / "precious")
+    (tmp_path / "folder" / "deep" / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    for name in ("folder", "link", "none"):
+        files.discard(DISK, tmp_path / name)
+    after = snapshot(tmp_path)
+    assert list(after) == ["precious", "precious/file"]
+    assert after == before
+
+
+@pytest.mark.parametrize("step", ["unlink", "remove_folder"])
+def test_discard_leaves_what_cannot_be_deleted(tmp_path, step):
+    """What cannot be deleted now stays for later, without an error."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").touch()
+    disk, calls = failing(step, 1, errno.EACCES)
+    files.discard(disk, tmp_path / "folder")
+    assert len(calls) == 1
+    assert (tmp_path / "folder").is_dir()
+    files.discard(DISK, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize("step", ["create", "write", "sync"])
+def test_write_new_leaks_nothing(tmp_path, step):
+    """Whichever step of writing fails, the error of the system comes through and no descriptor stays open."""
     before = open_descriptors()
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="broken disk"):
-        files.sync_folder(tmp_path)
-    with pytest.raises(OSError, match="broken disk"):
-        files.write_new(tmp_path / "a", b"")
+    disk, _calls = failing(step, 1, errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.write_new(disk, tmp_path / "a", b"owl")
     assert open_descriptors() == before
 
 
@@ -131,9 +209,8 @@ def test_read_whole_of_nothing(tmp_path):
     with pytest.raises(NotFoundError, match=r"cannot read it: .*a does not exist"):
         files.read_whole(tmp_path / "a", limit=10, asked="read it")
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot read it: Not a directory") as caught:
+    with pytest.raises(CorruptError, match=r"cannot read it: .*a is no regular file"):
         files.read_whole(tmp_path / "file" / "a", limit=10, asked="read it")
-    assert caught.value.facts == {"errno": errno.ENOTDIR}
 
 
 def test_read_whole_refuses_what_is_no_plain_file(tmp_path):
@@ -182,6 +259,17 @@ def test_explained(number, remedy):
         fail()
     assert (caught.value.found, caught.value.remedy) == (f"{os.strerror(number)} (/store/a)", remedy)
     assert caught.value.facts == {"errno": number}
+
+
+def test_explained_with_a_remedy_of_its_own():
+    """Once something may have changed, the remedy says so, whatever the error is."""
+
+    def fail():
+        with files.explained("publish", files.UNCERTAIN):
+            raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.raises(StoreError, match="The change can be seen, but a power loss could undo it"):
+        fail()
 
 
 def test_explained_leaves_other_errors_alone():

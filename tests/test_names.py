@@ -8,12 +8,12 @@ import store_fixtures
 from hypothesis import given
 from hypothesis import strategies as st
 from record_strategies import DEVICES, digests, names, versions
-from store_fixtures import AT, HOSTILE_NAMES, NO_TEXT, a_record, snapshot, some_tensors
+from store_fixtures import AT, HOSTILE_NAMES, NO_TEXT, a_backbone, a_record, snapshot, some_tensors
 
 from hydra_detect.errors import NameInvalidError
-from hydra_detect.names import Digest, HeadRef, check_file_name, check_name
+from hydra_detect.names import Digest, HeadRef, check_file_name, check_name, one_line
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import backbones, layout
+from hydra_detect.storage import backbones, heads, layout, pointers
 from hydra_detect.storage.artifacts import make_manifest
 
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
@@ -58,40 +58,56 @@ def test_the_name_proposed_would_do(text):
             assert check_name(proposed) == proposed
 
 
-@pytest.mark.parametrize("name", [*HOSTILE_NAMES, *NO_TEXT], ids=ascii)
-def test_hostile_names_are_refused_everywhere(name, filled, tmp_path):
-    """No entry point takes a name that could leave its folder, and nothing on disk changes."""
-    store, tensors = filled.store, some_tensors()
-    before = snapshot(tmp_path)
+def entries(manager, name):
+    """Return everything that takes the name of a head or backbone, given this one."""
+    store, registry, tensors = manager.store, HeadRegistry(manager.store), some_tensors()
 
     def lock():
-        with store.lock(layout.HEADS, name):
+        with store.changing(layout.HEADS, name):
             pass
 
-    entries = {
+    return {
         "check_name": lambda: check_name(name),
         "HeadRef": lambda: HeadRef(name),
         "HeadRef.parse": lambda: HeadRef.parse(name),
-        "create": lambda: filled.create(name, tensors, a_record(tensors)),
+        "create": lambda: manager.create(name, tensors, a_record(tensors)),
         "record": lambda: a_record(tensors, backbone_name=name),
-        "get": lambda: filled.get(name),
-        "versions": lambda: filled.versions(name),
-        "active": lambda: filled.active(name),
-        "promote": lambda: filled.promote(name, 1),
+        "versions": lambda: manager.versions(name),
+        "active": lambda: manager.active(name),
+        "promote": lambda: manager.promote(name, 1),
+        "rollback": lambda: manager.rollback(name),
+        "history": lambda: manager.history(name),
+        "compare": lambda: manager.compare(name, 1, 2),
+        "pin": lambda: manager.pin(name, 1),
+        "unpin": lambda: manager.unpin(name, 1),
+        "prune": lambda: manager.prune(name, keep=1),
+        "dry run": lambda: manager.prune(name, dry_run=True),
+        "find": lambda: heads.find(store, name),
+        "load": lambda: heads.load(store, name),
         "publish": lambda: store.publish(layout.HEADS, name, {"x": b""}, created_at=AT),
-        "point": lambda: store.point(layout.HEADS, name, 1, expected=0, at=AT, reason=""),
+        "swap": lambda: store.swap(layout.HEADS, name, pointers.NOTHING, {"active": 1}),
         "pointer": lambda: store.pointer(layout.HEADS, name),
         "manifest": lambda: store.manifest(layout.HEADS, name, 1),
-        "make_manifest": lambda: make_manifest(layout.HEADS, name, 1, created_at=AT, contents={}),
+        "make_manifest": lambda: make_manifest(layout.HEADS, name, 1, listing={}, created_at=AT, actor=""),
         "lock": lock,
-        "registry": lambda: HeadRegistry(store)[name],
-        "info": lambda: HeadRegistry(store).info(name),
+        "registry": lambda: registry[name],
+        "info": lambda: registry.info(name),
+        "rename": lambda: registry.rename(name, "strix"),
+        "rename to": lambda: registry.rename("owl", name),
+        "remove": lambda: registry.remove(name),
         "backbone": lambda: backbones.find(store, name),
+        "publish backbone": lambda: backbones.publish(store, name, a_backbone()[1], a_backbone()[0]),
     }
-    for entry in entries.values():
+
+
+@pytest.mark.parametrize("name", [*HOSTILE_NAMES, *NO_TEXT], ids=ascii)
+def test_hostile_names_are_refused_everywhere(name, filled, tmp_path):
+    """No entry point takes a name that could leave its folder, and nothing on disk changes."""
+    before = snapshot(tmp_path)
+    for entry in entries(filled, name).values():
         with pytest.raises(NameInvalidError, match=r"^cannot "):
             entry()
-    assert name not in [*HeadRegistry(store)]
+    assert name not in [*HeadRegistry(filled.store)]
     assert snapshot(tmp_path) == before
 
 
@@ -136,6 +152,16 @@ def test_digests_hold_text(value):
     """Only 64 lower-case hex digits, as text, make a digest."""
     with pytest.raises(NameInvalidError, match="as a SHA-256"):
         Digest(value)
+
+
+@given(st.text(max_size=30))
+def test_one_line(text):
+    """What somebody wrote is printed on one line that speaks to no terminal; a printable text stays as it is."""
+    line = one_line(text)
+    assert line.isprintable()
+    assert len(line) == len(text)
+    assert all(shown in (written, " ") for shown, written in zip(line, text, strict=True))
+    assert one_line(line) == line
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "original.pth", "original.tar.gz", "a (1).pt", "日本.json", "x"])

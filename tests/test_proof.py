@@ -20,9 +20,8 @@ from hydra_detect.errors import (
     NotFoundError,
     StoreError,
 )
-from hydra_detect.storage import layout
+from hydra_detect.storage import heads, layout
 from hydra_detect.storage.store import Store
-from hydra_detect.versions import VersionManager
 
 
 @pytest.fixture
@@ -110,7 +109,7 @@ def test_the_saved_report_is_beside_the_head(split_store):
     data = (split_store / "heads/rbc/versions/000001" / layout.PARITY).read_bytes()
     report = codec.decode(parity.ParityReport, data, "the report")
     assert report.equal
-    assert report.summary() == VersionManager(split_store).get("rbc@1").record.parity
+    assert report.summary() == heads.find(Store.open(split_store), "rbc@1").record.parity
 
 
 def test_further_pictures_need_an_original(split_store):
@@ -203,19 +202,19 @@ def test_every_head_is_compared_on_all_the_users_pictures(split_store, split_ori
 
 def test_a_recorded_failure_is_never_proof(split_store, monkeypatch):
     """A version whose record says that its proof failed is not proven, whatever its outputs are now."""
-    version = VersionManager(split_store).get("rbc@1")
+    version = heads.find(Store.open(split_store), "rbc@1")
     failed = attrs.evolve(
         version, record=attrs.evolve(version.record, parity=attrs.evolve(version.record.parity, equal=False))
     )
-    monkeypatch.setattr(VersionManager, "get", lambda *_: failed)
+    monkeypatch.setattr(heads, "find", lambda *_: failed)
     assert "itself a failure" in verify(split_store, "rbc@1").reason
 
 
 def test_a_head_that_was_never_split_has_nothing_to_verify(split_store, monkeypatch):
     """A version without a recorded proof is not proven, and the reason says so."""
-    version = VersionManager(split_store).get("rbc@1")
+    version = heads.find(Store.open(split_store), "rbc@1")
     plain = attrs.evolve(version, record=attrs.evolve(version.record, parity=None, source=None))
-    monkeypatch.setattr(VersionManager, "get", lambda *_: plain)
+    monkeypatch.setattr(heads, "find", lambda *_: plain)
     assert "not split from an original" in verify(split_store, "rbc@1").reason
 
 

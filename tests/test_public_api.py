@@ -88,7 +88,9 @@ def test_the_torch_free_rooms_stay_free_of_torch():
 import sys
 import hydra_detect.registry, hydra_detect.versions, hydra_detect.storage.store, hydra_detect.drawing
 import hydra_detect.formats.coco, hydra_detect.formats.lines, hydra_detect.formats.voc, hydra_detect.formats.yolo
-import hydra_detect.measure.matching, hydra_detect.pictures, hydra_detect.cli.commands
+import hydra_detect.measure.matching, hydra_detect.measure.promotion, hydra_detect.pictures
+import hydra_detect.storage.check, hydra_detect.storage.repair, hydra_detect.storage.usage
+import hydra_detect.comparison, hydra_detect.history, hydra_detect.watching, hydra_detect.cli.commands
 print([m for m in ('torch', 'torchvision', 'huggingface_hub') if m in sys.modules])
 """
     assert python(code) == "[]"

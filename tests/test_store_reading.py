@@ -11,9 +11,11 @@ import store_fixtures
 from store_fixtures import (
     AT,
     CONTENTS,
+    WatchedDisk,
     failing,
     flip,
     leftovers,
+    on_disk,
     point,
     publish,
     rewrite,
@@ -23,9 +25,11 @@ from store_fixtures import (
 
 from hydra_detect.errors import ConflictError, CorruptError, NotFoundError, StoreError
 from hydra_detect.names import Digest
-from hydra_detect.storage import artifacts, backbones, files, layout, sealed
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage import artifacts, backbones, heads, layout, pointers, sealed
 from hydra_detect.storage import store as store_module
-from hydra_detect.storage.store import Pointer, Store
+from hydra_detect.storage.pointers import Pointer
+from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
@@ -37,51 +41,48 @@ def test_point(store):
     """The pointer says which version is active, which was before, and why; each change is a generation."""
     manifests = [publish(store), publish(store)]
     first = point(store, 2, 0)
-    assert first == Pointer(generation=1, active=2, previous=None, manifest=manifests[1].digest, at=AT, reason="test")
+    assert first == Pointer(
+        generation=1, event="promoted", version=2, active=2, manifest=manifests[1].digest, high=2, at=AT, reason="test"
+    )
     second = point(store, 1, 1)
     assert (second.generation, second.active, second.previous) == (2, 1, 2)
     assert store.pointer(layout.HEADS, "owl") == Store.open(store.root).pointer(layout.HEADS, "owl") == second
     assert leftovers(store) == []
 
 
-@pytest.mark.parametrize("expected", [0, 2, 5, -1])
+@pytest.mark.parametrize("expected", [0, 2, 5])
 def test_point_compares(store, expected):
     """Who expects another generation than there is changes nothing."""
     publish(store)
     point(store, 1, 0)
     before = snapshot(store.root)
-    with pytest.raises(ConflictError, match="another process changed the active version"):
+    with pytest.raises(ConflictError, match="another process changed it first"):
         point(store, 1, expected)
     assert snapshot(store.root) == before
 
 
 def test_point_at_nothing(store):
     """A version that is not there cannot become active; those that are there are named."""
-    with pytest.raises(NotFoundError, match=r"has no 'owl'. There is none yet.$"):
-        point(store, 1, 0)
+    manager = VersionManager(store)
+    with pytest.raises(NotFoundError, match=r"has no such head\. There is none yet\.$"):
+        manager.promote("owl", 1)
     publish(store)
     publish(store)
     with pytest.raises(NotFoundError, match=r"'owl' has no version 3\. There are versions 1, 2\."):
-        point(store, 3, 0)
-    assert store.pointer(layout.HEADS, "owl") is None
+        manager.promote("owl", 3)
+    assert store.pointer(layout.HEADS, "owl") == pointers.NOTHING
 
 
-def test_two_writers_expect_the_same(store, monkeypatch):
+def test_two_writers_expect_the_same(store):
     """Of two that swap from the same generation exactly one wins, even if both looked before either wrote."""
     publish(store)
     publish(store)
     inside, outcome = threading.Barrier(2), []
-    put = files.put_if_absent
-
-    def together(temporary, target):
-        inside.wait(timeout=10)
-        put(temporary, target)
-
-    monkeypatch.setattr(files, "put_if_absent", together)
+    together = on_disk(store, WatchedDisk(lambda step, *_: inside.wait(timeout=10) if step == "link" else None))
 
     def swap(number):
         try:
-            outcome.append(point(store, number, 0).active)
+            outcome.append(point(together, number, 0).active)
         except ConflictError as error:
             outcome.append(error)
 
@@ -96,17 +97,15 @@ def test_two_writers_expect_the_same(store, monkeypatch):
     assert leftovers(store) == []
 
 
-@pytest.mark.parametrize("step", ["write_new", "put_if_absent"])
-def test_point_on_a_full_disk(store, monkeypatch, step):
+@pytest.mark.parametrize("step", ["create", "write", "sync", "link"])
+def test_point_on_a_full_disk(store, step):
     """A pointer that could not be written leaves the old one, and nothing in staging."""
     publish(store)
     publish(store)
     before = point(store, 1, 0)
-    wrapped, calls = failing(getattr(files, step), 1, errno.ENOSPC)
-    with monkeypatch.context() as patch:
-        patch.setattr(files, step, wrapped)
-        with pytest.raises(StoreError, match="Free some space and run it again; nothing was changed"):
-            point(store, 2, 1)
+    disk, calls = failing(step, 1, errno.ENOSPC)
+    with pytest.raises(StoreError, match="Free some space and run it again; nothing was changed"):
+        point(on_disk(store, disk), 2, 1)
     assert len(calls) == 1
     assert store.pointer(layout.HEADS, "owl") == before
     assert leftovers(store) == []
@@ -122,16 +121,18 @@ def test_damaged_pointer(store):
     for place in range(len(data)):
         for broken in (data[:place], data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]):
             rewrite(path, broken)
-            with pytest.raises(CorruptError, match="cannot read the pointer of 'owl': "):
+            with pytest.raises(CorruptError, match="cannot read generation 1 of the pointer of 'owl': "):
                 store.pointer(layout.HEADS, "owl")
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 2}, {"generation": 2}, {"generation": "1"}, {"active": "1"}, {"active": None}, {"active": 1.0},
-        {"previous": "1"}, {"manifest": "x"}, {"manifest": None}, {"at": 5}, {"reason": None}, {"active": ...},
-        {"previous": ...}, {"manifest": ...}, {"format": ...},
+        {"format": 0}, {"format": True}, {"generation": 2}, {"generation": "1"}, {"generation": 0}, {"active": "1"}, {"active": 0},
+        {"active": 1.0}, {"active": True}, {"earlier": "1"}, {"earlier": ["1"]}, {"earlier": [0]}, {"manifest": "x"},
+        {"manifest": 5}, {"at": 5}, {"reason": None}, {"event": "lost"}, {"event": None}, {"pins": {}}, {"pins": [1]},
+        {"pins": [{}]}, {"pins": [{"version": 0}]}, {"gone": [1.5]}, {"taken": [{"version": 1}]}, {"high": -1},
+        {"high": None}, {"version": "1"}, {"format": ...}, {"generation": ...}, {"event": ...},
     ],
     ids=str,
 )  # fmt: skip
@@ -142,7 +143,7 @@ def test_pointer_of_a_stranger(store, changes):
     path = store.layout.item(layout.HEADS, "owl").pointer(1)
     document = sealed.unseal(path.read_bytes(), "it") | changes
     rewrite(path, sealed.seal({key: value for key, value in document.items() if value is not ...}))
-    with pytest.raises(CorruptError, match="cannot read the pointer of 'owl': "):
+    with pytest.raises(CorruptError, match="cannot read generation 1 of the pointer of 'owl': "):
         store.pointer(layout.HEADS, "owl")
 
 
@@ -204,7 +205,7 @@ def test_a_version_in_the_place_of_another(store):
 def test_read_tensors(filled):
     """Weights are checked against their record's digest, and for NaN, although every file proves itself."""
     store = filled.store
-    version = filled.get("owl@1")
+    version = heads.find(filled.store, "owl@1")
     manifest = store.manifest(layout.HEADS, "owl", 1)
     data = store.read(manifest, layout.TENSORS)
     assert artifacts.decode_weights(data, version.record.tensors, "it") == dict(sorted(some_tensors().items()))
@@ -223,12 +224,16 @@ def test_reading_never_writes(filled):
     reader = VersionManager(again)
     for name in again.names(layout.HEADS):
         for version in reader.versions(name):
-            reader.tensors(version)
+            heads.tensors(again, version)
+        reader.history(name)
+        HeadRegistry(again).info(name)
         again.pointer(layout.HEADS, name)
     for name in backbones.names(again):
         backbones.tensors(again, backbones.find(again, name))
     with pytest.raises(NotFoundError, match="no such head"):
-        reader.get("zebra")
+        heads.find(again, "zebra")
+    assert reader.verify(depth="full").is_sound
+    assert reader.prune("owl", keep=1, dry_run=True).is_dry_run
     assert snapshot(filled.store.root) == before
 
 
@@ -254,12 +259,12 @@ def test_lock_is_held_by_one(store, monkeypatch):
 
     def try_it():
         try:
-            with store.lock(layout.HEADS, "owl"):
+            with store.changing(layout.HEADS, "owl"):
                 got.append("locked")
         except ConflictError as error:
             got.append(error)
 
-    with store.lock(layout.HEADS, "owl"), store.lock(layout.HEADS, "fox"):
+    with store.changing(layout.HEADS, "owl"), store.changing(layout.HEADS, "fox"):
         thread = threading.Thread(target=try_it)
         thread.start()
         thread.join()
@@ -274,7 +279,7 @@ def test_errors_under_a_lock_are_not_those_of_the_lock(store):
     """What fails under a lock passes through as it is, and the lock is free again."""
 
     def work(error):
-        with store.lock(layout.HEADS, "owl"):
+        with store.changing(layout.HEADS, "owl"):
             raise error
 
     with pytest.raises(FileNotFoundError, match="lost"):
@@ -291,6 +296,6 @@ def test_lock_that_is_a_link(store, tmp_path):
     path.parent.mkdir()
     (tmp_path / "precious").write_bytes(b"x")
     path.symlink_to(tmp_path / "precious")
-    with pytest.raises(StoreError, match="cannot lock 'owl'"), store.lock(layout.HEADS, "owl"):
+    with pytest.raises(StoreError, match="cannot lock 'owl'"), store.changing(layout.HEADS, "owl"):
         pass
     assert (tmp_path / "precious").read_bytes() == b"x"

@@ -1,5 +1,6 @@
 """Versions: created once, promoted only when whole, and a history that survives reopening."""
 
+import functools
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,9 +16,7 @@ from store_fixtures import a_record, create, flip, leftovers, rewrite, snapshot,
 
 from hydra_detect import codec
 from hydra_detect.errors import (
-    ConflictError,
     CorruptError,
-    HydraDetectError,
     NameInvalidError,
     NotFoundError,
     RecordError,
@@ -25,7 +24,7 @@ from hydra_detect.errors import (
 )
 from hydra_detect.names import Digest, HeadRef
 from hydra_detect.records import HeadRecord, VersionRecord
-from hydra_detect.storage import artifacts, files, layout
+from hydra_detect.storage import artifacts, files, heads, layout, pointers
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor, tensors_digest
 from hydra_detect.versions import VersionManager
@@ -43,11 +42,21 @@ def folder_of(manager, head, number):
 
 def test_empty_store(manager):
     """A store without heads answers every question about one with the same plain refusal."""
-    for ask in (manager.versions, manager.active, manager.active_number, manager.get, lambda n: manager.promote(n, 1)):
+    before = snapshot(manager.store.root)
+    questions = (
+        manager.versions, manager.active, manager.rollback, manager.history, manager.prune,
+        lambda head: heads.find(manager.store, head), lambda head: manager.promote(head, 1),
+        lambda head: manager.pin(head, 1), lambda head: manager.unpin(head, 1),
+        lambda head: manager.prune(head, dry_run=True),
+    )  # fmt: skip
+    for ask in questions:
         with pytest.raises(NotFoundError, match=r"has no such head\. There is none yet\.$"):
             ask("owl")
-    assert leftovers(manager.store) == []
-    assert [path.name for path in manager.store.root.iterdir()] == ["STORE.json"]
+    with pytest.raises(NotFoundError, match=r"There is none yet\.$"):
+        manager.compare("owl", 1, 2)
+    assert manager.verify().is_sound
+    assert manager.repair().findings == ()
+    assert snapshot(manager.store.root) == before
 
 
 def test_manager_of_a_path(tmp_path, manager):
@@ -69,15 +78,15 @@ def test_create(manager):
     version = manager.create("owl", tensors, record, attachments={"parity.json": b"{}"})
     assert (version.head, version.number, version.record) == ("owl", 1, record)
     assert sorted(version.files) == ["model.safetensors", "parity.json", "record.json"]
-    assert manager.get("owl@1") == version
-    assert manager.get(HeadRef("owl", 1)) == version
+    assert heads.find(manager.store, "owl@1") == version
+    assert heads.find(manager.store, HeadRef("owl", 1)) == version
     assert manager.versions("owl") == [version]
-    assert manager.tensors(version) == dict(sorted(tensors.items()))
-    assert manager.active_number("owl") is None
-    for ask in (manager.active, manager.get):
-        with pytest.raises(NotFoundError, match=r"none of its versions \(1\) was ever promoted") as caught:
+    assert heads.tensors(manager.store, version) == dict(sorted(tensors.items()))
+    assert manager.store.pointer(layout.HEADS, "owl") == pointers.NOTHING
+    for ask in (manager.active, lambda head: heads.find(manager.store, head)):
+        with pytest.raises(NotFoundError, match=r"none of its versions \(1\) is active") as caught:
             ask("owl")
-        assert caught.value.remedy == "Promote one: VersionManager(...).promote('owl', 1)."
+        assert caught.value.remedy == "Promote one: 'hydra-detect promote owl 1'."
 
 
 def test_create_from_arrays(manager):
@@ -86,7 +95,7 @@ def test_create_from_arrays(manager):
     arrays = {"a": np.arange(3, dtype=np.float32), "b": torch.tensor([1, 2])}
     raw = {name: RawTensor.of(np.asarray(value)) for name, value in arrays.items()}
     version = manager.create("owl", arrays, a_record(raw))
-    assert manager.tensors(version) == raw
+    assert heads.tensors(manager.store, version) == raw
 
 
 def test_create_does_not_move_the_pointer(filled):
@@ -109,13 +118,22 @@ def test_weights_that_are_not_finite(filled, bad):
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, some_tensors(1), {"box.weight": some_tensors()["box.weight"]}, some_tensors() | {"more": 1.0}]
+    "changed", [some_tensors(1), {"box.weight": some_tensors()["box.weight"]}, some_tensors() | {"more": 1.0}]
 )
 def test_record_of_other_weights(filled, changed):
     """A record that names other weights than those given is refused before anything is written."""
     before = snapshot(filled.store.root)
     with pytest.raises(CorruptError, match=r"the record names tensors .* and these have"):
         filled.create("owl", changed, a_record(some_tensors()))
+    assert snapshot(filled.store.root) == before
+
+
+@pytest.mark.parametrize(("tensors", "match"), [({}, "it has no tensors"), ({1: 1.0}, "a name that is no text")])
+def test_weights_that_are_none(filled, tensors, match):
+    """A head without tensors, or with one that has no name, is refused before anything is written."""
+    before = snapshot(filled.store.root)
+    with pytest.raises(RecordError, match=match):
+        filled.create("owl", tensors, a_record(some_tensors()))
     assert snapshot(filled.store.root) == before
 
 
@@ -151,7 +169,11 @@ def test_unknown_heads(filled):
 
 def test_unknown_versions(filled):
     """A missing number says which numbers there are."""
-    for ask in (lambda: filled.get("owl@3"), lambda: filled.promote("owl", 3)):
+    asks = (
+        lambda: heads.find(filled.store, "owl@3"), lambda: filled.promote("owl", 3), lambda: filled.pin("owl", 3),
+        lambda: filled.unpin("owl", 3), lambda: filled.compare("owl", 1, 3),
+    )  # fmt: skip
+    for ask in asks:
         with pytest.raises(NotFoundError, match=r"'owl' has no version 3\. There are versions 1, 2\.$"):
             ask()
     assert filled.active("owl").number == 1
@@ -163,7 +185,7 @@ def test_order_beyond_nine(manager):
     assert numbers == list(range(1, 13))
     versions = manager.versions("owl")
     assert [version.number for version in versions] == numbers
-    assert [manager.tensors(version)["box.count"] for version in versions] == [
+    assert [heads.tensors(manager.store, version)["box.count"] for version in versions] == [
         RawTensor.of(np.array(seed, dtype=np.int64)) for seed in range(12)
     ]
     manager.promote("owl", 9)
@@ -177,8 +199,9 @@ def test_order_beyond_nine(manager):
 def test_promote(filled):
     """The promoted version is the active one, for every manager of the store, with the reason kept."""
     version = filled.promote("owl", 2, reason="better")
-    assert version == filled.get("owl@2") == filled.active("owl") == filled.get("owl")
-    assert VersionManager(filled.store.root).active_number("owl") == 2
+    find = functools.partial(heads.find, filled.store)
+    assert version == find("owl@2") == filled.active("owl") == find("owl")
+    assert VersionManager(filled.store.root).active("owl").number == 2
     pointer = filled.store.pointer(layout.HEADS, "owl")
     assert (pointer.generation, pointer.previous, pointer.reason) == (2, 1, "better")
     assert pointer.manifest == version.manifest
@@ -196,11 +219,15 @@ def test_promoting_what_is_active_changes_nothing(filled):
 
 
 @pytest.mark.parametrize("number", [0, -1, "2", 2.0, True, None])
-def test_promote_what_is_no_number(filled, number):
-    """What is no version number is never promoted."""
-    with pytest.raises(HydraDetectError, match=r"^cannot "):
-        filled.promote("owl", number)
-    assert filled.active_number("owl") == 1
+def test_what_is_no_number(filled, number):
+    """What is no version number is never promoted, pinned, unpinned or compared; None does not mean the active one."""
+    before = snapshot(filled.store.root / "heads")
+    asks = (filled.promote, filled.pin, filled.unpin, lambda *ref: filled.compare(*ref, 1))
+    for ask in asks:
+        with pytest.raises(NameInvalidError, match=r"^cannot refer to a version of 'owl'") as caught:
+            ask("owl", number)
+        assert caught.value.remedy == "Give the version as a whole number from 1."
+    assert snapshot(filled.store.root / "heads") == before
 
 
 @pytest.mark.parametrize("path", [layout.TENSORS, layout.RECORD, layout.MANIFEST])
@@ -218,7 +245,7 @@ def test_damaged_versions_are_not_promoted(filled, path, damage):
         filled.promote("owl", 2)
     active = filled.active("owl")
     assert active.number == 1
-    assert len(filled.tensors(active)) == 2
+    assert len(heads.tensors(filled.store, active)) == 2
     assert leftovers(filled.store) == []
 
 
@@ -232,24 +259,7 @@ def test_weights_of_another_record_are_not_promoted(filled):
     filled.store.publish(layout.HEADS, "owl", contents, created_at=store_fixtures.AT)
     with pytest.raises(CorruptError, match="their digest is not the one in the record"):
         filled.promote("owl", 3)
-    assert filled.active_number("owl") == 1
-
-
-def test_promote_in_a_race(filled, monkeypatch):
-    """Who promotes while another does is told so, and the other's choice stands."""
-    create(filled)
-    other = VersionManager(filled.store.root)
-    point = Store.point
-
-    def late(self, *arguments, **options):
-        monkeypatch.undo()
-        other.promote("owl", 2)
-        return point(self, *arguments, **options)
-
-    monkeypatch.setattr(Store, "point", late)
-    with pytest.raises(ConflictError, match="another process changed the active version"):
-        filled.promote("owl", 3)
-    assert filled.active_number("owl") == 2
+    assert filled.active("owl").number == 1
 
 
 def test_active_version_that_was_exchanged(filled):
@@ -259,8 +269,8 @@ def test_active_version_that_was_exchanged(filled):
     create(donor, seed=7)
     shutil.rmtree(item.version(1))
     shutil.copytree(folder_of(donor, "owl", 1), item.version(1))
-    assert filled.get("owl@1").record.tensors == tensors_digest(some_tensors(7))
-    for ask in (filled.active, filled.get):
+    assert heads.find(filled.store, "owl@1").record.tensors == tensors_digest(some_tensors(7))
+    for ask in (filled.active, lambda head: heads.find(filled.store, head)):
         with pytest.raises(CorruptError, match="version 1 is not the one that was promoted"):
             ask("owl")
 
@@ -268,19 +278,26 @@ def test_active_version_that_was_exchanged(filled):
 def test_damaged_pointer_is_not_guessed(filled):
     """With a damaged pointer no version counts as active, rather than a wrong one; each is still there by number."""
     flip(filled.store.layout.item(layout.HEADS, "owl").pointer(1), place=20)
-    for ask in (filled.active, filled.active_number, lambda head: filled.promote(head, 2)):
-        with pytest.raises(CorruptError, match="cannot read the pointer of 'owl'"):
+    before = snapshot(filled.store.root / "heads")
+    asks = (
+        filled.active, filled.rollback, filled.prune, lambda head: filled.promote(head, 2),
+        lambda head: filled.pin(head, 1), lambda head: filled.unpin(head, 1),
+    )  # fmt: skip
+    for ask in asks:
+        with pytest.raises(CorruptError, match="cannot read generation 1 of the pointer of 'owl'"):
             ask("owl")
-    assert filled.get("owl@2").number == 2
+    assert heads.find(filled.store, "owl@2").number == 2
+    assert [version.number for version in filled.versions("owl")] == [1, 2]
+    assert snapshot(filled.store.root / "heads") == before
 
 
 def test_versions_do_not_change(filled):
     """A version read after many changes of the store is the one that was created."""
-    first = filled.get("owl@1")
+    first = heads.find(filled.store, "owl@1")
     before = snapshot(folder_of(filled, "owl", 1))
     for seed in range(3):
         filled.promote("owl", create(filled, seed=seed).number)
-    assert filled.get("owl@1") == first
+    assert heads.find(filled.store, "owl@1") == first
     assert snapshot(folder_of(filled, "owl", 1)) == before
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         first.number = 2
@@ -356,10 +373,11 @@ class Histories(RuleBasedStateMachine):
             assert [version.record.tensors for version in versions] == [
                 tensors_digest(some_tensors(seed)) for seed in seeds
             ]
-            assert self.manager.active_number(head) == self.active.get(head)
+            assert self.manager.store.pointer(layout.HEADS, head).active == self.active.get(head)
             if head in self.active:
                 active = self.manager.active(head)
-                assert self.manager.tensors(active) == dict(sorted(some_tensors(seeds[active.number - 1]).items()))
+                weights = heads.tensors(self.manager.store, active)
+                assert weights == dict(sorted(some_tensors(seeds[active.number - 1]).items()))
         assert leftovers(self.manager.store) == []
 
     def teardown(self):

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path  # noqa: TC003  cyclopts reads annotations as it runs
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from hydra_detect.cli import output
+from hydra_detect.cli import output, store_commands, version_commands
+from hydra_detect.cli.options import FAILED, USAGE, JsonOption, Several, StoreOption, progress_bar, store_folder
 from hydra_detect.cli.split_options import SplitOptions
-from hydra_detect.errors import HydraDetectError, StoreError
+from hydra_detect.errors import HydraDetectError
 from hydra_detect.registry import HeadRegistry
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-STORE_VARIABLE = "HYDRA_DETECT_STORE"
-FAILED, USAGE = 1, 2
 _FEW = 3  # inputs that need no progress bar
-
-StoreOption = Annotated[Path | None, Parameter(help=f"folder of the store; else ${STORE_VARIABLE}")]
-JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="print JSON for programs")]
-Several = Annotated[list[str], Parameter(negative=(), consume_multiple=True)]
 
 app = App(
     name="hydra-detect",
     help="One frozen detection backbone, many small independent heads.",
     version_flags=["--version"],
 )
+for command in version_commands.COMMANDS:
+    app.command(command)
+app.command(store_commands.app)
 
 
 def run(arguments: list[str]) -> int:
@@ -89,8 +82,8 @@ def split(
     """
     from hydra_detect.checkpoints.split import split_checkpoint
 
-    folder = _store_folder(store)
-    with _progress("proof") as progress:
+    folder = store_folder(store)
+    with progress_bar("proof") as progress:
         report = split_checkpoint(
             checkpoint,
             folder,
@@ -129,9 +122,9 @@ def verify(
     """
     from hydra_detect.checkpoints.proof import verify_all
 
-    with _progress("proof") as progress:
+    with progress_bar("proof") as progress:
         found = verify_all(
-            _store_folder(store), head or None, against=against, inputs=parity_input or None, progress=progress
+            store_folder(store), head or None, against=against, inputs=parity_input or None, progress=progress
         )
     for item in found:
         output.say(output.as_json(item.to_dict()) if json else str(item))
@@ -152,7 +145,7 @@ def merge(head: str, path: Path, /, *, store: StoreOption = None) -> int:
     """
     from hydra_detect.checkpoints.merge import merge_checkpoint
 
-    output.say(str(merge_checkpoint(_store_folder(store), head, path)))
+    output.say(str(merge_checkpoint(store_folder(store), head, path)))
     return 0
 
 
@@ -198,7 +191,7 @@ def predict(
             "no input was named",
             "Name a picture, a folder or a pattern in quotes, ahead of options such as --head.",
         )
-    folder = _store_folder(store)
+    folder = store_folder(store)
     files = pictures.list_files(inputs)
     detector = HydraDetector.from_store(folder, head or None, backbone=backbone, device=device)
     target = output.PictureFolder(save) if save else None
@@ -208,7 +201,7 @@ def predict(
         stream=True,
         max_pixels=pictures.DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels,
     )
-    with _progress("pictures", least=_FEW + 1) as progress:
+    with progress_bar("pictures", least=_FEW + 1) as progress:
         for done, found in enumerate(results, start=1):
             output.say(found.to_json() if json else output.detections_table(found))
             if target:
@@ -219,13 +212,13 @@ def predict(
 
 @app.command
 def heads(*, store: StoreOption = None, json: JsonOption = False) -> int:
-    """List the heads of a store."""
-    infos = HeadRegistry(_store_folder(store)).infos()
+    """List the heads of a store; exit code 1 if one of them cannot be read."""
+    infos = HeadRegistry(store_folder(store)).infos()
     if json:
         output.say(output.as_json([info.to_dict() for info in infos]))
     else:
         output.say(output.heads_table(infos))
-    return 0
+    return FAILED if any(info.problem for info in infos) else 0
 
 
 @app.command
@@ -242,31 +235,3 @@ def demo(*, out: Path | None = None) -> int:
 
     run_demo(out, say=output.say)
     return 0
-
-
-def _store_folder(given: Path | None) -> Path:
-    named = given or (Path(os.environ[STORE_VARIABLE]) if os.environ.get(STORE_VARIABLE) else None)
-    if named is None:
-        raise StoreError("find the store", "none was named", f"Give --store DIR, or set {STORE_VARIABLE}.")
-    return named
-
-
-@contextlib.contextmanager
-def _progress(what: str, *, least: int = 1) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback (done, in all) that draws a bar on a terminal, from `least` items on."""
-    from tqdm import tqdm
-
-    bars: list[tqdm[None]] = []
-
-    def advance(done: int, total: int) -> None:
-        if total < least:
-            return
-        if not bars:
-            bars.append(tqdm(total=total, desc=what, leave=False, disable=None))
-        bars[0].update(done - bars[0].n)
-
-    try:
-        yield advance
-    finally:
-        for bar in bars:
-            bar.close()

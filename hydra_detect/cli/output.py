@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hydra_detect.detections import Detections
+    from hydra_detect.records import VersionRecord
     from hydra_detect.registry import HeadInfo
+    from hydra_detect.storage.pointers import Pointer
+    from hydra_detect.storage.usage import Usage
 
 
 def say(text: str) -> None:
@@ -59,12 +62,61 @@ def heads_table(infos: Sequence[HeadInfo]) -> str:
             "-" if info.active is None else str(info.active),
             str(len(info.versions)),
             info.backbone,
-            f"{info.nbytes / 1e6:.2f} MB",
-            ", ".join(info.class_names[:4]) + (", ..." if info.class_names[4:] else ""),
+            _megabytes(info.nbytes),
+            f"cannot be read: {info.problem}" if info.problem else _classes(info.class_names),
         ]
         for info in infos
     ]
     return table(["head", "active", "versions", "backbone", "size", "classes"], rows)
+
+
+def _classes(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if names[4:] else "")
+
+
+def version_facts(version: VersionRecord, pointer: Pointer) -> dict[str, Any]:
+    """Return one version as plain JSON values: what it is, and what it is to its head."""
+    return {
+        "head": version.head,
+        "version": version.number,
+        "active": version.number == pointer.active,
+        "previous": version.number == pointer.previous,
+        "pinned": version.number in pointer.pinned,
+        "created_at": version.created_at,
+        "actor": version.actor,
+        "nbytes": version.nbytes,
+        "class_names": list(version.record.class_names),
+        "digest": str(version.manifest),
+        "notes": version.record.notes,
+    }
+
+
+def versions_table(versions: Sequence[VersionRecord], pointer: Pointer) -> str:
+    """Return the versions of a head, one a line."""
+    rows = []
+    for version in versions:
+        facts = version_facts(version, pointer)
+        marks = " ".join(mark for mark in ("active", "previous", "pinned") if facts[mark])
+        size = _megabytes(version.nbytes)
+        digest = version.manifest.short
+        classes = _classes(version.record.class_names)
+        rows.append([str(version.number), marks, version.created_at, version.actor, size, digest, classes])
+    return table(["version", "", "created", "by", "size", "digest", "classes"], rows)
+
+
+def usage_table(usage: Usage) -> str:
+    """Return what takes the disk, one line for each version."""
+    rows = []
+    for item in usage.items:
+        for number, size in item.versions.items():
+            rows.append([item.name, str(number), "active" if number == item.active else "", _megabytes(size)])
+        beside = {"being written": item.staging, "quarantine": item.quarantine}
+        rows += [[item.name, "", what, _megabytes(size)] for what, size in beside.items() if size]
+    return table(["name", "version", "", "size"], [*rows, ["total", "", "", _megabytes(usage.total)]])
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"
 
 
 def detections_table(found: Detections) -> str:

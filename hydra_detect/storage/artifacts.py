@@ -25,6 +25,8 @@ MAX_TENSORS_BYTES = 1 << 30
 MAX_HEADER_BYTES = codec.MAX_JSON_BYTES
 MAX_TENSORS = 4096
 _MAX_AXES = 8
+_MAX_MARKS = 16 * MAX_TENSORS
+"""Commas and brackets in a header: a tensor needs 14, and 1 MiB of them would be half a second's work."""
 _LENGTH_BYTES = 8
 
 
@@ -112,8 +114,11 @@ def read_header(data: bytes, asked: str) -> tuple[dict[str, Any], int]:
     (length,) = struct.unpack("<Q", data[:_LENGTH_BYTES])
     if length > MAX_HEADER_BYTES or _LENGTH_BYTES + length > len(data):
         raise _corrupt(asked, f"its header claims {length} bytes; the file has {len(data)}, the limit is 1 MiB")
+    text = data[_LENGTH_BYTES : _LENGTH_BYTES + length]
+    if sum(text.count(mark) for mark in (b",", b"[", b"{")) > _MAX_MARKS:
+        raise _corrupt(asked, f"its header has more than {_MAX_MARKS} commas and brackets")
     try:
-        header = codec.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length], "its header")
+        header = codec.loads(text, "its header", has_only_sizes=True)
     except CorruptError as error:
         raise _corrupt(asked, f"of its header, {error.found}") from None
     if not isinstance(header, dict):
@@ -127,7 +132,7 @@ def read_header(data: bytes, asked: str) -> tuple[dict[str, Any], int]:
 def _checked_entry(name: str, entry: Any, asked: str) -> tuple[str, tuple[int, ...], tuple[int, int]]:
     try:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        whole = all(type(number) is int and 0 <= number <= MAX_TENSORS_BYTES for number in (*shape, begin, end))
         fits = whole and len(shape) <= _MAX_AXES and end - begin == ITEM_BYTES[dtype] * math.prod(shape)
     except (KeyError, TypeError, ValueError):
         fits = False
@@ -167,8 +172,13 @@ class Manifest:
 
 
 def make_manifest(kind: str, name: str, version: int, *, listing: Listing, created_at: str, actor: str) -> bytes:
-    """Return the sealed text of a manifest over the files of `listing`."""
-    return sealed.seal(
+    """Return the sealed text of a manifest over the files of `listing`.
+
+    Raises:
+        RecordError: If it could not be read again, because it is too large.
+
+    """
+    text = sealed.seal(
         {
             "format": FORMAT,
             "kind": kind,
@@ -179,6 +189,11 @@ def make_manifest(kind: str, name: str, version: int, *, listing: Listing, creat
             "files": {path: [size, str(digest)] for path, (size, digest) in listing.items()},
         }
     )
+    try:
+        read_manifest(text, kind, name, version)
+    except CorruptError as error:
+        raise RecordError(f"publish {name}@{version}", error.found, "Give fewer files, or shorter texts.") from None
+    return text
 
 
 def read_manifest(data: bytes, kind: str, name: str, version: int) -> Manifest:
@@ -191,13 +206,9 @@ def read_manifest(data: bytes, kind: str, name: str, version: int) -> Manifest:
     """
     what = f"the manifest of {name}@{version}"
     document = sealed.unseal(data, what)
-    if document.get("format") != FORMAT:
-        raise RecordError(
-            f"read {what}",
-            f"its format is {document.get('format')!r:.40} and this version of hydra-detect reads {FORMAT}",
-            "Upgrade hydra-detect.",
-        )
-    if (document.get("kind"), document.get("name"), document.get("version")) != (kind, name, version):
+    sealed.check_format(document, FORMAT, what)
+    place = (document.get("kind"), document.get("name"), document.get("version"))
+    if place != (kind, name, version) or type(place[2]) is not int:
         raise _corrupt(f"read {what}", "it speaks of another version; the folder was moved or renamed")
     return Manifest(
         kind=kind,

@@ -8,6 +8,7 @@ are missing, leftovers.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import attrs
 
 from hydra_detect import codec
-from hydra_detect.errors import HydraDetectError, InputError, NameInvalidError, NotFoundError
+from hydra_detect.errors import HydraDetectError, InputError, NameInvalidError, NotFoundError, RecordError
 from hydra_detect.records import BackboneRecord, HeadRecord
 from hydra_detect.storage import artifacts, files, layout, pointers, recovery, sealed
 
@@ -33,11 +34,12 @@ Depth = Literal["quick", "full", "deep"]
 
 # What is wrong; `storage.repair` knows what to do about each.
 VERSION, POINTER, STATE, GAP = "version", "pointer", "state", "gap"
-PLACE, EXTRA, BACKBONE, INDEX = "place", "extra", "backbone", "index"
+PLACE, EXTRA, BACKBONE, INDEX, REFUSED = "place", "extra", "backbone", "index", "refused"
 LEFTOVER, UNFINISHED, CLAIM, FOREIGN = "leftover", "unfinished", "claim", "foreign"
 HARMLESS = frozenset([INDEX, LEFTOVER, UNFINISHED, CLAIM, FOREIGN])
 """What no reader is hurt by."""
 
+_MOST_MISSING = 100  # one stray file of a high number would else be a finding for each number below it
 _TOP = frozenset(["STORE.json", "registry.json", "locks", "tmp", "quarantine", layout.BACKBONES, layout.HEADS])
 
 
@@ -68,7 +70,9 @@ class Finding:
         return self.what in HARMLESS
 
     def __str__(self) -> str:
-        return f"{'note' if self.is_harmless else 'damage'}: {self.path}: {self.problem}"
+        path = self.path if self.path.isprintable() else ascii(self.path)
+        word = "note" if self.is_harmless else "not read" if self.what == REFUSED else "damage"
+        return f"{word}: {path}: {self.problem}"
 
 
 @attrs.frozen(kw_only=True)
@@ -103,7 +107,8 @@ class CheckReport:
     def __str__(self) -> str:
         """What was found and done, and the verdict."""
         lines = [*map(str, self.findings), *(f"mended: {text}" for text in self.mended)]
-        verdict = "sound" if self.is_sound else "damaged"
+        harm = [finding for finding in self.findings if not finding.is_harmless]
+        verdict = "sound" if not harm else "unclear" if all(one.what == REFUSED for one in harm) else "damaged"
         read = f", {self.nbytes / 1e6:.1f} MB hashed" if self.nbytes else ""
         return "\n".join([*lines, f"{verdict}: {self.versions} versions, {self.depth} check{read}"])
 
@@ -163,6 +168,11 @@ class _Check:
         where = path.relative_to(self.store.root).as_posix()
         self.findings.append(Finding(what=what, path=where, problem=problem, **facts))
 
+    def _blame(self, what: str, path: Path, error: HydraDetectError, prefix: str = "", /, **facts: Any) -> None:
+        """Note what an error found; what the system or this version refuses to read is no damage, nothing to mend."""
+        is_unread = files.is_refusal(error) or _is_newer(error)
+        self._say(REFUSED if is_unread else what, path, f"{prefix}{error.found}", **facts)
+
     def _check_top(self) -> None:
         root = self.store.root
         for path in sorted(root.iterdir()):
@@ -170,8 +180,11 @@ class _Check:
                 self._say(FOREIGN, path, "it is not the store's; it is left alone")
         if root.stat().st_mode & stat.S_IWOTH and not root.stat().st_mode & stat.S_ISVTX:
             self._say(FOREIGN, root, "everybody may write here: others can replace what you load")
-        for folder in (root / "locks", self.store.layout.staging, self.store.layout.quarantine):
+        for folder in (self.store.layout.quarantine, self.store.layout.staging):
             self._is_folder(folder)
+        for path in sorted((root / "locks").iterdir()) if self._is_folder(root / "locks") else ():
+            if not stat.S_ISREG(path.lstat().st_mode):
+                self._say(PLACE, path, "it is no file, and cannot be locked")
         self._check_leftovers(self.store.layout.staging)
         if os.path.lexists(self.store.layout.index):
             try:
@@ -230,7 +243,7 @@ class _Check:
         for number in sorted(unfinished):
             problem = "it was taken away, and its files are still there"
             self._say(UNFINISHED, item.version(number), problem, **facts, number=number)
-        claimed = set(item.claimed_numbers())
+        claimed = set() if item.claims.is_symlink() else set(item.claimed_numbers())
         for number in sorted(listed - unfinished):
             self.versions += 1
             if number not in claimed:
@@ -238,27 +251,37 @@ class _Check:
             self._check_version(kind, name, number)
 
     def _check_version(self, kind: str, name: str, number: int) -> None:
+        before = len(self.findings)
+        try:
+            self._look_into(kind, name, number)
+        except FileNotFoundError:
+            if number in self.store.numbers(kind, name):
+                raise
+        if self.findings[before:] and number not in self.store.numbers(kind, name):
+            del self.findings[before:]  # it was pruned while this looked at it
+
+    def _look_into(self, kind: str, name: str, number: int) -> None:
         folder = self.store.layout.item(kind, name).version(number)
         facts = {"kind": kind, "name": name, "number": number}
         try:
             manifest = self.store.manifest(kind, name, number)
         except HydraDetectError as error:
-            self._say(VERSION, folder, f"its manifest: {error.found}", **facts)
+            self._blame(VERSION, folder, error, "its manifest: ", **facts)
             return
         for path in sorted(folder.iterdir()):
             if path.name not in {*manifest.files, layout.MANIFEST}:
                 self._say(EXTRA, path, "the version's manifest does not list it", **facts)
-        for file in manifest.files:
-            problem = self._file_problem(manifest, file, folder / file)
-            if problem:
-                self._say(VERSION, folder / file, problem, **facts)
-                return  # one reason is enough to set the version aside
         try:
+            for file in manifest.files:
+                problem = self._file_problem(manifest, file, folder / file)
+                if problem:
+                    self._say(VERSION, folder / file, problem, **facts)
+                    return  # one reason is enough to set the version aside
             self._check_facts(manifest)
         except _LinkProblem as problem:
             self._say(BACKBONE, folder, str(problem), **facts)
         except HydraDetectError as error:
-            self._say(VERSION, folder, error.found, **facts)
+            self._blame(VERSION, folder, error, **facts)
 
     def _file_problem(self, manifest: Manifest, path: str, place: Path) -> str:
         """Return what is wrong with one file of a version, or nothing."""
@@ -273,6 +296,8 @@ class _Check:
         except FileNotFoundError:
             return "it is missing"
         except HydraDetectError as error:
+            if files.is_refusal(error):
+                raise
             return error.found
         if self.progress:
             self.progress(self.nbytes, max(self.total, self.nbytes))
@@ -284,7 +309,7 @@ class _Check:
         kind: type[BackboneRecord | HeadRecord]
         kind = BackboneRecord if manifest.kind == layout.BACKBONES else HeadRecord
         record = codec.decode(kind, self.store.read(manifest, layout.RECORD), f"the record of {place}")
-        if isinstance(record, BackboneRecord):
+        if isinstance(record, BackboneRecord) and self._is_active(manifest):
             self.contracts[str(record.contract.digest)] = record.contract
         if self.depth == "deep":
             data = self.store.read(manifest, layout.TENSORS)
@@ -299,6 +324,11 @@ class _Check:
             if differences:
                 raise _LinkProblem(f"it was made for a backbone of other settings: {'; '.join(differences)}")
 
+    def _is_active(self, manifest: Manifest) -> bool:
+        with contextlib.suppress(HydraDetectError):  # reported with the pointer
+            return self.store.pointer(manifest.kind, manifest.name).active == manifest.version
+        return False
+
     def _check_pointers(self, kind: str, name: str) -> None:
         item, facts = self.store.layout.item(kind, name), {"kind": kind, "name": name}
         generations = item.pointer_generations()
@@ -311,9 +341,11 @@ class _Check:
                 repaired = generation if state.event == pointers.REPAIRED else repaired
             except HydraDetectError as error:
                 state = None
-                self._say(POINTER, item.pointer(generation), error.found, **facts, number=generation)
+                self._blame(POINTER, item.pointer(generation), error, **facts, number=generation)
         # A repair looked at all that was missing before it, and said so.
-        for generation in sorted(set(range(repaired + 1, max([0, *generations]))) - set(generations)):
+        present = [repaired, *(generation for generation in generations if generation > repaired)]
+        missing = (number for low, high in itertools.pairwise(present) for number in range(low + 1, high))
+        for generation in itertools.islice(missing, _MOST_MISSING):
             problem = "this generation of the pointer is missing from the history"
             self._say(GAP, item.pointer(generation), problem, **facts, number=generation)
         if state:
@@ -333,9 +365,20 @@ class _Check:
                     self._say(STATE, path, "the active version is not the one that was promoted", **facts)
 
 
+def _is_newer(error: HydraDetectError) -> bool:
+    """Whether a newer version of this library wrote what was read: the errors for that name its format."""
+    return isinstance(error, RecordError) and not {"format", "schema"}.isdisjoint(error.facts)
+
+
 class _LinkProblem(Exception):  # noqa: N818  never leaves this module
     """A head whose backbone is not here: nothing of its own is damaged."""
 
 
 def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    """Return the bytes of all that manifests list below a folder; of what vanishes meanwhile, none."""
+    total = 0
+    for place, _folders, names in os.walk(folder):
+        for name in set(names) - {layout.MANIFEST}:
+            with contextlib.suppress(OSError):
+                total += os.lstat(f"{place}/{name}").st_size
+    return total

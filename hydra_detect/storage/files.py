@@ -13,7 +13,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from hydra_detect.errors import CorruptError, NotFoundError, StoreError
+from hydra_detect.errors import CorruptError, HydraDetectError, NotFoundError, StoreError
 from hydra_detect.names import Digest
 
 if TYPE_CHECKING:
@@ -50,6 +50,22 @@ def explained(asked: str, remedy: str = "") -> Iterator[None]:
         where = f" ({error.filename})" if error.filename else ""
         found = f"{error.strerror or error}{where}"
         raise StoreError(asked, found, remedy or _REMEDIES.get(number, _REMEDY), errno=number) from error
+
+
+@contextlib.contextmanager
+def begun(remedy: str) -> Iterator[None]:
+    """Give an error of the system another remedy, once something was changed: its own may say that nothing was."""
+    try:
+        yield
+    except StoreError as error:
+        if not is_refusal(error) or error.remedy == UNCERTAIN:
+            raise
+        raise StoreError(error.asked, error.found, remedy, **error.facts) from error
+
+
+def is_refusal(error: HydraDetectError) -> bool:
+    """Whether the system refused, for want of rights, descriptors or a sound disk: that proves no damage."""
+    return "errno" in error.facts
 
 
 def sha256(data: bytes | memoryview) -> Digest:

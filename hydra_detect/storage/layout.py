@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect.names import check_name
+from hydra_detect.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +40,10 @@ PARITY = "parity.json"
 MANIFEST = "MANIFEST.json"
 ORIGINAL = "original"
 
-_NUMBER = re.compile(r"[0-9]{6,12}", re.ASCII)
+HIGHEST = 999_999_999
+"""The last number that a version or generation can have; a file of a longer name is not ours."""
+
+_NUMBER = re.compile(r"[0-9]{6,9}", re.ASCII)
 
 
 @attrs.frozen
@@ -113,34 +118,50 @@ class ItemLayout:
 
     def claim(self, number: int) -> Path:
         """The file that takes a number for ever."""
-        return self.claims / f"{number:06}"
+        return self.claims / _of_version(number)
 
     def version(self, number: int) -> Path:
         """The folder of one version."""
-        return self.versions / f"{number:06}"
+        return self.versions / _of_version(number)
 
     def pointer(self, generation: int) -> Path:
         """The file of one generation of the pointer."""
-        return self.pointers / f"{generation:08}.json"
+        return self.pointers / _of_pointer(generation)
 
     def claimed_numbers(self) -> list[int]:
         """Numbers given out, ascending."""
-        return _numbers(self.claims, self.claim)
+        return _numbers(self.claims, _of_version)
 
     def version_numbers(self) -> list[int]:
         """Numbers of published versions, ascending."""
-        return _numbers(self.versions, self.version)
+        return _numbers(self.versions, _of_version)
 
     def pointer_generations(self) -> list[int]:
         """Generations of the pointer, ascending."""
-        return _numbers(self.pointers, self.pointer)
+        return _numbers(self.pointers, _of_pointer)
 
 
-def _numbers(folder: Path, path_of: Callable[[int], Path]) -> list[int]:
-    """Numbers from 1 whose own path exists in the folder; what is named in another way is not ours."""
+def _of_version(number: int) -> str:
+    return f"{number:06}"
+
+
+def _of_pointer(generation: int) -> str:
+    return f"{generation:08}.json"
+
+
+def _numbers(folder: Path, name_of: Callable[[int], str]) -> list[int]:
+    """Numbers from 1 whose own name stands in the folder; what is named in another way is not ours.
+
+    Every change and every look at a head comes through here, with an entry for each change so far: no path is built.
+    """
     try:
         entries = set(os.listdir(folder))  # noqa: PTH208  names are all that is needed, a thousand times over
     except (FileNotFoundError, NotADirectoryError):
         return []
-    numbers = {int(entry.partition(".")[0]) for entry in entries if _NUMBER.fullmatch(entry.partition(".")[0])}
-    return sorted(number for number in numbers if number and path_of(number).name in entries)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # links that lead in a circle
+            return []
+        with files.explained(f"list {folder}"):
+            raise
+    numbers = {int(begin[0]) for begin in map(_NUMBER.match, entries) if begin}
+    return sorted(number for number in numbers if number and name_of(number) in entries)

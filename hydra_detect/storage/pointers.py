@@ -117,6 +117,7 @@ def newest(item: ItemLayout, name: str) -> Pointer:
     Raises:
         CorruptError: If the newest generation is damaged. The one before is no answer: it may name a version that
             was rolled back from for good reason.
+        RecordError: If it has a newer format.
 
     """
     generations = item.pointer_generations()
@@ -129,44 +130,82 @@ def read(item: ItemLayout, name: str, generation: int) -> Pointer:
     Raises:
         NotFoundError: If it is not there.
         CorruptError: If it is damaged.
+        RecordError: If it has a newer format.
 
     """
     what = f"generation {generation} of the pointer of {name!r}"
     data = files.read_whole(item.pointer(generation), limit=codec.MAX_JSON_BYTES, asked=f"read {what}")
-    return parse(data, generation, what)
+    return parse(data, generation, what, of=owner_of(item))
 
 
-def parse(data: bytes, generation: int, what: str) -> Pointer:
+def owner_of(item: ItemLayout) -> str:
+    """Return whose state a generation is, as it says itself: "heads/owl"."""
+    return f"{item.root.parent.name}/{item.root.name}"
+
+
+def parse(data: bytes, generation: int, what: str, *, of: str = "") -> Pointer:
     """Read the text of a generation.
 
+    Args:
+        data: The text.
+        generation: Its number.
+        what: What it is, for the error.
+        of: Whose state it has to be.
+
     Raises:
-        CorruptError: If it is not what was written for this generation.
+        CorruptError: If it is not what was written for this generation, or for this head or backbone.
+        RecordError: If it has a newer format.
 
     """
     document = sealed.unseal(data, what)
+    sealed.check_format(document, FORMAT, what)
     remedy = "Restore it from a copy, or see 'hydra-detect store verify --repair'."
-    facts = {key: value for key, value in document.items() if key != "format"}
+    facts = {key: value for key, value in document.items() if key not in {"format", "of"}}
     try:
         pointer = codec.from_dict(Pointer, facts, what)
     except RecordError as error:
         raise CorruptError(error.asked, error.found, remedy) from None
-    if document.get("format") != FORMAT or pointer.generation != generation or generation < 1:
-        raise CorruptError(f"read {what}", "it has another format or generation", remedy)
+    if pointer.generation != generation or generation < 1:
+        raise CorruptError(f"read {what}", "it is another generation", remedy)
+    if document.get("of") != of:
+        raise CorruptError(f"read {what}", f"it is one of {document.get('of')!r:.100}", remedy)
     return pointer
 
 
-def text(pointer: Pointer) -> bytes:
-    """Return the sealed text of a generation."""
+def text(pointer: Pointer, *, of: str = "") -> bytes:
+    """Return the sealed text of a generation.
+
+    Args:
+        pointer: The state.
+        of: Whose it is.
+
+    Raises:
+        RecordError: If it could not be read again: a reason that is no text, or texts that are too long.
+
+    """
     facts: Mapping[str, Any] = codec.to_dict(pointer)
-    return sealed.seal({"format": FORMAT, **facts})
+    data = sealed.seal({"format": FORMAT, "of": of, **facts})
+    what = f"generation {pointer.generation} of a pointer"
+    try:
+        parse(data, pointer.generation, what, of=of)
+    except CorruptError as error:
+        remedy = "Nothing was changed: give reason and actor as texts, and short ones."
+        raise RecordError(f"write {what}", error.found, remedy) from None
+    return data
 
 
 def intact(item: ItemLayout, name: str) -> list[Pointer]:
-    """Return all generations that can be read, oldest first."""
+    """Return all generations that are whole, oldest first.
+
+    Raises:
+        StoreError: If the system refuses to read one.
+
+    """
     found = []
     for generation in item.pointer_generations():
         try:
             found.append(read(item, name, generation))
-        except HydraDetectError:  # `storage.check` reports it; the others are history all the same
-            continue
+        except HydraDetectError as error:  # `storage.check` reports damage; the others are history all the same
+            if files.is_refusal(error):
+                raise
     return found

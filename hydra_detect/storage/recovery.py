@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 def recover(store: Store, kind: str, name: str) -> None:
     """Clear away what was left behind at one backbone or head, and in the store's own staging folder."""
     item = store.layout.item(kind, name)
+    if any(folder.is_symlink() for folder in (store.layout.kind(kind), item.root, item.versions)):
+        return  # what lies behind a link is not the store's
     for folder in (store.layout.staging, item.staging):
         for path in abandoned(folder):
             files.discard(store.disk, path)
@@ -33,7 +35,8 @@ def abandoned(folder: Path) -> list[Path]:
     """Return what lies in a staging folder and belongs to nobody who is still at work."""
     if folder.is_symlink() or not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if owners.is_abandoned(path))
+    with files.explained(f"list {folder}"):
+        return sorted(path for path in folder.iterdir() if owners.is_abandoned(path))
 
 
 def unfinished(store: Store, kind: str, name: str) -> list[int]:

@@ -58,7 +58,7 @@ def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -
         CorruptError: If a manifest is damaged.
 
     """
-    asked = f"rename head {head!r} to {check_name(new)!r}"
+    asked = f"rename head {check_name(head)!r} to {check_name(new)!r}"
     heads.numbers(store, head)
     with store.changing(layout.HEADS, head):
         before = store.pointer(layout.HEADS, head)
@@ -68,7 +68,8 @@ def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -
             _publish(store, head, new, before, actor=actor, reason=reason, asked=asked)
         after = {"event": pointers.RENAMED, "active": None, "manifest": None, "other": new}
         try:
-            changes.take_away(store, head, before, numbers, after=after, actor=actor, reason=reason)
+            with files.begun(f"Run it again, which finishes it: so far {new!r} is there as well."):
+                changes.take_away(store, head, before, numbers, after=after, actor=actor, reason=reason)
         except StaleError:
             found = f"another process changed {head!r} meanwhile; {new!r} is what it was before"
             raise ConflictError(asked, found, f"Remove one of the two: {head!r} is the later one.") from None
@@ -91,7 +92,8 @@ def _publish(store: Store, head: str, new: str, before: Pointer, *, actor: str, 
         raise taken
     stage = layout.ItemLayout(store.layout.staging / owners.staging_name())
     with files.explained(asked):
-        files.make_branch(store.disk, store.root, store.layout.staging)
+        for folder in (store.layout.staging, target.root.parent):
+            files.make_branch(store.disk, store.root, folder)
         try:
             digests = _stage(store, head, new, stage)
             first = attrs.evolve(
@@ -107,16 +109,15 @@ def _publish(store: Store, head: str, new: str, before: Pointer, *, actor: str, 
                 actor=actor,
                 reason=reason,
             )
-            files.write_new(store.disk, stage.pointer(1), pointers.text(first), mode=0o444)
-            for folder in (stage.claims, stage.versions, stage.pointers, stage.root):
+            text = pointers.text(first, of=pointers.owner_of(target))
+            files.write_new(store.disk, stage.pointer(1), text, mode=0o444)
+            for folder in (stage.versions, stage.pointers, stage.root):
                 store.disk.sync_folder(folder)
             for number in source.claimed_numbers():
                 files.claim(store.disk, stage.claim(number))
             if os.path.lexists(target.root):  # POSIX would replace an empty folder
                 raise taken
-            store.disk.rename(stage.root, target.root)
-            with files.explained(asked, files.UNCERTAIN):
-                store.disk.sync_folder(target.root.parent)
+            store.disk.rename(stage.root, target.root)  # synced before the next step, as every folder above a pointer
         finally:
             files.discard(store.disk, stage.root)
 

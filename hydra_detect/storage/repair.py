@@ -15,7 +15,7 @@ import attrs
 
 from hydra_detect.errors import ConflictError, HydraDetectError, StaleError
 from hydra_detect.records import utc_now
-from hydra_detect.storage import check, files, owners, pointers
+from hydra_detect.storage import check, files, layout, owners, pointers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from hydra_detect.storage.store import Store
     from hydra_detect.tensors import RawTensor
 
+_LONGEST_NAME = 40  # of what is set aside: with whose and when behind it, no longer than a file name may be
+_AGAIN = "Run it again; what was mended stays mended."
 _STATE = frozenset([check.VERSION, check.POINTER, check.STATE, check.GAP])
 
 
@@ -57,7 +59,7 @@ def repair(
     if not found.findings:
         return found
     mended = []
-    with files.explained(f"repair the store {store.root}", "Run it again; what was mended stays mended."):
+    with files.begun(_AGAIN), files.explained(f"repair the store {store.root}", _AGAIN):
         for finding in found.findings:
             if not finding.name:
                 mended += _mend_top(store, finding)
@@ -80,6 +82,8 @@ def _mend_top(store: Store, finding: Finding) -> list[str]:
 
 def _mend_item(store: Store, kind: str, name: str, findings: Sequence[Finding], actor: str) -> list[str]:
     """Mend one backbone or head: places first, then versions, then the pointer, damaged generations last."""
+    if any(finding.what == check.REFUSED for finding in findings):
+        return []  # what cannot be read may be sound: nothing is decided without it
     item = store.layout.item(kind, name)
     by_what = {what: [finding for finding in findings if finding.what == what] for what in _all(findings)}
     places = by_what.get(check.PLACE, [])
@@ -136,14 +140,19 @@ def _sound_state(store: Store, kind: str, name: str, last: Pointer) -> dict[str,
     digests = {}
     for number in item.version_numbers():
         if number not in last.gone:
-            with contextlib.suppress(HydraDetectError):
+            try:
                 digests[number] = store.manifest(kind, name, number).digest
+            except HydraDetectError as error:
+                if files.is_refusal(error):
+                    raise
     earlier = [number for number in last.earlier if number in digests]
     active = last.active if last.active in digests else None
     if active and digests[active] != last.manifest:
         active = None
     if active is None and last.active is not None and earlier:
         active = earlier.pop()
+    if active is None and kind == layout.BACKBONES and digests:  # all its versions are the same weights
+        active = max(digests)
     return {
         "active": active,
         "manifest": digests[active] if active else None,
@@ -165,9 +174,12 @@ def _set_aside(store: Store, path: Path, quarantine: Path) -> str:
     where = path.relative_to(store.root).as_posix()
     if not os.path.lexists(path):
         return f"{where} was gone already"
-    files.make_branch(store.disk, store.root, quarantine)
-    target = quarantine / f"{path.name}.{owners.staging_name()}"
+    aside = f"{path.name[:_LONGEST_NAME]}.{owners.staging_name()}"
+    if path == quarantine:  # what stands in its place cannot go into it
+        target = path.with_name(aside)
+    else:
+        files.make_branch(store.disk, store.root, quarantine)
+        target = quarantine / aside
     store.disk.rename(path, target)
-    store.disk.sync_folder(path.parent)
-    store.disk.sync_folder(quarantine)
+    store.disk.sync_folder(target.parent)  # a rename is one thing: where it arrived, it has also left
     return f"{where} was moved to {target.relative_to(store.root).as_posix()}"

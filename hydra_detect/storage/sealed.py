@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from hydra_detect import codec
-from hydra_detect.errors import CorruptError
+from hydra_detect.errors import CorruptError, RecordError
 from hydra_detect.storage import files
 
 _SEAL = "check"
@@ -32,3 +32,19 @@ def unseal(data: bytes, what: str) -> dict[str, Any]:
         raise CorruptError(f"read {what}", "its digest does not match its content", "Restore it from a copy.")
     del document[_SEAL]
     return document
+
+
+def check_format(document: dict[str, Any], known: int, what: str) -> None:
+    """See that a document has the format that this version of the library reads.
+
+    Raises:
+        RecordError: If it has a newer one: nothing is damaged, and nothing here can judge it.
+        CorruptError: If it has none.
+
+    """
+    form = document.get("format")
+    if type(form) is int and form > known:
+        found = f"its format is {form} and this version of hydra-detect reads {known}"
+        raise RecordError(f"read {what}", found, "Upgrade hydra-detect.", format=form)
+    if type(form) is not int or form != known:  # True == 1
+        raise CorruptError(f"read {what}", f"its format is {form!r:.40}, none that there is", "Restore it from a copy.")

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,7 +17,6 @@ import filelock
 from hydra_detect import codec
 from hydra_detect.errors import (
     ConflictError,
-    CorruptError,
     HydraDetectError,
     NameInvalidError,
     NotFoundError,
@@ -28,20 +25,21 @@ from hydra_detect.errors import (
     near_matches,
 )
 from hydra_detect.names import check_file_name
-from hydra_detect.storage import artifacts, files, layout, owners, pointers, recovery
+from hydra_detect.storage import artifacts, files, identity, layout, owners, pointers, recovery
 from hydra_detect.storage.disk import FULL, Disk
+from hydra_detect.storage.identity import FORMAT
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from hydra_detect.storage.artifacts import Manifest
     from hydra_detect.storage.pointers import Pointer
 
-FORMAT = 1
 _LOCK_SECONDS = 60.0
 _LOCK_POLL_SECONDS = 0.005
-_LIMITS = ("min_reader", "min_writer")
+_HELD = "Look whether what you asked for was done; others wait until this process ends."
 
 
 class Store:
@@ -74,8 +72,8 @@ class Store:
         """
         if isinstance(root, Store):
             return root
-        path = Path(root).absolute()
-        return cls(path, disk=Disk(durability), min_writer=_min_writer(layout.StoreLayout(path)))
+        path = identity.absolute(root)
+        return cls(path, disk=Disk(durability), min_writer=identity.min_writer(layout.StoreLayout(path)))
 
     @classmethod
     def create(cls, root: str | os.PathLike[str] | Store, *, durability: str = FULL) -> Store:
@@ -90,7 +88,7 @@ class Store:
         present = cls.find(root, durability=durability)
         if present:
             return present
-        store = cls(Path(root).absolute(), disk=Disk(durability))
+        store = cls(identity.absolute(root), disk=Disk(durability))
         store._establish()
         return cls.open(root, durability=durability)
 
@@ -101,12 +99,10 @@ class Store:
             StoreError: If it cannot be written.
 
         """
-        identity = {"format": FORMAT, "min_reader": 1, "min_writer": 1, "store_id": str(uuid.uuid4())}
         with files.explained(f"make a store at {self.root}"):
             files.make_folder(self.disk, self.root)
-            self._put(self.layout.staging, codec.dumps(identity), self.layout.identity)
+            self._put(self.layout.staging, identity.new(), self.layout.identity)
             self.disk.sync_folder(self.root)
-            self.disk.sync_folder(self.root.parent)
 
     def _put(self, staging: Path, data: bytes, target: Path, *, mode: int = 0o666) -> bool:
         """Write a file aside and give it its name; False if another writer was first."""
@@ -131,7 +127,7 @@ class Store:
         """
         if isinstance(root, Store):
             return root
-        where = layout.StoreLayout(Path(root).absolute())
+        where = layout.StoreLayout(identity.absolute(root))
         asked = f"make a store at {where.root}"
         with files.explained(asked):
             if where.identity.exists():
@@ -169,7 +165,9 @@ class Store:
         if not folder.is_dir():
             return []
         found = []
-        for entry in folder.iterdir():
+        with files.explained(f"list the {kind} of {self!r}"):
+            entries = list(folder.iterdir())
+        for entry in entries:
             with contextlib.suppress(NameInvalidError):  # a folder of another name is not ours
                 if self.numbers(kind, entry.name):
                     found.append(entry.name)
@@ -258,7 +256,8 @@ class Store:
             recovery.recover(self, kind, name)
             yield  # outside `explained`: an error of the work under the lock is no error of the lock
         finally:
-            lock.release()
+            with files.explained(f"unlock {name!r}", _HELD):
+                lock.release()
 
     def publish(
         self, kind: str, name: str, contents: Mapping[str, bytes], *, created_at: str, actor: str = ""
@@ -273,9 +272,12 @@ class Store:
         item = self.layout.item(kind, name)
         asked = f"publish a version of {name!r}"
         self.check_writable(asked)
-        for path in contents:
-            if check_file_name(path) == layout.MANIFEST:
-                raise NameInvalidError(asked, f"{path} is the store's own file", "Name it otherwise.", name=path)
+        taken = {layout.MANIFEST.casefold(): "the store's own file"}
+        for path in contents:  # on some systems names that differ in case alone are one
+            if check_file_name(path).casefold() in taken:
+                found = f"{path} is {taken[path.casefold()]}"
+                raise NameInvalidError(asked, found, "Name it otherwise.", name=path)
+            taken[path.casefold()] = f"{path} in other letters"
         facts = {"listing": artifacts.listing_of(contents), "created_at": created_at, "actor": actor}
         with self.changing(kind, name), files.explained(asked):
             for folder in (item.claims, item.versions, item.staging):
@@ -317,6 +319,7 @@ class Store:
         item = self.layout.item(kind, name)
         number = self._high(kind, name) + 1
         while True:
+            _check_number(number, item.claims)
             try:
                 files.claim(self.disk, item.claim(number))
             except FileExistsError:
@@ -327,8 +330,11 @@ class Store:
     def _high(self, kind: str, name: str) -> int:
         item = self.layout.item(kind, name)
         known = [0, *item.claimed_numbers(), *item.version_numbers()]
-        with contextlib.suppress(HydraDetectError):  # a damaged pointer forbids no new version
+        try:
             known.append(self.pointer(kind, name).high)
+        except HydraDetectError:  # a damaged pointer forbids no new version; the generations before it know too
+            with contextlib.suppress(HydraDetectError):
+                known += [pointer.high for pointer in pointers.intact(item, name)]
         return max(known)
 
     def swap(self, kind: str, name: str, before: Pointer, after: Mapping[str, Any]) -> Pointer:
@@ -358,37 +364,23 @@ class Store:
             "gone": tuple(number for number in present if number in gone),
             "high": self._high(kind, name),
         }
+        _check_number(before.generation + 1, item.pointers)
         pointer = attrs.evolve(before, **{"version": None, "taken": (), "other": "", **after, **kept_up})
+        text = pointers.text(pointer, of=pointers.owner_of(item))
         with files.explained(asked):
             files.make_branch(self.disk, self.root, item.pointers)
             # A version that another process published, and was killed before it could sync, must not be lost behind
             # a pointer to it; nor may one come back that the pointer no longer knows to be gone.
             if item.versions.is_dir():
                 self.disk.sync_folder(item.versions)
-            if not self._put(item.staging, pointers.text(pointer), item.pointer(pointer.generation), mode=0o444):
+            if not self._put(item.staging, text, item.pointer(pointer.generation), mode=0o444):
                 raise conflict
             with files.explained(asked, files.UNCERTAIN):
                 self.disk.sync_folder(item.pointers)
         return pointer
 
 
-def _min_writer(where: layout.StoreLayout) -> int:
-    """Read the identity of a store and return the least format that may write to it."""
-    asked = f"open the store {where.root}"
-    try:
-        data = files.read_whole(where.identity, limit=codec.MAX_JSON_BYTES, asked=asked)
-    except NotFoundError:
-        found = "the folder holds no STORE.json" if where.root.is_dir() else "there is no such folder"
-        raise StoreError(asked, found, "Check the path; 'hydra-detect split' makes a new store.") from None
-    identity = codec.loads(data, str(where.identity))
-    reader, writer = (identity.get(key) if isinstance(identity, dict) else None for key in _LIMITS)
-    if type(reader) is not int or type(writer) is not int:
-        raise CorruptError(asked, "STORE.json is not one of ours", "Restore it from a copy.")
-    if reader > FORMAT:
-        raise StoreError(
-            asked,
-            f"it needs a reader of format {reader} and this version of hydra-detect reads {FORMAT}",
-            "Upgrade hydra-detect; nothing was changed.",
-            format=reader,
-        )
-    return writer
+def _check_number(number: int, folder: Path) -> None:
+    if number > layout.HIGHEST:
+        found, remedy = f"the numbers in {folder} are used up", "Move away what has no business to be there."
+        raise StoreError(f"give out number {number}", found, remedy)

@@ -1,0 +1,249 @@
+"""A disk that remembers what was synced: from its log every state follows that a power loss could leave.
+
+The model is POSIX at its most careless: a file's content is safe once the file was synced, an entry of a folder once
+the folder was. Until then content may be lost, half there or zeros, and each entry's making or vanishing may or may
+not have happened, in any combination. Only a rename is one thing: it has happened or it has not.
+"""
+
+import itertools
+import os
+import random
+import re
+
+import attrs
+
+from hydra_detect.storage.disk import Disk
+
+EXHAUSTIVE_UP_TO = 5
+RANDOM_SUBSETS = 24
+_STAGED = re.compile(r"([a-z0-9-]+\.)[0-9]+(\.[0-9a-f]{32})")
+
+
+@attrs.define(eq=False)
+class Node:
+    """A file or folder: its content for certain, and what it may be as long as it was not synced."""
+
+    is_folder: bool
+    entries: dict = attrs.field(factory=dict)
+    content: bytes = b""
+    unsynced: bytes | None = None
+
+
+@attrs.frozen(eq=False)
+class Change:
+    """One change of entries that no folder's sync has made certain yet: (folder, name, node or None) each."""
+
+    entries: tuple
+
+    def touches(self, folder):
+        """Whether it changes this folder."""
+        return any(owner is folder for owner, _name, _node in self.entries)
+
+    def places(self):
+        """The entries that it changes."""
+        return {(id(owner), name) for owner, name, _node in self.entries}
+
+    def apply(self, entries_of):
+        """Do it."""
+        for owner, name, node in self.entries:
+            if node is None:
+                entries_of(owner).pop(name, None)
+            else:
+                entries_of(owner)[name] = node
+
+
+class RecordingDisk:
+    """Performs the steps on a real folder and writes down what is certain after each of them."""
+
+    def __init__(self, root, before=None):
+        """Begin on a folder all of which is certain, or where another process (`before`) left off."""
+        self.disk, self.root = Disk("fast"), root
+        self.tree = before.tree if before else read_tree(root)
+        self.pending = before.pending if before else []
+        self.descriptors = {}
+        self.steps = 0
+        self.on_step = None
+
+    # What every process sees, certain or not
+
+    def _seen(self, folder):
+        entries = dict(folder.entries)
+        for change in self.pending:
+            if change.touches(folder):
+                change.apply(lambda owner, folder=folder, entries=entries: entries if owner is folder else {})
+        return entries
+
+    def _node(self, path):
+        node = self.tree
+        for part in path.relative_to(self.root).parts:
+            node = self._seen(node)[part]
+        return node
+
+    def _change(self, *entries):
+        self.pending.append(Change(tuple((self._node(path.parent), path.name, node) for path, node in entries)))
+
+    def _done(self):
+        self.steps += 1
+        if self.on_step:
+            self.on_step()
+
+    # The steps
+
+    def make_folder(self, path):
+        """As `Disk`."""
+        self.disk.make_folder(path)
+        self._change((path, Node(is_folder=True)))
+        self._done()
+
+    def create(self, path, mode):
+        """As `Disk`."""
+        descriptor = self.disk.create(path, mode)
+        node = Node(is_folder=False, unsynced=b"")
+        self._change((path, node))
+        self.descriptors[descriptor] = node
+        self._done()
+        return descriptor
+
+    def write(self, descriptor, data):
+        """As `Disk`."""
+        self.disk.write(descriptor, data)
+        node = self.descriptors[descriptor]
+        node.unsynced = (node.unsynced or b"") + bytes(data)
+        self._done()
+
+    def sync(self, descriptor):
+        """As `Disk`: the content is certain."""
+        node = self.descriptors.pop(descriptor)
+        node.content, node.unsynced = node.unsynced or b"", None
+        self._done()
+
+    def sync_folder(self, path):
+        """As `Disk`: the entries are certain."""
+        if self.root in path.parents or path == self.root:
+            folder = self._node(path)
+            for change in [change for change in self.pending if change.touches(folder)]:
+                change.apply(lambda owner: owner.entries)
+                # What it undid is undone: a renamed file cannot come back under the name that it had first.
+                places = change.places()
+                self.pending = [other for other in self.pending if not other.places() <= places]
+        self._done()
+
+    def link(self, path, target):
+        """As `Disk`."""
+        self.disk.link(path, target)
+        self._change((target, self._node(path)))
+        self._done()
+
+    def rename(self, path, target):
+        """As `Disk`."""
+        self.disk.rename(path, target)
+        self._change((path, None), (target, self._node(path)))
+        self._done()
+
+    def replace(self, path, target):
+        """As `Disk`."""
+        self.disk.replace(path, target)
+        self._change((path, None), (target, self._node(path)))
+        self._done()
+
+    def unlink(self, path):
+        """As `Disk`."""
+        self.disk.unlink(path)
+        self._change((path, None))
+        self._done()
+
+    def remove_folder(self, path):
+        """As `Disk`."""
+        self.disk.remove_folder(path)
+        self._change((path, None))
+        self._done()
+
+
+def read_tree(root):
+    """Return a folder as nodes, all of it certain."""
+    node = Node(is_folder=root.is_dir(), content=b"" if root.is_dir() else root.read_bytes())
+    if node.is_folder:
+        node.entries = {path.name: read_tree(path) for path in root.iterdir()}
+    return node
+
+
+def survivors(disk, seed=0):
+    """Yield every state that a power loss now could leave: folders as dicts, files as bytes."""
+    count = len(disk.pending)
+    if count <= EXHAUSTIVE_UP_TO:
+        subsets = list(itertools.product((False, True), repeat=count))
+    else:
+        rng = random.Random(f"{seed} {disk.steps}")  # noqa: S311  no secret: the same subsets each time
+        subsets = [(False,) * count, (True,) * count]
+        subsets += [tuple(rng.random() < 0.5 for _ in range(count)) for _ in range(RANDOM_SUBSETS)]
+    for chosen in subsets:
+        changes = [change for change, happened in zip(disk.pending, chosen, strict=True) if happened]
+        for content in (_old, _half, _zeros, _whole):
+            yield _materialised(disk.tree, changes, content)
+
+
+def _materialised(tree, changes, content):
+    """Return the tree with some of the pending changes, and unsynced files as `content` says."""
+    entries = {}
+
+    def entries_of(folder):
+        return entries.setdefault(id(folder), dict(folder.entries))
+
+    for change in changes:
+        change.apply(entries_of)
+
+    def walk(node):
+        if not node.is_folder:
+            return node.content if node.unsynced is None else content(node)
+        return {name: walk(child) for name, child in sorted(entries_of(node).items())}
+
+    return walk(tree)
+
+
+def _old(node):
+    return node.content
+
+
+def _half(node):
+    return node.unsynced[: len(node.unsynced) // 2]
+
+
+def _zeros(node):
+    return bytes(len(node.unsynced))
+
+
+def _whole(node):
+    return node.unsynced
+
+
+class Writer:
+    """Writes states to a real folder; equal contents are one file with many names, since no one may write to them."""
+
+    def __init__(self, folder):
+        self.folder, self.pool = folder, {}
+        (folder / "pool").mkdir()
+
+    def write(self, state, root):
+        """Make `root` hold a state."""
+        root.mkdir()
+        for entry, content in state.items():
+            # After a power loss nobody is alive, whatever number the process had.
+            name = _STAGED.sub(r"\g<1>99999999\g<2>", entry)
+            if isinstance(content, dict):
+                self.write(content, root / name)
+            else:
+                os.link(self._file(content), root / name)
+
+    def _file(self, content):
+        if content not in self.pool:
+            self.pool[content] = self.folder / "pool" / str(len(self.pool))
+            self.pool[content].write_bytes(content)
+        return self.pool[content]
+
+
+def frozen(state):
+    """Return a state as something that can be a member of a set: how a process called its things does not matter."""
+    return tuple(
+        ("tmp" if _STAGED.fullmatch(name) else name, frozen(content) if isinstance(content, dict) else content)
+        for name, content in state.items()
+    )

@@ -1,0 +1,154 @@
+"""Corruption of places: what stands where a file or folder should be, what is missing, and what is there too."""
+
+import os
+
+import damage
+import pytest
+from damage import ACTIVE, FOLDERS, IDENTITY, NEVER_PROMOTED, NEWEST, OLDER, ONE_OF_EACH
+
+from hydra_detect.errors import HydraDetectError, NotFoundError
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage import check, heads
+from hydra_detect.storage.store import Store
+from hydra_detect.versions import VersionManager
+
+built, copy = damage.built, damage.copy
+
+UNTOLD = {"heads", "heads/owl", "heads/owl/pointer", NEVER_PROMOTED}
+"""Folders whose clean loss no check can tell: see `test_what_no_check_can_tell`."""
+NEEDLESS = {"locks", "tmp", "heads/owl/tmp", "backbones/demo/tmp"}
+"""Folders that are made again when they are needed."""
+LONG, ODD = "x" * 250, "\udcff\x1b[31m"
+ADDED = {
+    "owl.txt": check.FOREIGN, "heads/README": check.FOREIGN, "heads/Zebra": check.FOREIGN,
+    "heads/owl/x": check.FOREIGN, "heads/owl/versions/x": check.FOREIGN, "heads/owl/versions/000007": check.VERSION,
+    "heads/owl/versions/7": check.FOREIGN, "heads/owl/versions/0000000001": check.FOREIGN,
+    "heads/owl/versions/999999999999": check.FOREIGN, f"{ACTIVE}/x": check.EXTRA, f"{ACTIVE}/.hidden": check.EXTRA,
+    f"{ACTIVE}/record.json.bak": check.EXTRA, f"{ACTIVE}/{LONG}": check.EXTRA, f"{ACTIVE}/{ODD}": check.EXTRA,
+    f"{ACTIVE}/model.pth": check.EXTRA, "heads/owl/pointer/x": check.FOREIGN,
+    "heads/owl/pointer/00000007.json": check.POINTER, "heads/owl/pointer/99999999.json": check.POINTER,
+    "heads/owl/pointer/999999999.json": check.POINTER, "heads/owl/pointer/9999999999.json": check.FOREIGN,
+    "heads/owl/pointer/00000003.json.tmp": check.FOREIGN, "heads/owl/pointer/7.json": check.FOREIGN,
+    "backbones/demo/versions/000001/x": check.EXTRA, "heads/owl/claims/x": None, "heads/owl/claims/000099": None,
+    "heads/owl/claims/999999999": None, "tmp/x": None, "heads/owl/tmp/x": None,
+}  # fmt: skip
+"""Where something was put that the store never wrote, and what a check calls it; None where it harms no one."""
+WAYS_TO_ADD = {
+    "file": lambda path: path.write_bytes(b"owl"),
+    "folder": lambda path: path.mkdir(),
+    "FIFO": os.mkfifo,
+    "link": lambda path: path.symlink_to("/etc/passwd"),
+    "circle": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.parametrize("kind", damage.FILE_DAMAGES, ids=repr)
+def test_every_file(copy, built, tally, kind):
+    """Whatever stands in the place of a file is found by reading and by a check, or harms nothing."""
+    cases = tally(f"files of a store: {kind}")
+    for path in damage.files_of(built[0].store.root):
+        root = copy()
+        kind(root, path)
+        if path == IDENTITY:
+            with pytest.raises(HydraDetectError, match=r"cannot (open the store|read) "):
+                Store.open(root)
+        elif damage.is_proven(path):
+            assert damage.is_found(Store.open(root), path), f"{path} went unseen"
+            is_untold = kind.name == "deleted" and path == NEWEST
+            assert damage.is_reported(root) is not is_untold, f"{path} passed the check"
+        else:
+            assert HeadRegistry(root).infos() == built[1]
+        if path in ONE_OF_EACH:
+            damage.exercise(root)
+        cases.case(path)
+    cases.require(35)
+
+
+@pytest.mark.parametrize("kind", damage.FOLDER_DAMAGES, ids=repr)
+def test_every_folder(copy, built, tally, kind):
+    """Whatever stands in the place of a folder is reported, or is made good when the folder is needed."""
+    cases = tally(f"folders of a store: {kind}")
+    for path in FOLDERS:
+        root = copy()
+        kind(root, path)
+        is_lost = kind.name == "deleted" or (kind.name == "emptied" and path != NEVER_PROMOTED)
+        assert damage.is_reported(root) is not (is_lost and path in UNTOLD | NEEDLESS), f"{path} passed the check"
+        assert path not in NEEDLESS or HeadRegistry(root).infos() == built[1]
+        damage.exercise(root)
+        cases.case(path)
+    cases.require(len(FOLDERS))
+
+
+@pytest.mark.parametrize("kind", WAYS_TO_ADD)
+def test_added(copy, tally, kind):
+    """What someone put into a store is reported or harms nothing, and never stops or floods a check."""
+    cases = tally(f"added to a store: {kind}")
+    for added, what in ADDED.items():
+        root = copy()
+        WAYS_TO_ADD[kind](root / added)
+        report = VersionManager(root).verify()
+        told = {finding.what for finding in report.findings} - {check.GAP, check.CLAIM}  # which follow from it
+        assert told == {what} - {None}, f"{kind}: {added!a}"
+        assert len(report.findings) <= 101
+        assert str(report).encode().isascii()
+        damage.exercise(root)
+        cases.case(added)
+    cases.require(25)
+
+
+def test_what_is_added_is_never_read(copy, tally):
+    """A file beside those of a version changes nothing in what is loaded, and no reader takes it for one of them."""
+    cases = tally("files added to a version: none is read")
+    root = copy()
+    before = heads.load(Store.open(root), "owl")
+    for name in ("model.pth", "model.bin", "x.safetensors", "record.json.bak", ".hidden", LONG, ODD):
+        (root / ACTIVE / name).write_bytes(b"owl")
+        assert heads.load(Store.open(root), "owl") == before
+        cases.case(name)
+    cases.require(7)
+
+
+def test_a_gap_in_the_history(copy, built, tally):
+    """A generation of the pointer that is missing in the middle is found, whichever it is."""
+    cases = tally("generations of the pointer taken from the middle, each found")
+    for generation in range(1, 6):
+        root = copy()
+        (root / NEWEST).with_name(f"{generation:08}.json").unlink()
+        found = VersionManager(root).verify().findings
+        assert [(finding.what, finding.number) for finding in found] == [(check.GAP, generation)]
+        assert HeadRegistry(root).infos() == built[1]
+        cases.case(generation)
+    cases.require(5)
+
+
+def test_generations_of_another_head(copy, tally):
+    """A generation that was written for another head or backbone is damage, the seal of which is right."""
+    cases = tally("generations of the pointer from elsewhere, each found")
+    other = "backbones/demo/pointer/00000001.json"
+    for path, source in ((NEWEST.replace("6.json", "1.json"), other), (other, NEWEST.replace("6.json", "1.json"))):
+        root = copy()
+        text = (root / source).read_bytes()
+        (root / path).unlink()
+        (root / path).write_bytes(text)
+        assert damage.is_found(Store.open(root), path)
+        problems = [finding.problem for finding in VersionManager(root).verify().findings if finding.path == path]
+        assert problems == [f"it is one of '{'/'.join(source.split('/')[:2])}'"]
+        cases.case(path)
+    cases.require(2)
+
+
+def test_what_no_check_can_tell(copy):
+    """What the documentation names as not covered: a clean loss that looks like a state that the store was in."""
+    root = copy()
+    (root / NEWEST).unlink()  # the pruning is undone; what it took away is gone all the same
+    manager = VersionManager(root)
+    assert manager.verify().is_sound
+    assert (manager.active("owl").number, manager.history("owl")[-1].what) == (2, "rolled back")
+    damage.gone(root / NEVER_PROMOTED)
+    assert manager.verify().findings == ()
+    assert [version.number for version in manager.versions("owl")] == [1, 2, 5]
+    damage.gone(root / OLDER.rpartition("/")[0])
+    assert manager.verify().findings == ()
+    with pytest.raises(NotFoundError, match="is active"):
+        manager.active("owl")
+    assert damage.a_version(manager) == 7  # even so, no number comes back

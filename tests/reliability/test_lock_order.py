@@ -1,0 +1,208 @@
+"""The lock of a head: who changes it waits for who is at it, who reads does not, and a dead holder holds up nobody.
+
+Safety does not rest on it (`test_processes` runs without), order and progress do: these tests fail without the lock.
+"""
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from functools import partial
+
+import pytest
+import worlds
+from children import Child, result_of
+from store_fixtures import snapshot
+
+from hydra_detect.errors import ConflictError, HydraDetectError, NotFoundError
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage import layout
+from hydra_detect.storage.disk import Disk
+from hydra_detect.storage.store import Store
+
+OTHER = (layout.BACKBONES, "other")
+# Operation, prior state, and whose lock it takes.
+LOCKED = (
+    ("create", "six, promoted", worlds.OWL),
+    ("promote newest", "six, promoted", worlds.OWL),
+    ("roll back", "six, promoted", worlds.OWL),
+    ("pin", "six, promoted", worlds.OWL),
+    ("unpin", "six, pinned", worlds.OWL),
+    ("prune", "six, promoted", worlds.OWL),
+    ("rename", "two, rolled back", worlds.OWL),
+    ("remove", "two, rolled back", worlds.OWL),
+    ("repair", "damaged version", worlds.OWL),
+    ("publish a backbone", "empty", OTHER),
+)
+WHILE = 0.4  # seconds; each of these takes a few milliseconds when nobody is in the way
+ENOUGH = 60.0
+each_operation = pytest.mark.parametrize(
+    ("operation", "state", "whose"), LOCKED, ids=[operation.replace(" ", "-") for operation, _state, _whose in LOCKED]
+)
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """A store in each prior state."""
+    return worlds.build_states(tmp_path_factory.mktemp("states"))
+
+
+@pytest.fixture
+def copy(states, tmp_path):
+    """Return a function that gives a fresh copy of a state."""
+    return lambda state: shutil.copytree(states[state], tmp_path / "store")
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Let nobody wait for a lock."""
+    monkeypatch.setattr("hydra_detect.storage.store._LOCK_SECONDS", 0.0)
+
+
+@contextlib.contextmanager
+def held(root, whose):
+    """Let another process hold a lock; give the function that makes it let go, and the process."""
+    ready, say = os.pipe()
+    go, begin = os.pipe()
+
+    def hold():
+        os.close(begin)
+        with Store.open(root).changing(*whose):
+            os.write(say, b"r")
+            os.read(go, 1)
+
+    with Child(hold) as holder:
+        os.close(say)
+        os.close(go)
+        assert os.read(ready, 1) == b"r", holder.result(ENOUGH)
+        let_go = contextlib.ExitStack()
+        let_go.callback(os.close, begin)
+        try:
+            yield let_go.close, holder
+        finally:
+            let_go.close()
+            os.close(ready)
+
+
+def perform(operation, root):
+    """Run an operation."""
+    worlds.OPERATIONS[operation](worlds.manager_of(root, Disk("fast")))
+
+
+def contents(root):
+    """Return everything in a store but the lock files."""
+    return {path: facts for path, facts in snapshot(root).items() if not path.startswith("locks")}
+
+
+@each_operation
+def test_waits(operation, state, whose, copy, tally):
+    """An operation waits while another process holds the lock, changes nothing meanwhile, and then succeeds."""
+    cases = tally(f"operations that wait for the lock: {operation}")
+    root = copy(state)
+    with held(root, whose) as (let_go, _holder), Child(partial(perform, operation, root)) as child:
+        before = contents(root)
+        assert child.result(WHILE) is None, f"{operation} did not wait: {child.result(0)}"
+        assert contents(root) == before
+        let_go()
+        assert child.result(ENOUGH) == {"end": "done", "returned": None}
+    assert contents(root) != before
+    cases.case(operation)
+
+
+@each_operation
+def test_gives_up(operation, state, whose, copy, monkeypatch):
+    """Beyond the limit an operation fails with a ConflictError that names the lock file; nothing was changed."""
+    monkeypatch.setattr("hydra_detect.storage.store._LOCK_SECONDS", 0.2)
+    root = copy(state)
+    with held(root, whose):
+        before, began = contents(root), time.monotonic()
+        with pytest.raises(ConflictError, match="another process has held") as caught:
+            perform(operation, root)
+        assert time.monotonic() - began >= 0.2
+        assert str(root / "locks" / f"{'.'.join(whose)}.lock") in str(caught.value)
+        assert contents(root) == before
+
+
+@each_operation
+def test_dead_holder(operation, state, whose, copy, impatient):
+    """The lock of a process that was killed -9 is free at once."""
+    root = copy(state)
+    with held(root, whose) as (_let_go, holder):
+        holder.kill()
+        perform(operation, root)
+
+
+@each_operation
+def test_lets_go(operation, state, whose, copy, impatient):
+    """After an operation, one that failed too, another process can have the lock at once."""
+    root = copy(state)
+    perform(operation, root)
+    with pytest.raises(HydraDetectError), Store.open(root).changing(*whose):
+        raise NotFoundError("look", "it is not there", "Look elsewhere.")
+    with held(root, whose):
+        pass
+
+
+def test_holds_up_no_reader(copy, impatient):
+    """Reading a head, listing and checking it need no lock, nor does seeing what a pruning would take away."""
+    root = copy("six, promoted")
+    with held(root, worlds.OWL):
+        manager = worlds.manager_of(root, Disk("fast"))
+        assert manager.active("owl").number == 3
+        assert [version.number for version in manager.versions("owl")] == [1, 2, 3, 4, 5, 6]
+        assert len(manager.history("owl")) == 10
+        assert manager.compare("owl", 1, 2).b == 2
+        assert manager.prune("owl", keep=1, dry_run=True).removed
+        assert manager.verify().is_sound
+        assert [info.name for info in HeadRegistry(root).infos()] == ["owl"]
+        assert worlds.facts(root)["owl"][0] == 3
+
+
+def test_holds_up_no_other_head(copy, impatient):
+    """While one head is changed, others are published, promoted and pruned, and so are backbones of another name."""
+    root = copy("six, promoted")
+    with held(root, worlds.OWL):
+        manager = worlds.manager_of(root, Disk("fast"))
+        for seed in range(2):
+            worlds.create(manager, seed, "fox")
+            manager.promote("fox", seed + 1)
+        manager.rollback("fox")
+        manager.pin("fox", 2)
+        manager.unpin("fox", 2)
+        manager.prune("fox", keep=1)
+        perform("publish a backbone", root)
+        HeadRegistry(root).rename("fox", "vixen")
+        HeadRegistry(root).remove("vixen")
+
+
+def test_threads_wait_too(copy, impatient):
+    """The lock keeps the threads of one process apart like processes; one thread may take it again."""
+    root = copy("six, promoted")
+    store, found = Store.open(root), []
+
+    def other():
+        try:
+            perform("create", root)
+        except ConflictError as error:
+            found.append(error)
+
+    with store.changing(*worlds.OWL), store.changing(*worlds.OWL):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        perform("pin", root)
+    assert len(found) == 1
+    assert store.numbers(*worlds.OWL) == [1, 2, 3, 4, 5, 6]
+    assert result_of(partial(perform, "create", root))["end"] == "done"
+
+
+def test_many_that_wait_all_come_through(copy):
+    """Nobody who waits is forgotten: eight that wait for the same lock have all succeeded once it is free."""
+    root = copy("six, promoted")
+    with held(root, worlds.OWL) as (let_go, _holder), contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(Child(partial(perform, "create", root))) for _ in range(8)]
+        assert [child.result(0.05) for child in waiting] == [None] * 8
+        let_go()
+        assert [child.result(ENOUGH)["end"] for child in waiting] == ["done"] * 8
+    assert Store.open(root).numbers(*worlds.OWL) == list(range(1, 15))

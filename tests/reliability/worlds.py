@@ -1,0 +1,253 @@
+"""Stores in the states that an operation can meet, the operations, and what must hold after any of them was cut off."""
+
+import functools
+import shutil
+from pathlib import Path
+
+from store_fixtures import a_backbone, a_record, flip, some_tensors
+
+from hydra_detect.errors import ConflictError, NotFoundError
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage import backbones, check, heads, layout
+from hydra_detect.storage.disk import Disk
+from hydra_detect.storage.store import Store
+from hydra_detect.versions import VersionManager
+
+BACKBONE, BACKBONE_RECORD = a_backbone()
+OWL = ("heads", "owl")
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  folders are made in it with mkdtemp
+
+
+def manager_of(root, disk=None):
+    """Open the manager of a store, with a disk of the test's own."""
+    store = Store.open(root)
+    store.disk = disk or Disk()
+    return VersionManager(store, actor="test")
+
+
+@functools.cache
+def head_of(seed):
+    """Return tensors and record of a head on the backbone."""
+    tensors = some_tensors(seed)
+    return tensors, a_record(tensors, backbone=BACKBONE_RECORD.contract)
+
+
+def create(manager, seed, head="owl"):
+    """Publish a version."""
+    return manager.create(head, *head_of(seed))
+
+
+# Operations: each takes a manager. `NEW` is the seed of what an operation creates.
+
+NEW = 99
+
+
+def _publish_backbone(manager):
+    tensors, record = a_backbone(7)
+    backbones.publish(manager.store, "other", record, tensors)
+
+
+def _newest(manager):
+    return [1, *manager.store.numbers(*OWL)][-1]
+
+
+def _oldest(manager):
+    return [*manager.store.numbers(*OWL), 1][0]
+
+
+OPERATIONS = {
+    "create": lambda manager: create(manager, NEW),
+    "create first of its name": lambda manager: create(manager, NEW, "fox"),
+    "promote newest": lambda manager: manager.promote("owl", _newest(manager)),
+    "promote first": lambda manager: manager.promote("owl", _oldest(manager)),
+    "roll back": lambda manager: manager.rollback("owl"),
+    "pin": lambda manager: manager.pin("owl", _newest(manager), reason="test"),
+    "unpin": lambda manager: manager.unpin("owl", (manager.store.pointer(*OWL).pinned or (1,))[0]),
+    "prune": lambda manager: manager.prune("owl", keep=2),
+    "rename": lambda manager: HeadRegistry(manager.store).rename("owl", "strix"),
+    "remove": lambda manager: HeadRegistry(manager.store).remove("owl"),
+    "publish a backbone": _publish_backbone,
+    "list": lambda manager: HeadRegistry(manager.store).infos(),
+    "repair": lambda manager: manager.repair(),
+}
+
+# Prior states: each is built on the one it names.
+
+
+def _versions(manager, count):
+    for seed in range(count):
+        create(manager, seed)
+
+
+def _promoted(manager):
+    for number in (1, 2, 6, 3):
+        manager.promote("owl", number)
+
+
+def _damage_active(manager):
+    number = manager.store.pointer(*OWL).active
+    flip(manager.store.root / "heads/owl/versions" / f"{number:06}" / layout.TENSORS)
+
+
+def _damage_pointer(manager):
+    item = manager.store.layout.item(*OWL)
+    flip(item.pointer(item.pointer_generations()[-1]), place=20)
+
+
+STATES = {
+    "empty": (None, lambda _manager: None),
+    "one version": ("empty", lambda manager: _versions(manager, 1)),
+    "one active": ("one version", lambda manager: manager.promote("owl", 1)),
+    "two, rolled back": (
+        "one active",
+        lambda manager: (create(manager, 1), manager.promote("owl", 2), manager.rollback("owl")),
+    ),
+    "six, none active": ("empty", lambda manager: _versions(manager, 6)),
+    "six, promoted": ("six, none active", _promoted),
+    "six, pinned": ("six, promoted", lambda manager: manager.pin("owl", 4, reason="paper")),
+    "pruned": ("six, promoted", lambda manager: manager.prune("owl", keep=1)),
+    "listed": ("six, promoted", lambda manager: HeadRegistry(manager.store).infos()),
+    "damaged version": ("six, promoted", _damage_active),
+    "damaged pointer": ("six, promoted", _damage_pointer),
+}
+DAMAGED = frozenset(["damaged version", "damaged pointer"])
+
+
+def build_states(folder, names=STATES):
+    """Build a store in each state below `folder`; return their paths by name."""
+    built = {}
+    for name in names:
+        origin, change = STATES[name]
+        root = Path(folder) / name.replace(" ", "-").replace(",", "")
+        if origin is None:
+            Store.create(root)
+            backbones.publish(Store.open(root), "demo", BACKBONE_RECORD, BACKBONE)
+        else:
+            shutil.copytree(built[origin], root)
+        change(manager_of(root, Disk("fast")))
+        built[name] = root
+    return built
+
+
+def applies(operation, state):
+    """Whether an operation can do anything in a state; damaged stores are for repairs."""
+    if state in DAMAGED or operation == "repair":
+        return state in DAMAGED and operation in {"repair", "create", "list"}
+    return True
+
+
+# What must hold
+
+
+def facts(root):
+    """Return everything that the interface says of a store, weights included, times and digests of manifests not."""
+    store = Store.open(root)
+    found = {}
+    for name in store.names(layout.HEADS):
+        state = store.pointer(layout.HEADS, name)
+        weights = {}
+        for number in store.numbers(layout.HEADS, name):
+            version, tensors = heads.load(store, f"{name}@{number}")
+            weights[number] = (str(version.record.tensors), bytes(tensors["box.weight"].data))
+        if state.active is not None:
+            assert heads.find(store, name).number == state.active
+        found[name] = (state.active, state.earlier, state.pinned, weights)
+    for name in store.names(layout.BACKBONES):
+        try:
+            found[f"backbone {name}"] = str(backbones.find(store, name).record.contract.digest)
+        except NotFoundError:  # published, and not yet made the one of its name: as good as not there
+            continue
+    return found
+
+
+def outcome(root, operation):
+    """Run an operation to its end; return what it gives or raises."""
+    try:
+        return OPERATIONS[operation](manager_of(root, Disk("fast")))
+    except (NotFoundError, ConflictError) as error:  # nothing to go back to; pinned
+        return error
+
+
+def check_sense(operation, before, after):
+    """See that an operation that ended did what its name says: otherwise old and new state could be equally wrong."""
+    old, new = before.get("owl"), after.get("owl")
+    if operation == "create":
+        added = set(new[3]) - set(old[3] if old else ())
+        assert len(added) == 1, f"{len(added)} versions were added"
+        assert new[3][added.pop()][0] == str(head_of(NEW)[1].tensors)
+    elif operation == "create first of its name":
+        assert [weights[0] for weights in after["fox"][3].values()] == [str(head_of(NEW)[1].tensors)]
+    elif operation in {"promote newest", "promote first"} and old:
+        assert new[0] == (max if operation == "promote newest" else min)(old[3])
+    elif operation == "roll back" and old and old[1]:
+        assert (new[0], new[1]) == (old[1][-1], old[1][:-1])
+    elif operation == "rename" and old and not old[2]:
+        assert after["strix"] == old
+        assert new is None
+    elif operation == "remove" and old and not old[2]:
+        assert new is None
+    elif operation == "publish a backbone":
+        assert len([name for name in after if name.startswith("backbone")]) == 2
+
+
+def allowed(operation, before, after):
+    """Return the states that an operation may be cut off in: the old world or the new one."""
+    worlds = [before, after]
+    if operation == "rename" and "strix" in after:
+        # The one operation of two steps: for a moment both names have the head.
+        worlds.append({**before, "strix": after["strix"]})
+    return worlds
+
+
+def check_world(root, operation, before, after, *, acknowledged):
+    """See that a store, as it was found after a stop, is in the old or the new state, and in the new if that was said.
+
+    Returns:
+        The facts as they are.
+
+    Raises:
+        AssertionError: If not, or if the store cannot be read.
+
+    """
+    now = facts(root)
+    if acknowledged:
+        assert now == after, f"acknowledged, and not there: {now} instead of {after}"
+    else:
+        assert now in allowed(operation, before, after), f"{now} is neither {before} nor {after}"
+    return now
+
+
+def check_goes_on(root, known):
+    """See that a store can be worked with, and what was left behind is cleared away.
+
+    Args:
+        root: The store.
+        known: The highest version number that was ever seen.
+
+    """
+    manager = manager_of(root, Disk("fast"))
+    version = create(manager, 1000)
+    assert version.number > known, f"number {version.number} was used before"
+    before = manager.store.pointer(*OWL).active
+    manager.promote("owl", version.number)
+    if before:
+        assert manager.rollback("owl").number == before
+        manager.promote("owl", version.number)
+    manager.prune("owl", keep=1)
+    assert manager.active("owl") == version
+    for folder in (manager.store.layout.staging, manager.store.layout.item(*OWL).staging):
+        assert not folder.is_dir() or not list(folder.iterdir()), f"left behind in {folder}"
+    infos = HeadRegistry(manager.store).infos()
+    assert infos == [HeadRegistry(manager.store).info(info.name) for info in infos]
+    report = manager.verify()
+    if report.findings:  # what was left at another head, or a claim that was lost, waits for a repair
+        assert {finding.what for finding in report.findings} <= {check.LEFTOVER, check.UNFINISHED, check.CLAIM}, str(
+            report
+        )
+        report = manager.repair()
+    assert not report.findings, str(report)
+
+
+def highest(found):
+    """Return the highest version number of `owl` in what `facts` returned."""
+    return max([0, *(found["owl"][3] if "owl" in found else ())])

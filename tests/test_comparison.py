@@ -1,0 +1,181 @@
+"""Comparing versions: claims, sizes, settings, and how far each tensor moved."""
+
+import json
+
+import attrs
+import numpy as np
+import pytest
+import store_fixtures
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from store_fixtures import a_record, create, flip, some_tensors
+
+from hydra_detect.comparison import _difference
+from hydra_detect.errors import CorruptError, NotFoundError
+from hydra_detect.records import OperatingPolicy
+from hydra_detect.storage import layout
+from hydra_detect.tensors import ITEM_BYTES, RawTensor
+
+store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
+
+NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
+moderate = st.floats(-1e6, 1e6, width=32)
+
+
+def raw(values, dtype="F32"):
+    """Return a tensor of these values."""
+    if dtype == "BF16":  # the upper halves of float32, which the values given here are exact in
+        data = (np.asarray(values, dtype="<f4").view("<u4") >> 16).astype("<u2").tobytes()
+        return RawTensor("BF16", np.shape(values), data)
+    array = np.asarray(values, dtype=NUMPY[dtype])
+    return RawTensor(dtype, array.shape, array.tobytes())
+
+
+def publish(manager, tensors, **changes):
+    """Publish a version with these tensors."""
+    return manager.create("owl", tensors, a_record(tensors, **changes))
+
+
+# One tensor
+
+
+@given(arrays.arrays(np.float32, arrays.array_shapes(max_dims=3, max_side=3), elements=moderate))
+def test_a_tensor_against_itself(values):
+    """A tensor equals itself: nothing moved."""
+    found = _difference(raw(values), raw(values.copy()))
+    assert found.is_equal
+    assert (found.largest, found.relative) == (0, 0)
+
+
+@given(arrays.arrays(np.float32, 5, elements=moderate), arrays.arrays(np.float32, 5, elements=moderate))
+def test_differences_are_those_of_numpy(a, b):
+    """The largest difference is the same both ways, and both figures are those of the definition."""
+    there, back = _difference(raw(a), raw(b)), _difference(raw(b), raw(a))
+    moved = b.astype(np.float64) - a
+    assert there.largest == back.largest == np.abs(moved).max()
+    assert there.is_equal == back.is_equal == bool((a == b).all())
+    if np.linalg.norm(a.astype(np.float64)):
+        expected = np.linalg.norm(moved) / np.linalg.norm(a.astype(np.float64))
+        assert there.relative == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+@pytest.mark.parametrize("dtype", ITEM_BYTES)
+def test_every_dtype(dtype):
+    """The numbers of every dtype that an artifact can hold are compared as what they are."""
+    found = _difference(raw([0, 1, 1], dtype), raw([1, 1, 0], dtype))
+    assert (found.largest, found.is_equal) == (1, False)
+    assert found.relative == pytest.approx(1)
+    assert _difference(raw([0, 1, 1], dtype), raw([0, 1, 1], dtype)).is_equal
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])
+def test_fractions_and_signs(dtype):
+    """Negative numbers and fractions are read as such: -1.5 against 0.5 differs by 2."""
+    found = _difference(raw([-1.5], dtype), raw([0.5], dtype))
+    assert found.largest == 2
+    assert found.relative == pytest.approx(4 / 3)
+
+
+def test_zero_against_something():
+    """Where nothing was, there is no relative difference, rather than a division by zero."""
+    found = _difference(raw([0.0, 0.0]), raw([3.0, 4.0]))
+    assert (found.largest, found.relative) == (4, None)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), ()])
+def test_tensors_without_numbers_and_scalars(shape):
+    """Empty tensors are equal, and a scalar is a tensor like any other."""
+    assert _difference(raw(np.zeros(shape)), raw(np.zeros(shape))).is_equal
+    assert _difference(raw(np.zeros(())), raw(np.ones(()))).largest == 1
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [(np.zeros((2, 3)), np.zeros((3, 2))), (np.zeros(3), np.zeros((3, 1))), (np.zeros(0), np.zeros((0, 1)))]
+)
+def test_other_shapes(a, b):
+    """Tensors of other shapes are not compared number by number, however many numbers they have."""
+    found = _difference(raw(a), raw(b))
+    assert (found.shapes, found.largest, found.relative, found.is_equal) == ((a.shape, b.shape), None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "dtype"),
+    [(2**60, 2**60 + 1, "I64"), (2**62, -(2**62), "I64"), (1e200, 2e200, "F64"), (1e308, -1e308, "F64")],
+)
+def test_numbers_beyond_the_usual(a, b, dtype):
+    """Numbers that float64 cannot tell apart, or whose squares it cannot hold, are different all the same."""
+    found = _difference(raw([a], dtype), raw([b], dtype))
+    assert not found.is_equal
+    json.dumps([found.largest, found.relative], allow_nan=False)
+    assert _difference(raw([a], dtype), raw([a], dtype)).is_equal
+
+
+# Two versions
+
+
+def test_equal_versions(manager):
+    """Two versions of the same weights and facts differ in nothing but their numbers."""
+    create(manager)
+    create(manager)
+    found = manager.compare("owl", 1, 2)
+    assert (found.head, found.a, found.b, found.changed, found.claimed_metrics) == ("owl", 1, 2, {}, {})
+    assert all(layer.is_equal for layer in found.layers.values())
+    assert str(found).splitlines()[-1] == "  2 of 2 tensors are equal"
+
+
+def test_a_version_against_itself(filled):
+    """A version can be compared with itself."""
+    assert filled.compare("owl", 1, 1).changed == {}
+
+
+def test_what_differs(manager):
+    """Claims, sizes, settings and facts that differ are told by name, with both values, and each layer's difference."""
+    tensors = some_tensors()
+    publish(manager, tensors, claimed_metrics={"f1": 0.9, "old": 1.0}, notes="first", libraries={"torch": "2.11"})
+    other = {**some_tensors(), "box.weight": raw(np.full((2, 3), 1.0)), "new": raw([1.0])}
+    settings = attrs.evolve(a_record(tensors).settings, nms_threshold=0.25)
+    policy = OperatingPolicy(score_threshold=0.4)
+    publish(
+        manager, other, claimed_metrics={"f1": 0.8, "new": 0.5}, notes="second", settings=settings,
+        operating_policy=policy, class_names=("owl", "red fox"),
+    )  # fmt: skip
+    found = manager.compare("owl", 1, 2)
+    assert found.claimed_metrics == {"f1": (0.9, 0.8), "new": (None, 0.5), "old": (1.0, None)}
+    assert found.changed["notes"] == ("first", "second")
+    assert found.changed["settings.nms_threshold"] == (0.5, 0.25)
+    assert found.changed["libraries"] == ({"torch": "2.11"}, {})
+    assert set(found.changed) == {"notes", "settings.nms_threshold", "libraries", "operating_policy"}
+    assert found.nbytes[0] < found.nbytes[1]
+    assert {name: layer.is_equal for name, layer in found.layers.items()} == {
+        "box.count": True, "box.weight": False, "new": False,
+    }  # fmt: skip
+    assert (found.layers["box.weight"].largest, found.layers["box.weight"].relative) == (0.5, 1.0)
+    assert found.layers["new"].shapes == (None, (1,))
+
+
+def test_as_text_and_as_json(manager):
+    """For people each difference is a line; for programs all of it is plain JSON."""
+    publish(manager, {**some_tensors(), "gone": raw([1.0])}, claimed_metrics={"f1": 0.9}, notes="first")
+    publish(manager, {**some_tensors(), "box.weight": raw(np.full((2, 3), 1.0))}, notes="second")
+    found = manager.compare("owl", 1, 2)
+    assert str(found).splitlines()[1:] == [
+        "  claimed f1: 0.9 -> none",
+        "  notes: first -> second",
+        "  box.weight: largest difference 0.5, 100.00% of it",
+        "  gone: shapes (1,) -> none",
+        "  1 of 3 tensors are equal",
+    ]
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain["claimed_metrics"] == {"f1": [0.9, None]}
+    assert plain["layers"]["gone"] == {"shapes": [[1], None], "largest": None, "relative": None}
+    assert plain["changed"] == {"notes": ["first", "second"]}
+
+
+def test_versions_that_cannot_be_compared(filled):
+    """A missing version and a damaged one are told as such, and nothing is guessed from half of the facts."""
+    with pytest.raises(NotFoundError, match="'owl' has no version 3"):
+        filled.compare("owl", 1, 3)
+    flip(filled.store.layout.item(layout.HEADS, "owl").version(2) / layout.TENSORS)
+    with pytest.raises(CorruptError, match=r"cannot read model\.safetensors of owl@2"):
+        filled.compare("owl", 1, 2)

@@ -1,0 +1,129 @@
+"""Usage: what takes the disk, byte for byte, whatever else happens in the store meanwhile."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import store_damage
+import store_fixtures
+from store_damage import OWL, STAGING, at
+from store_fixtures import dead_name, flip, snapshot
+
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage import layout
+from hydra_detect.storage.usage import usage
+
+store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
+rich = store_damage.rich
+
+
+def nbytes(folder):
+    """Return the bytes of the files below a folder."""
+    return sum(len(facts[3]) for facts in snapshot(folder).values())
+
+
+def by_name(store):
+    """Return the usage of each item by its name."""
+    return {item.name: item for item in usage(store).items}
+
+
+def test_an_empty_store(store):
+    """A store without heads takes nothing, and is not written to."""
+    before = snapshot(store.root)
+    assert (usage(store).items, usage(store).total) == ((), 0)
+    assert snapshot(store.root) == before
+
+
+def test_every_version_is_counted(rich):
+    """Backbones come first, then heads by name, with the bytes of versions, manifest included, and what is active."""
+    found = usage(rich.store)
+    assert [(item.kind, item.name, item.active, list(item.versions)) for item in found.items] == [
+        ("backbones", "demo", 1, [1]), ("heads", "fox", 1, [1]), ("heads", "owl", 2, [1, 2, 3, 4]),
+    ]  # fmt: skip
+    for item in found.items:
+        where = rich.store.layout.item(item.kind, item.name)
+        assert item.versions == {number: nbytes(where.version(number)) for number in item.versions}
+        assert item.total == nbytes(where.versions) > 0
+        assert (item.staging, item.quarantine) == (0, 0)
+    assert found.total == sum(nbytes(path) for path in rich.store.root.glob("*/*/versions"))
+
+
+def test_what_is_staged_and_what_was_set_aside(rich):
+    """What is being written, or was left behind, and what a repair set aside are counted on their own."""
+    staged = at(rich, STAGING) / dead_name()
+    (staged / "deep").mkdir(parents=True)
+    (staged / "deep" / "file").write_bytes(b"x" * 1000)
+    (staged / "file").write_bytes(b"x" * 234)
+    assert by_name(rich.store)["owl"].staging == 1234
+    flip(at(rich, f"{OWL}/versions/000003/{layout.TENSORS}"))
+    size = nbytes(at(rich, f"{OWL}/versions/000003"))
+    rich.repair()
+    owl = by_name(rich.store)["owl"]
+    assert (list(owl.versions), owl.staging, owl.quarantine) == ([1, 2, 4], 0, size)
+    assert owl.total == nbytes(at(rich, f"{OWL}/versions")) + size
+
+
+def test_a_head_of_which_nothing_but_damage_is_left(filled):
+    """A head whose versions were all set aside takes as much of the disk as before, and is listed for it."""
+    size = nbytes(at(filled, "heads/fox/versions"))
+    flip(at(filled, f"heads/fox/versions/000001/{layout.TENSORS}"))
+    filled.repair()
+    fox = by_name(filled.store)["fox"]
+    assert (fox.active, fox.versions, fox.quarantine) == (None, {}, size)
+
+
+def test_removed_heads_take_nothing(rich):
+    """A head that was removed or renamed away has nothing on the disk but its history, and is not listed."""
+    HeadRegistry(rich.store).remove("fox")
+    rich.unpin("owl", 4)
+    HeadRegistry(rich.store).rename("owl", "strix")
+    assert sorted(by_name(rich.store)) == ["demo", "strix"]
+
+
+def test_damage_hinders_no_measuring(rich, tmp_path):
+    """A damaged pointer, a link and a stranger's folder are measured around; what links lead to is not counted."""
+    (tmp_path / "large").write_bytes(b"x" * 100_000)
+    before = usage(rich.store).total
+    flip(at(rich, f"{OWL}/pointer/00000004.json"), 30)
+    at(rich, f"{OWL}/versions/000002/link").symlink_to(tmp_path / "large")
+    at(rich, f"{OWL}/versions/000002/folder").symlink_to(tmp_path)
+    at(rich, "heads/O W L").mkdir()
+    at(rich, "heads/wolf").write_bytes(b"x")
+    found = by_name(rich.store)
+    assert sorted(found) == ["demo", "fox", "owl"]
+    assert found["owl"].active is None
+    assert before <= usage(rich.store).total < before + 1000
+
+
+@pytest.mark.parametrize("doomed", ["000003", "staged", "deep"])
+def test_what_vanishes_meanwhile_counts_nothing(rich, monkeypatch, tmp_path, doomed):
+    """A folder that another process deletes while it is measured is no error, and the rest is counted."""
+    staged = at(rich, STAGING) / "staged" / "deep"
+    staged.mkdir(parents=True)
+    (staged / "file").write_bytes(b"x" * 1000)
+    kept = nbytes(at(rich, f"{OWL}/versions/000004"))
+    scan = os.scandir
+
+    def take_first(path="."):
+        if Path(path).name == doomed and Path(path).exists():
+            Path(path).rename(tmp_path / doomed)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", take_first)
+    owl = by_name(rich.store)["owl"]
+    assert owl.versions[4] == kept
+    assert (tmp_path / doomed).is_dir()
+    assert (owl.versions[3] == 0) == (doomed == "000003")
+    assert (owl.staging == 0) == (doomed != "000003")
+
+
+def test_for_programs(rich):
+    """For programs usage is plain JSON values with the sum of it."""
+    found = usage(rich.store)
+    plain = json.loads(json.dumps(found.to_dict()))
+    assert plain["total"] == found.total
+    assert plain["items"][0] == {
+        "kind": "backbones", "name": "demo", "active": 1, "versions": {"1": found.items[0].versions[1]},
+        "staging": 0, "quarantine": 0,
+    }  # fmt: skip
