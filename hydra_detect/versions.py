@@ -162,7 +162,11 @@ class VersionManager:
                 found = f"no version was active before version {before.active}" if before.active else "none is active"
                 remedy = f"'hydra-detect versions {head}' shows what there is to promote."
                 raise NotFoundError(f"roll back {head!r}", found, remedy)
-            version = self._checked(head, before.previous)
+            try:
+                version = self._checked(head, before.previous)
+            except NotFoundError:  # pruned, if it is no longer the previous one
+                changes.check_present(self.store, head, before)
+                raise
             return self._move(version, before, pointers.ROLLED_BACK, earlier=before.earlier[:-1], reason=reason)
 
     def history(self, head: str) -> list[Event]:
@@ -262,7 +266,7 @@ class VersionManager:
 
         heads.numbers(self.store, head)
         if dry_run:
-            return plan(self.store.pointer(layout.HEADS, head))
+            return changes.steady(self.store, head, plan)
         return changes.settled(self.store, head, step)
 
     def verify(self, *, depth: Depth = "full", progress: Callable[[int, int], None] | None = None) -> CheckReport:

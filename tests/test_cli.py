@@ -229,6 +229,6 @@ def test_help_names_every_command(capsys):
     """The help lists the commands, and the version is printed."""
     assert run(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in ("split", "verify", "predict", "heads", "merge", "demo"))
+    assert all(name in text for name in ("split", "verify", "predict", "heads", "merge", "demo", "promote", "store"))
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.strip()[0].isdigit()

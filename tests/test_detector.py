@@ -11,12 +11,11 @@ import torch
 from originals import SETTINGS, save, small
 from PIL import Image
 
-from hydra_detect import Detections, HydraDetector, VersionManager, split_checkpoint
+from hydra_detect import Detections, HydraDetector, split_checkpoint
 from hydra_detect.batches import Job
 from hydra_detect.checkpoints.noise import structured_noise
 from hydra_detect.detections import box_iou
 from hydra_detect.errors import (
-    CorruptError,
     DeviceError,
     IncompatibleError,
     InputError,
@@ -308,22 +307,6 @@ def test_eight_threads_predict_while_heads_are_swapped(split_store):
     assert wrong == []
 
 
-def test_a_damaged_version_is_refused_and_the_loaded_one_keeps_serving(split_store, tmp_path):
-    """Swapping to a version with a flipped byte raises, and predictions go on as before."""
-    store = shutil.copytree(split_store, tmp_path / "copy")
-    detector = HydraDetector.from_store(store, ["rbc@1"], device="cpu")
-    before = detector.predict(picture(), score_threshold=0.0)
-    path = store / "heads/rbc/versions/000002" / layout.TENSORS
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.chmod(0o644)
-    path.write_bytes(data)
-    with pytest.raises(CorruptError, match="SHA-256"):
-        detector.swap("rbc@2")
-    assert detector.heads["rbc"].number == 1
-    assert detector.predict(picture(), score_threshold=0.0) == before
-
-
 def test_a_head_for_another_backbone_is_refused(split_store, tmp_path):
     """Loading a head made for another backbone names every difference; what is loaded stays."""
     store = shutil.copytree(split_store, tmp_path / "copy")
@@ -406,14 +389,3 @@ def test_loading_does_not_touch_other_heads(detector):
     detector.swap("rbc@1")
     detector.unload_head("rbc")
     assert detector._heads["wbc"] is kept
-
-
-def test_the_active_version_is_loaded_by_default(split_store, tmp_path):
-    """Without a version the active one is taken, and a promotion counts from the next loading on."""
-    store = shutil.copytree(split_store, tmp_path / "copy")
-    detector = HydraDetector.from_store(store, device="cpu")
-    assert detector.heads["rbc"].number == 1
-    VersionManager(store).promote("rbc", 2)
-    assert detector.heads["rbc"].number == 1
-    assert detector.load_head("rbc").number == 2
-    assert "rbc@2" in repr(detector)

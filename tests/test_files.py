@@ -204,6 +204,14 @@ def test_read_whole(tmp_path, size):
     assert files.read_whole(tmp_path / "a", limit=10, asked="read it") == b"x" * size
 
 
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 19])
+def test_hash_whole(tmp_path, size):
+    """Size and SHA-256 of a file are those of its content, whatever the pieces it is read in."""
+    data = os.urandom(size)
+    (tmp_path / "a").write_bytes(data)
+    assert files.hash_whole(tmp_path / "a", limit=size, asked="read it") == (size, files.sha256(data))
+
+
 def test_read_whole_of_nothing(tmp_path):
     """A missing file, and a path through a file, are told apart."""
     with pytest.raises(NotFoundError, match=r"cannot read it: .*a does not exist"):
@@ -225,8 +233,9 @@ def test_read_whole_refuses_what_is_no_plain_file(tmp_path):
         before = open_descriptors()
         paths = [tmp_path / name for name in ("folder", "link", "loop", "fifo", "socket")]
         for path in [*paths, Path("/dev/zero")]:
-            with pytest.raises(CorruptError, match="is no regular file"):
-                files.read_whole(path, limit=10, asked="read it")
+            for reader in (files.read_whole, files.hash_whole):
+                with pytest.raises(CorruptError, match="is no regular file"):
+                    reader(path, limit=10, asked="read it")
         assert open_descriptors() == before
 
 
@@ -234,8 +243,9 @@ def test_read_whole_refuses_large_files(tmp_path):
     """A file beyond the limit is refused by its size, before a byte is read; both numbers are told."""
     with (tmp_path / "large").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(CorruptError, match="has 1099511627776 bytes, the limit is 10"):
-        files.read_whole(tmp_path / "large", limit=10, asked="read it")
+    for reader in (files.read_whole, files.hash_whole):
+        with pytest.raises(CorruptError, match="has 1099511627776 bytes, the limit is 10"):
+            reader(tmp_path / "large", limit=10, asked="read it")
 
 
 @pytest.mark.parametrize(

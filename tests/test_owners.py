@@ -9,7 +9,7 @@ import time
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from store_fixtures import dead_name
 
@@ -79,6 +79,8 @@ def test_staging_names_say_whose_they_are_and_never_repeat():
 
 
 @given(st.text(max_size=300))
+@example("")
+@example("a" * 300)
 def test_staging_names_are_plain_whatever_the_host_is_called(host):
     """Whatever a host is called, its staging names are short file names of plain letters, and are known again."""
     with pytest.MonkeyPatch.context() as patch:

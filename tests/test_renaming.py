@@ -290,12 +290,22 @@ def test_finished_by_a_second_call(begun):
     assert [event.what for event in begun.history("owl")][-1] == "renamed"
 
 
+def test_what_was_published_under_the_new_name_since(begun):
+    """A version that was published under the new name meanwhile is no reason not to finish, and stays."""
+    before = facts(begun, "owl")[0]
+    create(begun, "strix", 33)
+    rename(begun, "owl", "strix")
+    assert facts(begun, "strix")[0][:-1] == before
+    assert begun.store.numbers(layout.HEADS, "strix") == [1, 2, 3, 4, 5]
+    assert "owl" not in HeadRegistry(begun.store)
+
+
 @pytest.mark.parametrize("head", ["owl", "strix"])
 @pytest.mark.parametrize("change", ["create", "promote", "rollback", "prune"])
 def test_what_changed_since_is_not_lost(begun, head, change):
     """If either name went its own way since, a second call takes nothing away: neither is what the other is."""
     changes = {
-        "create": lambda: create(begun, head, 33),
+        "create": lambda: [create(begun, name, seed) for name, seed in ((head, 33), ("owl", 34))],
         "promote": lambda: begun.promote(head, 4),
         "rollback": lambda: begun.rollback(head),
         "prune": lambda: begun.prune(head, keep=1),

@@ -86,15 +86,25 @@ def mismatch(
     return "; ".join(f"{len(names)} {what}: {listed(names)}" for what, names in parts.items() if names)
 
 
+def _is_alike(value: torch.Tensor, tensor: RawTensor) -> bool:
+    """Whether both hold fractions, of whatever precision, or both hold whole numbers."""
+    return value.is_floating_point() == _TORCH[tensor.dtype].is_floating_point
+
+
 def load_strict(module: nn.Module, raw: Mapping[str, RawTensor], what: str) -> None:
     """Give a module built on the meta device its weights, as float32, frozen and in evaluation mode.
 
     Raises:
-        CheckpointError: Listing every tensor that is missing, unexpected or of wrong shape.
+        CheckpointError: Listing every tensor that is missing, unexpected, or of wrong shape or dtype.
 
     """
-    expected = {name: value.shape for name, value in module.state_dict().items()}
-    problems = mismatch(expected, {name: tensor.shape for name, tensor in raw.items()})
+    own = module.state_dict()
+    problems = mismatch(
+        {name: value.shape for name, value in own.items()}, {name: tensor.shape for name, tensor in raw.items()}
+    )
+    odd = [f"{name} is {raw[name].dtype}" for name in own if name in raw and not _is_alike(own[name], raw[name])]
+    if odd and not problems:
+        problems = f"{len(odd)} of wrong dtype: {listed(odd)}"
     if problems:
         raise CheckpointError(f"load {what}", problems, "The file and its record belong to different networks.")
     module.load_state_dict(torch_tensors(raw), strict=True, assign=True)

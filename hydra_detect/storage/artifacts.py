@@ -240,11 +240,21 @@ def check_content(manifest: Manifest, path: str, data: bytes) -> None:
         CorruptError: If size or SHA-256 differ, or the manifest does not list it.
 
     """
+    check_listed(manifest, path, len(data), files.sha256(data))
+
+
+def check_listed(manifest: Manifest, path: str, nbytes: int, found: Digest) -> None:
+    """See that size and SHA-256 are those that the manifest lists for a file.
+
+    Raises:
+        CorruptError: If they differ, or the manifest does not list it.
+
+    """
     asked = f"read {path} of {manifest.name}@{manifest.version}"
     if path not in manifest.files:
         raise _corrupt(asked, f"the manifest lists only {listed(manifest.files)}")
     size, digest = manifest.files[path]
-    if len(data) != size:
-        raise _corrupt(asked, f"it has {len(data)} bytes and the manifest says {size}")
-    if files.sha256(data) != digest:
+    if nbytes != size:
+        raise _corrupt(asked, f"it has {nbytes} bytes and the manifest says {size}")
+    if found != digest:
         raise _corrupt(asked, f"its SHA-256 is not the {digest.short}... that the manifest says")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hydra_detect.errors import ConflictError, StaleError, listed
+from hydra_detect.errors import ConflictError, NotFoundError, StaleError, listed
 from hydra_detect.records import utc_now
 from hydra_detect.storage import layout, recovery
 from hydra_detect.storage.pointers import Taken
@@ -21,22 +21,47 @@ T = TypeVar("T")
 
 
 def settled(store: Store, head: str, step: Callable[[Pointer], T]) -> T:
-    """Run a step on the present state of a head until no other process gets in between.
-
-    The lock makes that the first time; the step is right also where the lock does nothing, because it looks at the
-    state anew and `Store.swap` refuses what was built on an old one.
+    """Run a step on the present state of a head until no other process gets in between; the lock makes that at once.
 
     Raises:
         StaleError: If others get in between a hundred times in a row.
 
     """
     with store.changing(layout.HEADS, head):
-        for _ in range(_MOST_TRIES - 1):
-            try:
-                return step(store.pointer(layout.HEADS, head))
-            except StaleError:
-                continue
-        return step(store.pointer(layout.HEADS, head))
+        return steady(store, head, step)
+
+
+def steady(store: Store, head: str, look: Callable[[Pointer], T]) -> T:
+    """Look at the present state of a head, again and again until no other process changed it meanwhile.
+
+    That is right without a lock, too: `Store.swap` refuses what was built on an old state, and a version that is not
+    found counts as missing only if the state that was looked at is still the present one.
+    """
+    for _ in range(_MOST_TRIES - 1):
+        before = store.pointer(layout.HEADS, head)
+        try:
+            return look(before)
+        except StaleError:
+            continue
+        except NotFoundError:
+            if _is_present(store, head, before):
+                raise
+    return look(store.pointer(layout.HEADS, head))
+
+
+def check_present(store: Store, head: str, before: Pointer) -> None:
+    """See that a head is still in the state that was looked at.
+
+    Raises:
+        StaleError: If another process changed it.
+
+    """
+    if not _is_present(store, head, before):
+        raise StaleError(f"change {head!r}", "another process changed it first", "Look again, then repeat it.")
+
+
+def _is_present(store: Store, head: str, before: Pointer) -> bool:
+    return store.pointer(layout.HEADS, head).generation == before.generation
 
 
 def note(store: Store, head: str, before: Pointer, after: Mapping[str, Any], *, actor: str, reason: str) -> Pointer:

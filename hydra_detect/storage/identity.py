@@ -24,7 +24,7 @@ def new() -> bytes:
 
 
 def absolute(root: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of a store's folder.
+    """Return the absolute path of a store's folder, links that lead to it followed; within a store none is.
 
     Raises:
         StoreError: If no file system could have such a path.
@@ -37,7 +37,7 @@ def absolute(root: str | os.PathLike[str]) -> Path:
         is_path = False
     if not is_path:
         raise StoreError(f"open the store {str(path)!a:.200}", "that is no path", "Check the path.")
-    return path
+    return Path(os.path.realpath(path))
 
 
 def min_writer(where: StoreLayout) -> int:

@@ -7,6 +7,7 @@ files themselves are linked, not copied.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from hydra_detect.records import utc_now
 from hydra_detect.storage import artifacts, changes, files, heads, layout, owners, pointers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from hydra_detect.names import Digest
@@ -64,7 +66,7 @@ def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -
         before = store.pointer(layout.HEADS, head)
         changes.check_unpinned(asked, before)
         numbers = heads.numbers(store, head)
-        if not _is_begun(store, head, new, before):
+        if not _is_begun(store, head, new, before, numbers):
             _publish(store, head, new, before, actor=actor, reason=reason, asked=asked)
         after = {"event": pointers.RENAMED, "active": None, "manifest": None, "other": new}
         try:
@@ -75,11 +77,20 @@ def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -
             raise ConflictError(asked, found, f"Remove one of the two: {head!r} is the later one.") from None
 
 
-def _is_begun(store: Store, head: str, new: str, before: Pointer) -> bool:
-    """Whether an earlier call was stopped between its two steps."""
+def _is_begun(store: Store, head: str, new: str, before: Pointer, numbers: Sequence[int]) -> bool:
+    """Whether an earlier call was stopped between its two steps, and everything is under the new name as well.
+
+    A version that was published under the old name since is not, and must not be taken away.
+    """
     there = store.pointer(layout.HEADS, new)
-    same = (there.active, there.earlier) == (before.active, before.earlier)
-    return (there.generation, there.event, there.other) == (1, pointers.RENAMED, head) and same
+    if (there.generation, there.event, there.other) != (1, pointers.RENAMED, head):
+        return False
+    if (there.active, there.earlier) != (before.active, before.earlier):
+        return False
+    if not set(numbers) <= set(store.numbers(layout.HEADS, new)):
+        return False
+    pairs = ([store.manifest(layout.HEADS, name, number) for name in (head, new)] for number in numbers)
+    return all((one.created_at, one.files) == (other.created_at, other.files) for one, other in pairs)
 
 
 def _publish(store: Store, head: str, new: str, before: Pointer, *, actor: str, reason: str, asked: str) -> None:
@@ -115,11 +126,21 @@ def _publish(store: Store, head: str, new: str, before: Pointer, *, actor: str, 
                 store.disk.sync_folder(folder)
             for number in source.claimed_numbers():
                 files.claim(store.disk, stage.claim(number))
-            if os.path.lexists(target.root):  # POSIX would replace an empty folder
-                raise taken
-            store.disk.rename(stage.root, target.root)  # synced before the next step, as every folder above a pointer
+            _put(store, stage, target, taken)
         finally:
             files.discard(store.disk, stage.root)
+
+
+def _put(store: Store, stage: ItemLayout, target: ItemLayout, taken: ConflictError) -> None:
+    """Give a finished head its place, unless somebody took it meanwhile."""
+    if os.path.lexists(target.root):  # POSIX would replace an empty folder
+        raise taken
+    try:
+        store.disk.rename(stage.root, target.root)  # synced before the next step, as every folder above a pointer
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise taken from None
+        raise
 
 
 def _stage(store: Store, head: str, new: str, stage: ItemLayout) -> dict[int, Digest]:

@@ -1,8 +1,10 @@
-"""What the reliability tests share: counting distinct cases, and printing the counts."""
+"""What the reliability tests share: counting distinct cases, judging measured figures, and printing both."""
 
 import pytest
 
-_COUNTS = []
+_COUNTS, _FIGURES = [], []
+SLACK = 5
+"""How many times what is promised a time may take: so that a slow or busy machine is no failing test."""
 
 
 class Tally:
@@ -42,10 +44,25 @@ def exhaustive(request):
     return request.config.getoption("--exhaustive")
 
 
+@pytest.fixture
+def figure():
+    """Return the judge of measured figures: `figure("what it is", value, promised, unit)`; it is printed at the end."""
+
+    def judge(what, value, promised, unit, *, slack=SLACK):
+        _FIGURES.append((what, value, promised, unit))
+        assert value <= slack * promised, f"{what}: {value:.4g} {unit}, {promised:g} is promised, {slack} times allowed"
+
+    return judge
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Print the counts before pytest's own summary."""
+    """Print the counts and figures before pytest's own summary."""
     if _COUNTS:
         terminalreporter.section("reliability: distinct cases")
         for counted in _COUNTS:
             least = f" (at least {counted.required:,})" if counted.required else ""
             terminalreporter.write_line(f"{len(counted):>9,}  {counted.what}{least}")
+    if _FIGURES:
+        terminalreporter.section("reliability: measured figures")
+        for what, value, promised, unit in _FIGURES:
+            terminalreporter.write_line(f"{value:>9.3g} {unit:<5} {what} (promised: at most {promised:g})")

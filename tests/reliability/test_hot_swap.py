@@ -1,8 +1,10 @@
 """Hot swap under load: threads predict while heads are swapped, and each answer is that of the version it names."""
 
 import collections
-import gc
+import itertools
 import os
+import shutil
+import sys
 import threading
 import time
 import weakref
@@ -16,7 +18,7 @@ from small_networks import FULL, TINY, head, publish_backbone
 from store_fixtures import flip, open_descriptors, rewrite
 
 from hydra_detect import HydraDetector
-from hydra_detect.errors import CheckpointError, CorruptError, HydraDetectError, IncompatibleError, NotFoundError
+from hydra_detect.errors import CheckpointError, CorruptError, IncompatibleError, NotFoundError
 from hydra_detect.storage import layout, pointers
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
@@ -24,7 +26,9 @@ from hydra_detect.versions import VersionManager
 OWL = (layout.HEADS, "owl")
 GOOD = 4  # versions 1 to 4 of `owl` are sound, the others damaged
 THREADS = 4
-ONE_IN = 10  # so many swaps, one of them to a damaged version
+PAUSE = 0.04  # seconds between two requests of a thread: without it the swapping one would get a fifth of a core
+ONE_IN = 10  # so many swaps, one of them to a version that has to be refused
+MOST_GROWTH = 16 << 20
 PROC = Path("/proc/self")
 
 
@@ -48,48 +52,49 @@ DAMAGES = {
 }
 """What is done to which file of a version, and the error that a reader of it gets."""
 
+FEW_DAMAGES = {"weights": DAMAGES["weights"]}
+
 
 def _misfits(size):
     """Return heads that are whole, and belong to another backbone or are none: the store takes them all the same."""
     raw, record = head(size, 90)
     other = attrs.evolve(record, backbone=attrs.evolve(record.backbone, digest=record.tensors))
     broad = attrs.evolve(record, settings=attrs.evolve(record.settings, box_widths=(16, 16)))
-    return {"another backbone": (raw, other, IncompatibleError), "another network": (raw, broad, CheckpointError)}
+    return [(raw, other, IncompatibleError), (raw, broad, CheckpointError)]
 
 
-def make_store(folder, size):
-    """Make a store with sound versions 1 to 4 of `owl`, version 1 active, and one of `fox`; return its manager."""
+def make_store(folder, size, damages):
+    """Make a store with `fox` and `owl`: versions 1 to 4 sound, 1 active, one for each damage; small ones that misfit.
+
+    Returns:
+        Its path; and for each bad version by its number the manifest it had, and the error that it gives.
+
+    """
     manager = VersionManager(Store.create(folder / "store", durability="fast"), actor="test")
     publish_backbone(manager.store, size)
     for seed in range(1, GOOD + 1):
         manager.create("owl", *head(size, seed))
-    manager.create("fox", *head(TINY if size == TINY else size, 50))
+    manager.create("fox", *head((size[0], TINY[1]), 50))
     manager.promote("owl", 1)
     manager.promote("fox", 1)
-    return manager
-
-
-def add_damaged(manager, size, damages):
-    """Publish versions of `owl` and damage each in its way; return the manifest they had and their error by number."""
     bad = {}
     for place, (file, damage, error) in enumerate(damages.values()):
         version = manager.create("owl", *head(size, 60 + place))
         damage(manager.store.layout.item(*OWL).version(version.number) / file)
+        with pytest.raises(error):
+            manager.promote("owl", version.number)
         bad[version.number] = (version.manifest, error)
-    return bad
-
-
-def add_misfits(manager, size):
-    """Publish versions of `owl` that do not run on its backbone; return what `add_damaged` does."""
-    versions = [(manager.create("owl", raw, record), error) for raw, record, error in _misfits(size).values()]
-    return {version.number: (version.manifest, error) for version, error in versions}
+    for raw, record, error in _misfits((size[0], TINY[1])):
+        version = manager.create("owl", raw, record)
+        bad[version.number] = (version.manifest, error)
+    return manager.store.root, bad
 
 
 def make_active(store, number, manifest):
     """Make a version active without a look at it, as if it had been damaged a moment after its promotion."""
     before = store.pointer(*OWL)
     after = {"event": pointers.PROMOTED, "version": number, "active": number, "manifest": manifest}
-    store.swap(*OWL, before, after)
+    store.swap(*OWL, before, {**after, "earlier": (*before.earlier, before.active)})
 
 
 # The load
@@ -98,10 +103,10 @@ def make_active(store, number, manifest):
 PICTURE = (np.random.default_rng(0).random((32, 32)) * 255).astype(np.uint8)
 
 
-def answers_of(store):
+def answers_of(root):
     """Return what each sound version of `owl` finds beside `fox`, by its number; all differ."""
     found = {
-        number: HydraDetector.from_store(store, ["fox", f"owl@{number}"], device="cpu").predict(PICTURE)
+        number: HydraDetector.from_store(root, ["fox", f"owl@{number}"], device="cpu").predict(PICTURE)
         for number in range(1, GOOD + 1)
     }
     assert all(set(answer.heads) == {"fox", "owl"} for answer in found.values())
@@ -110,7 +115,7 @@ def answers_of(store):
 
 
 class Load:
-    """Threads that predict without a pause, and look at each answer.
+    """Threads that predict again and again, and look at each answer.
 
     `order` lists the versions of `owl` in the order in which they serve: before a swap begins its version is put
     here, and once it has ended `served` is its place. An answer that began at one and ended at another may come from
@@ -120,7 +125,7 @@ class Load:
     def __init__(self, detector, expected):
         self.detector, self.expected = detector, expected
         self.order, self.served = [1], 0
-        self.wrong, self.counts = [], collections.Counter()
+        self.wrong, self.answers, self.during = [], collections.Counter(), 0
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(THREADS)]
 
@@ -135,7 +140,7 @@ class Load:
             thread.join()
 
     def _run(self):
-        while not self._stop.is_set():
+        while not self._stop.wait(PAUSE):
             first = self.served
             try:
                 problem = self._problem(self.detector.predict(PICTURE), first)
@@ -153,15 +158,16 @@ class Load:
         (version,) = versions
         if version not in allowed:
             return f"version {version} answered while {allowed} served"
-        self.counts[version] += 1
+        self.answers[version] += 1
+        self.during += len(allowed) > 1
         return "" if found == self.expected[version] else f"not what version {version} finds"
 
 
 class Swaps:
-    """The swapping side: promotions in the store, each followed by the detector, one in ten to a damaged version."""
+    """The swapping side: promotions and rollbacks in the store, each followed by the detector; one in ten is bad."""
 
-    def __init__(self, manager, load, bad):
-        self.manager, self.load, self.detector = manager, load, load.detector
+    def __init__(self, store, load, bad):
+        self.manager, self.load, self.detector = VersionManager(store, actor="test"), load, load.detector
         self.bad, self.refused = list(bad.items()), collections.Counter()
         self.networks, self.most_alive = weakref.WeakSet(), 0
         self.good = 0
@@ -171,16 +177,18 @@ class Swaps:
         if turn % ONE_IN == ONE_IN - 1:
             self._to_bad(turn // ONE_IN)
         else:
-            self._to_good(turn)
+            self._to_good(by_hand=turn % ONE_IN == 0)
         self.networks.add(self.detector._heads["owl"].network)
         self.most_alive = max(self.most_alive, len(self.networks))
 
-    def _to_good(self, turn):
+    def _to_good(self, *, by_hand):
+        """Promote version 2, 3 or 4, and the next time roll back to 1."""
+        turn, is_back = divmod(self.good, 2)
+        number = 1 if is_back else 2 + turn % (GOOD - 1)
         self.good += 1
-        number = 1 + self.good % GOOD
         self.load.order.append(number)
-        self.manager.promote("owl", number)
-        if turn % ONE_IN == 0:  # by hand, where refresh is the usual way
+        assert (self.manager.rollback("owl") if is_back else self.manager.promote("owl", number)).number == number
+        if by_hand:
             assert self.detector.load_head("owl").number == number
         else:
             refreshed = self.detector.refresh()
@@ -189,6 +197,7 @@ class Swaps:
         self.load.served = len(self.load.order) - 1
 
     def _to_bad(self, turn):
+        """Let the detector meet a bad version, or a damaged pointer; then put the store in order again."""
         serving = self.detector._heads["owl"]
         place = turn % (len(self.bad) + 1)
         if place == len(self.bad):
@@ -199,6 +208,9 @@ class Swaps:
             self._is_refused(error)
             with pytest.raises(error):
                 self.detector.swap("owl")
+            assert self.manager.rollback("owl") == serving.version
+        refreshed = self.detector.refresh()
+        assert (dict(refreshed.swapped), dict(refreshed.refused)) == ({}, {})
         assert self.detector._heads["owl"] is serving
 
     def _damage_pointer(self):
@@ -233,47 +245,76 @@ class Held:
 
     @classmethod
     def now(cls):
-        """Look at it; where there is no /proc, only threads are counted."""
+        """Look at it; where there is no /proc, only threads are counted.
+
+        Of several looks at the memory the least counts: a head that a thread is just dropping has no name any more, and
+        still its memory.
+        """
         if not PROC.is_dir():
             return cls(0, 0, threading.active_count())
-        pages = int((PROC / "statm").read_text().split()[1])
-        return cls(pages * os.sysconf("SC_PAGE_SIZE"), open_descriptors(), len(list((PROC / "task").iterdir())))
+        pages = []
+        for _ in range(20):
+            pages.append(int((PROC / "statm").read_text().split()[1]))
+            time.sleep(0.002)
+        return cls(min(pages) * os.sysconf("SC_PAGE_SIZE"), open_descriptors(), len(list((PROC / "task").iterdir())))
 
 
 @pytest.fixture
 def one_thread():
-    """Let torch compute each request in the thread that makes it, as a service with several workers would."""
-    threads = torch.get_num_threads()
+    """Let torch compute each request in the thread that makes it, and let threads change often."""
+    threads, interval = torch.get_num_threads(), sys.getswitchinterval()
     torch.set_num_threads(1)
+    sys.setswitchinterval(0.0005)
     yield
+    sys.setswitchinterval(interval)
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(
-    ("size", "swaps", "warm"), [(TINY, 300, 300), (FULL, 100, 30)], ids=["tiny heads", "58 MB heads"]
-)
+CASES = {"tiny heads": (TINY, DAMAGES, 10, 500, 300), "58 MB heads": (FULL, FEW_DAMAGES, 1, 100, 20)}
+"""Size, damages, rounds, swaps in each, and after how many of them what the process holds is looked at."""
+
+
+@pytest.mark.parametrize(("size", "damages", "rounds", "swaps", "warm"), CASES.values(), ids=CASES)
 @pytest.mark.usefixtures("one_thread")
-def test_hot_swap_under_load(tmp_path, size, swaps, warm, tally):
-    """No answer is torn, stale or missing, damaged versions are refused, and nothing grows."""
-    swapped, requests = tally(f"swaps under load, heads of {size}"), tally("answers compared bit for bit meanwhile")
-    manager = make_store(tmp_path, size)
-    expected = answers_of(manager.store)
-    damages = DAMAGES if size == TINY else {"weights": DAMAGES["weights"]}
-    bad = add_damaged(manager, size, damages)
-    for number, (_manifest, error) in bad.items():
-        with pytest.raises(error):
-            manager.promote("owl", number)
-    if size == TINY:
-        bad |= add_misfits(manager, size)
-    detector = HydraDetector.from_store(manager.store, device="cpu")
-    held = []
-    with Load(detector, expected) as load:
-        work = Swaps(manager, load, bad)
-        for turn in range(swaps):
-            work.swap(turn)
-            swapped.case(turn)
-            if turn % warm == warm - 1:
-                work.settle()
-                held.append(Held.now())
-    print(load.counts, work.refused, work.most_alive, held)
-    assert not load.wrong, f"{len(load.wrong)} requests: {load.wrong[:5]}"
+def test_hot_swap_under_load(tmp_path, request, tally, size, damages, rounds, swaps, warm):
+    """No answer is torn, stale or missing, bad versions are refused while the old one serves, and nothing grows."""
+    what = request.node.callspec.id
+    swapped, answers = tally(f"swaps under load of {what}"), tally(f"answers compared bit for bit meanwhile, {what}")
+    during = tally(f"answers during which a swap was made, {what}")
+    template, bad = make_store(tmp_path, size, damages)
+    expected = answers_of(template)
+    held, refused, numbers = [], collections.Counter(), itertools.count()
+    for part in range(rounds):  # each in a store of its own: a history of 5,000 changes would cost more than a swap
+        root = shutil.copytree(template, tmp_path / f"{part}") if rounds > 1 else template
+        store = Store.open(root, durability="fast")
+        with Load(HydraDetector.from_store(store, ["fox", "owl"], device="cpu"), expected) as load:
+            work = Swaps(store, load, bad)
+            for turn in range(swaps):
+                work.swap(turn)
+                swapped.case(part, turn)
+                if turn % warm == warm - 1:
+                    work.settle()
+                    held.append(Held.now())
+        assert not load.wrong, f"{len(load.wrong)} requests: {load.wrong[:5]}"
+        assert set(load.answers) == set(range(1, GOOD + 1))
+        assert work.most_alive <= THREADS + 2  # one in each thread, the new one, and the one before it
+        refused += work.refused
+        for _ in range(load.answers.total()):
+            answers.case(next(numbers))
+        for number in range(load.during):
+            during.case(part, number)
+        shutil.rmtree(root)
+    check_nothing_grew(held)
+    assert refused.total() == rounds * swaps // ONE_IN
+    assert set(refused) == {error.__name__ for _manifest, error in bad.values()} | {"CorruptError"}
+    swapped.require(5_000 if size == TINY else 100)
+    answers.require(2_000 if size == TINY else 200)
+    during.require(500 if size == TINY else 50)
+
+
+def check_nothing_grew(held):
+    """See that memory, descriptors and threads are what they were after the first swaps."""
+    first = held[0]
+    growth = max(one.nbytes for one in held) - first.nbytes
+    assert growth < MOST_GROWTH, f"memory grew by {growth} bytes: {[one.nbytes for one in held]}"
+    assert {(one.descriptors, one.threads) for one in held} == {(first.descriptors, first.threads)}

@@ -63,26 +63,24 @@ def impatient(monkeypatch):
 @contextlib.contextmanager
 def held(root, whose):
     """Let another process hold a lock; give the function that makes it let go, and the process."""
-    ready, say = os.pipe()
-    go, begin = os.pipe()
+    (ready, say), (waiting, begin) = os.pipe(), os.pipe()
 
     def hold():
-        os.close(begin)
         with Store.open(root).changing(*whose):
-            os.write(say, b"r")
-            os.read(go, 1)
+            os.write(say, b"!")
+            os.read(waiting, 1)
 
-    with Child(hold) as holder:
-        os.close(say)
-        os.close(go)
-        assert os.read(ready, 1) == b"r", holder.result(ENOUGH)
-        let_go = contextlib.ExitStack()
-        let_go.callback(os.close, begin)
-        try:
-            yield let_go.close, holder
-        finally:
-            let_go.close()
-            os.close(ready)
+    try:
+        with Child(hold) as holder:
+            os.close(say)
+            assert os.read(ready, 1) == b"!", holder.result(ENOUGH)
+            try:
+                yield partial(os.write, begin, b"!"), holder
+            finally:
+                os.write(begin, b"!")  # or a test that fails would wait for a holder that waits
+    finally:
+        for descriptor in (ready, waiting, begin):
+            os.close(descriptor)
 
 
 def perform(operation, root):
@@ -96,9 +94,8 @@ def contents(root):
 
 
 @each_operation
-def test_waits(operation, state, whose, copy, tally):
+def test_waits(operation, state, whose, copy):
     """An operation waits while another process holds the lock, changes nothing meanwhile, and then succeeds."""
-    cases = tally(f"operations that wait for the lock: {operation}")
     root = copy(state)
     with held(root, whose) as (let_go, _holder), Child(partial(perform, operation, root)) as child:
         before = contents(root)
@@ -107,7 +104,6 @@ def test_waits(operation, state, whose, copy, tally):
         let_go()
         assert child.result(ENOUGH) == {"end": "done", "returned": None}
     assert contents(root) != before
-    cases.case(operation)
 
 
 @each_operation
@@ -125,7 +121,8 @@ def test_gives_up(operation, state, whose, copy, monkeypatch):
 
 
 @each_operation
-def test_dead_holder(operation, state, whose, copy, impatient):
+@pytest.mark.usefixtures("impatient")
+def test_dead_holder(operation, state, whose, copy):
     """The lock of a process that was killed -9 is free at once."""
     root = copy(state)
     with held(root, whose) as (_let_go, holder):
@@ -134,7 +131,8 @@ def test_dead_holder(operation, state, whose, copy, impatient):
 
 
 @each_operation
-def test_lets_go(operation, state, whose, copy, impatient):
+@pytest.mark.usefixtures("impatient")
+def test_lets_go(operation, state, whose, copy):
     """After an operation, one that failed too, another process can have the lock at once."""
     root = copy(state)
     perform(operation, root)
@@ -144,7 +142,8 @@ def test_lets_go(operation, state, whose, copy, impatient):
         pass
 
 
-def test_holds_up_no_reader(copy, impatient):
+@pytest.mark.usefixtures("impatient")
+def test_holds_up_no_reader(copy):
     """Reading a head, listing and checking it need no lock, nor does seeing what a pruning would take away."""
     root = copy("six, promoted")
     with held(root, worlds.OWL):
@@ -159,7 +158,8 @@ def test_holds_up_no_reader(copy, impatient):
         assert worlds.facts(root)["owl"][0] == 3
 
 
-def test_holds_up_no_other_head(copy, impatient):
+@pytest.mark.usefixtures("impatient")
+def test_holds_up_no_other_head(copy):
     """While one head is changed, others are published, promoted and pruned, and so are backbones of another name."""
     root = copy("six, promoted")
     with held(root, worlds.OWL):
@@ -176,7 +176,8 @@ def test_holds_up_no_other_head(copy, impatient):
         HeadRegistry(root).remove("vixen")
 
 
-def test_threads_wait_too(copy, impatient):
+@pytest.mark.usefixtures("impatient")
+def test_threads_wait_too(copy):
     """The lock keeps the threads of one process apart like processes; one thread may take it again."""
     root = copy("six, promoted")
     store, found = Store.open(root), []
@@ -195,6 +196,23 @@ def test_threads_wait_too(copy, impatient):
     assert len(found) == 1
     assert store.numbers(*worlds.OWL) == [1, 2, 3, 4, 5, 6]
     assert result_of(partial(perform, "create", root))["end"] == "done"
+
+
+def test_rolling_back_means_what_was_seen(copy):
+    """A rollback that waited while another process moved the head does not go back further, nor call it lost."""
+    root = copy("six, promoted")
+    manager = worlds.manager_of(root, Disk("fast"))
+    with manager.store.changing(*worlds.OWL), Child(partial(perform, "roll back", root)) as child:
+        assert child.result(WHILE) is None
+        worlds.create(manager, 7)
+        manager.promote("owl", 4)
+        manager.promote("owl", 5)
+        assert 6 in manager.prune("owl", keep=1).removed, "to which the rollback would have gone"
+    with child:
+        result = child.result(ENOUGH)
+    assert result["kinds"][0] == "StaleError", result
+    assert "Look again" in result["text"]
+    assert manager.active("owl").number == 5
 
 
 def test_many_that_wait_all_come_through(copy):

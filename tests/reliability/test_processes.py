@@ -1,0 +1,99 @@
+"""Eight processes publish, promote, roll back, prune and pin the same two heads, four verify all they read.
+
+With locks and without, in memory and on disk, and a ninth writer is killed -9 all the while: locks order, and are
+not what makes it safe.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import worlds
+from crowd import HEADS, READERS, WRITERS, Crowd, Log, Writer, said
+from hindsight import Head, check_reads, deeds_in, reads_in
+
+from hydra_detect.storage import backbones, layout
+from hydra_detect.storage.disk import Disk
+from hydra_detect.storage.store import Store
+
+MEMORY = Path("/dev/shm")  # noqa: S108  a file system, not a file
+PUBLISHES, READS = 512, 6400  # of each of the four runs
+
+
+@pytest.fixture(params=["memory", "disk"])
+def folder(request, tmp_path):
+    """A folder on a file system of one kind."""
+    if request.param == "disk":
+        yield tmp_path
+        return
+    if not MEMORY.is_dir():
+        pytest.skip("there is no file system in memory")
+    path = Path(tempfile.mkdtemp(dir=MEMORY))
+    yield path
+    shutil.rmtree(path)
+
+
+def a_store(root):
+    """Return a store with a backbone and no head."""
+    store = Store.create(root)
+    backbones.publish(store, "demo", worlds.BACKBONE_RECORD, worlds.BACKBONE)
+    return store
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["locks", "no-locks"])
+def test_crowd(locks, folder, tally, exhaustive):
+    """Nothing is lost, doubled, half-seen, out of order or refused without reason, and nobody waits in vain."""
+    times = 4 if exhaustive else 1
+    where = f"{'with' if locks else 'without'} locks, {'in memory' if MEMORY in folder.parents else 'on disk'}"
+    store, logs = a_store(folder / "store"), folder / "logs"
+    logs.mkdir()
+    Writer(store.root, Log(logs / "writer-0"), 0).begin()
+    crowd = Crowd(
+        root=store.root,
+        folder=logs,
+        locks=locks,
+        publishes=times * PUBLISHES // WRITERS,
+        reads=times * READS // READERS,
+    )
+    kills = crowd.run()
+    deeds, (reads, gone) = deeds_in(logs), reads_in(logs)
+    judged = {name: Head(store, name, deeds) for name in HEADS}
+    for head in judged.values():
+        head.check()
+    check_reads(judged, reads, gone)
+    check_end(store, judged)
+    report(tally, where, judged, len(reads), kills, times)
+
+
+def check_end(store, judged):
+    """See that every version can be read, that a pruning keeps what it has to, and that nothing is left behind."""
+    manager = worlds.manager_of(store.root, Disk("fast"))
+    for name, head in judged.items():
+        numbers = store.numbers(layout.HEADS, name)
+        assert [said(store, f"{name}@{number}")[0] for number in numbers] == numbers
+        manager.prune(name)
+        state = store.pointer(layout.HEADS, name)
+        kept = {*numbers[-5:], state.active, state.previous, *state.pinned} - {None}
+        assert set(store.numbers(layout.HEADS, name)) == kept
+        assert list(head.item.staging.iterdir()) == []
+    assert list(store.layout.staging.iterdir()) == []
+    assert manager.verify().findings == ()
+
+
+def report(tally, where, judged, reads, kills, times):
+    """Count what was done."""
+    publishes, verified = tally(f"publications by 8 processes, {where}"), tally(f"verified reads beside it, {where}")
+    changes, killed = tally(f"changes of what is active beside it, {where}"), tally(f"kill -9 of a ninth, {where}")
+    for name, head in judged.items():
+        for number in head.published:
+            publishes.case(name, number)
+        for state in head.states[1:]:
+            changes.case(name, state.generation)
+    for counted, count in ((verified, reads), (killed, kills)):
+        for number in range(count):
+            counted.case(number)
+    publishes.require(times * 500)
+    verified.require(times * 6250)
+    changes.require(times * 300)
+    killed.require(3)
