@@ -145,8 +145,9 @@ class HeadRegistry:
     def rename(self, name: str, new: str, *, reason: str = "") -> None:
         """Give a head another name: versions, numbers, what is active and what can be rolled back to stay.
 
-        A name is used once, so the old one keeps its history and can never be used again. A detector that runs the
-        head goes on doing so, and has to load it under its new name to follow it further.
+        A name is used once: the old one keeps its history and its numbers, no head can be renamed to it, and a head
+        that is made anew under it goes on counting. A detector that runs the head goes on doing so, and has to load
+        it under its new name to follow it further.
 
         Raises:
             NotFoundError: If there is no such head.

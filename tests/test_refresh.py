@@ -206,14 +206,14 @@ def test_a_damaged_new_version_is_refused(follower, manager, caplog):
 def test_each_new_reason_is_said_and_so_is_the_same_one_later(follower, manager, caplog):
     """The log says once what is wrong, again when it is something else, and again after all was well in between."""
     point(manager, 2)
-    damage(manager, 2)
-    follower.refresh()
     item = manager.store.layout.item(*RBC)
     flip(item.pointer(item.pointer_generations()[-1]), 30)
     follower.refresh()
+    flip(item.pointer(item.pointer_generations()[-1]), 30)
+    damage(manager, 2)
+    follower.refresh()
     follower.refresh()
     assert len(complaints(caplog)) == 2
-    flip(item.pointer(item.pointer_generations()[-1]), 30)
     manager.rollback("rbc")
     assert (dict(follower.refresh().swapped), dict(follower.refresh().refused)) == ({}, {})
     point(manager, 2)

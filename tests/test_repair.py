@@ -339,6 +339,7 @@ def test_a_repair_on_a_full_disk(rich, step):
 def test_a_store_of_a_newer_writer(rich):
     """A store that only newer versions may write is checked, and not repaired."""
     flip(at(rich, version(2, layout.TENSORS)))
+    rich.store.layout.index.write_bytes(b"{")
     identity = {"format": 2, "min_reader": 1, "min_writer": 2, "store_id": "x"}
     rewrite(rich.store.layout.identity, codec.dumps(identity))
     again = VersionManager(rich.store.root)

@@ -30,11 +30,11 @@ WRITERS, READERS = 8, 4
 # What a writer does after each publication, how often, and to which version.
 CHANCES = (
     (0.5, "promote", "mine"),
-    (0.2, "promote", "any"),
-    (0.3, "rollback", "none"),
-    (0.3, "prune", "none"),
-    (0.1, "pin", "any"),
-    (0.1, "unpin", "any"),
+    (0.1, "promote", "any"),
+    (0.2, "rollback", "none"),
+    (0.2, "prune", "none"),
+    (0.06, "pin", "any"),
+    (0.06, "unpin", "any"),
 )
 
 
@@ -170,7 +170,7 @@ def read(root, folder, name, reads):
                 seen.append([head, 0, 0, *said(manager.store, f"{head}@{number}")])
             except NotFoundError:
                 log.say(head=head, gone=number)
-        if choice.random() < 0.04:
+        if choice.random() < 0.01:
             _look_around(manager, head)
         time.sleep(0.001 if len(seen) < reads else 0.02)
     log.say(reads=seen)
@@ -188,7 +188,6 @@ def _look_around(manager, head):
     """Ask for what takes more than one look: whatever the others do meanwhile, none of it fails."""
     manager.versions(head)
     manager.prune(head, dry_run=True)
-    manager.history(head)
     infos = HeadRegistry(manager.store).infos()
     assert [info.problem for info in infos] == ["", ""], infos
 
@@ -214,7 +213,7 @@ class Crowd:
             writers = [start(write, name, self.publishes, locks=self.locks) for name in range(1, WRITERS + 1)]
             while any(writer.result(0) is None for writer in writers):
                 ninth = start(write, 1000 + kills, 1_000_000, locks=self.locks)
-                time.sleep(luck.uniform(0.02, 0.3))
+                time.sleep(luck.uniform(0.05, 0.4))
                 ninth.kill()
                 kills += 1
             (self.folder / "over").touch()

@@ -1,10 +1,12 @@
 """Corruption of places: what stands where a file or folder should be, what is missing, and what is there too."""
 
+import itertools
 import os
 
 import damage
 import pytest
 from damage import ACTIVE, FOLDERS, IDENTITY, NEVER_PROMOTED, NEWEST, OLDER, ONE_OF_EACH
+from store_fixtures import rewrite
 
 from hydra_detect.errors import HydraDetectError, NotFoundError
 from hydra_detect.registry import HeadRegistry
@@ -42,48 +44,45 @@ WAYS_TO_ADD = {
 }
 
 
-@pytest.mark.parametrize("kind", damage.FILE_DAMAGES, ids=repr)
-def test_every_file(copy, built, tally, kind):
+def test_every_file(copy, built, tally):
     """Whatever stands in the place of a file is found by reading and by a check, or harms nothing."""
-    cases = tally(f"files of a store: {kind}")
-    for path in damage.files_of(built[0].store.root):
+    cases = tally("files of a store lost, emptied, linked or replaced by what is no file, each found or harmless")
+    for kind, path in itertools.product(damage.FILE_DAMAGES, damage.files_of(built[0].store.root)):
         root = copy()
         kind(root, path)
         if path == IDENTITY:
             with pytest.raises(HydraDetectError, match=r"cannot (open the store|read) "):
                 Store.open(root)
         elif damage.is_proven(path):
-            assert damage.is_found(Store.open(root), path), f"{path} went unseen"
+            assert damage.is_found(Store.open(root), path), f"{kind}: {path} went unseen"
             is_untold = kind.name == "deleted" and path == NEWEST
-            assert damage.is_reported(root) is not is_untold, f"{path} passed the check"
+            assert damage.is_reported(root) is not is_untold, f"{kind}: {path} passed the check"
         else:
             assert HeadRegistry(root).infos() == built[1]
         if path in ONE_OF_EACH:
             damage.exercise(root)
-        cases.case(path)
-    cases.require(35)
+        cases.case(kind, path)
+    cases.require(12 * 35)
 
 
-@pytest.mark.parametrize("kind", damage.FOLDER_DAMAGES, ids=repr)
-def test_every_folder(copy, built, tally, kind):
+def test_every_folder(copy, built, tally):
     """Whatever stands in the place of a folder is reported, or is made good when the folder is needed."""
-    cases = tally(f"folders of a store: {kind}")
-    for path in FOLDERS:
+    cases = tally("folders of a store lost, emptied, linked or replaced by what is no folder, each found or harmless")
+    for kind, path in itertools.product(damage.FOLDER_DAMAGES, FOLDERS):
         root = copy()
         kind(root, path)
         is_lost = kind.name == "deleted" or (kind.name == "emptied" and path != NEVER_PROMOTED)
-        assert damage.is_reported(root) is not (is_lost and path in UNTOLD | NEEDLESS), f"{path} passed the check"
+        assert damage.is_reported(root) is not (is_lost and path in UNTOLD | NEEDLESS), f"{kind}: {path} passed"
         assert path not in NEEDLESS or HeadRegistry(root).infos() == built[1]
         damage.exercise(root)
-        cases.case(path)
-    cases.require(len(FOLDERS))
+        cases.case(kind, path)
+    cases.require(8 * 17)
 
 
-@pytest.mark.parametrize("kind", WAYS_TO_ADD)
-def test_added(copy, tally, kind):
+def test_added(copy, tally):
     """What someone put into a store is reported or harms nothing, and never stops or floods a check."""
-    cases = tally(f"added to a store: {kind}")
-    for added, what in ADDED.items():
+    cases = tally("files, folders, FIFOs and links added to a store, each reported or harmless")
+    for kind, (added, what) in itertools.product(WAYS_TO_ADD, ADDED.items()):
         root = copy()
         WAYS_TO_ADD[kind](root / added)
         report = VersionManager(root).verify()
@@ -92,8 +91,8 @@ def test_added(copy, tally, kind):
         assert len(report.findings) <= 101
         assert str(report).encode().isascii()
         damage.exercise(root)
-        cases.case(added)
-    cases.require(25)
+        cases.case(kind, added)
+    cases.require(5 * 25)
 
 
 def test_what_is_added_is_never_read(copy, tally):
@@ -134,7 +133,12 @@ def test_generations_of_another_head(copy, tally):
         problems = [finding.problem for finding in VersionManager(root).verify().findings if finding.path == path]
         assert problems == [f"it is one of '{'/'.join(source.split('/')[:2])}'"]
         cases.case(path)
-    cases.require(2)
+    root = copy()
+    rewrite(root / NEWEST, (root / NEWEST.replace("6.json", "5.json")).read_bytes())
+    assert damage.is_found(Store.open(root), NEWEST)
+    assert [finding.problem for finding in VersionManager(root).verify().findings] == ["it is another generation"]
+    cases.case("another generation")
+    cases.require(3)
 
 
 def test_what_no_check_can_tell(copy):

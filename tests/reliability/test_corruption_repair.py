@@ -1,5 +1,7 @@
 """Repair after corruption: nothing is lost, what is left is said, and the head can be worked with again."""
 
+import itertools
+
 import damage
 import pytest
 from damage import FOLDERS, IDENTITY, NEWEST, ONE_OF_EACH
@@ -53,57 +55,69 @@ def damaged_contents(data, every):
     return [*flips, *(data[:size] for size in range(0, len(data), every)), *(data + text for text in EXTENSIONS[:2])]
 
 
-@pytest.mark.parametrize("path", FLIPPED)
-def test_after_damaged_bytes(copy, tally, exhaustive, path):
+def test_after_damaged_bytes(copy, built, tally, exhaustive):
     """After a flipped bit or another length of any artifact all is sound again but for what cannot be made up."""
-    cases = tally(f"repaired after damage to the bytes of {path}")
-    source = copy()
-    for broken in damaged_contents((source / path).read_bytes(), ONE_IN_EXHAUSTIVE if exhaustive else ONE_IN):
-        root = copy()
-        (root / path).chmod(0o644)
-        (root / path).write_bytes(broken)
-        left = check_mended(root)
-        assert not left or path.startswith("backbones")
-        cases.case(broken)
-    cases.require(5)
+    cases = tally("repaired after damage to the bytes of a file, and worked with again")
+    for path in FLIPPED:
+        data = (built[0].store.root / path).read_bytes()
+        for broken in damaged_contents(data, ONE_IN_EXHAUSTIVE if exhaustive else ONE_IN):
+            root = copy()
+            (root / path).chmod(0o644)
+            (root / path).write_bytes(broken)
+            left = check_mended(root)
+            assert bool(left) is path.startswith("backbones/demo/versions")
+            cases.case(path, broken)
+    cases.require(250)
 
 
-@pytest.mark.parametrize("kind", damage.FILE_DAMAGES, ids=repr)
-def test_after_what_happened_to_a_file(copy, tally, kind):
+def test_after_what_happened_to_a_file(copy, tally):
     """After anything stood in the place of any kind of file all is sound again but for what cannot be made up."""
-    cases = tally(f"repaired after damage to a file: {kind}")
-    for path in ONE_OF_EACH:
+    cases = tally("repaired after a file was lost or replaced, and worked with again")
+    for kind, path in itertools.product(damage.FILE_DAMAGES, ONE_OF_EACH):
         root = copy()
         kind(root, path)
         left = check_mended(root)
-        assert not left or path.startswith("backbones"), path
-        cases.case(path)
-    cases.require(len(ONE_OF_EACH))
+        is_lost = path.startswith("backbones/demo/versions") or (kind.name == "deleted" and "demo/pointer" in path)
+        assert bool(left) is is_lost, f"{kind}: {path}"
+        cases.case(kind, path)
+    cases.require(12 * len(ONE_OF_EACH))
 
 
-@pytest.mark.parametrize("kind", damage.FOLDER_DAMAGES, ids=repr)
-def test_after_what_happened_to_a_folder(copy, tally, kind):
+def test_after_what_happened_to_a_folder(copy, tally):
     """After anything stood in the place of any folder all is sound again but for what cannot be made up."""
-    cases = tally(f"repaired after damage to a folder: {kind}")
-    for path in FOLDERS:
+    cases = tally("repaired after a folder was lost or replaced, and worked with again")
+    for kind, path in itertools.product(damage.FOLDER_DAMAGES, FOLDERS):
         root = copy()
         kind(root, path)
         left = check_mended(root, highest=0 if path in {"heads", "heads/owl"} else 6)  # all that knew it is away
-        assert not left or path.startswith("backbones"), path
-        cases.case(path)
-    cases.require(len(FOLDERS))
+        assert not left or path.startswith("backbones"), f"{kind}: {path}"
+        cases.case(kind, path)
+    cases.require(8 * len(FOLDERS))
 
 
-@pytest.mark.parametrize("kind", ["file", "link"])
-def test_after_what_was_added(copy, tally, kind):
+def test_after_what_was_added(copy, tally):
     """After something was added anywhere all is sound again, and what was added is kept."""
-    cases = tally(f"repaired after something was added: {kind}")
-    for added in ADDED.keys() - USED_UP:
+    cases = tally("repaired after something was added, and worked with again")
+    for kind, added in itertools.product(("file", "link"), ADDED.keys() - USED_UP):
         root = copy()
         WAYS_TO_ADD[kind](root / added)
-        assert not check_mended(root), added
-        cases.case(added)
-    cases.require(25)
+        assert not check_mended(root), f"{kind}: {added!a}"
+        cases.case(kind, added)
+    cases.require(2 * 25)
+
+
+@pytest.mark.parametrize("kind", [*damage.LINKS, *damage.STRANGE], ids=repr)
+@pytest.mark.parametrize("place", ["quarantine", "heads/owl/quarantine"])
+def test_after_what_happened_to_quarantine(copy, kind, place):
+    """Where the quarantine itself is no folder any more it is set aside too, and what belongs there finds a place."""
+    root = copy()
+    (root / place).mkdir()
+    (root / place / "evidence").write_bytes(b"evidence")
+    kind(root, place)
+    (root / NEWEST).chmod(0o644)
+    (root / NEWEST).write_bytes(b"damaged")
+    assert not check_mended(root)
+    assert b"damaged" in damage.contents_of(root)
 
 
 @pytest.mark.parametrize("added", sorted(USED_UP))

@@ -88,6 +88,14 @@ def test_its_state(manager):
     assert HeadRegistry(store).fitting(backbone()[1].contract) == ["lynx", "owl", "red-fox"]
 
 
+def test_its_index(manager, monkeypatch):
+    """The index that was written then is current: heads are listed from it without a look at their versions."""
+    monkeypatch.delattr(HeadRegistry, "info")
+    assert [(info.name, info.active) for info in HeadRegistry(manager.store).infos()] == [
+        (head, active) for head, (active, _, _, numbers) in STATES.items() if numbers
+    ]
+
+
 def test_its_history(manager):
     """Every event is told as it was: when, what, to which versions, by whom, why, with which manifest."""
     assert told(manager) == HISTORY.read_text(encoding="utf-8")

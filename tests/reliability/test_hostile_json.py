@@ -1,6 +1,7 @@
 """JSON bombs before every reader: each is refused by an error of ours, soon, and none keeps heads from being listed."""
 
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -18,6 +19,7 @@ from hydra_detect.versions import VersionManager
 
 built, copy = damage.built, damage.copy
 
+FIRST = "heads/owl/versions/000001/MANIFEST.json"  # of version 1, which True equals in Python
 LIMIT = 1 << 20
 SLOWEST = 1.0 * (5 if os.environ.get("CI") else 1)
 """Seconds of processor time for one bomb before one reader; a whole MiB is parsed, written again and compared."""
@@ -98,27 +100,27 @@ READERS = {
 """Ways to put a text before a reader; each returns what then reads it."""
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_bombs(copy, tally, reader):
+def test_bombs(copy, tally):
     """No reader of JSON takes a bomb, or fails by another error than ours, or takes long over it."""
-    cases = tally(f"JSON bombs before the reader of {reader}, each refused")
+    cases = tally("JSON bombs x readers of JSON, each refused")
     root, longest = copy(), (0.0, "")
     store_of_old = {path: (root / path).read_bytes() for path in (IDENTITY, NEWEST, f"{ACTIVE}/{layout.MANIFEST}")}
-    for name, text in BOMBS.items():
+    for reader, (name, text) in itertools.product(READERS, BOMBS.items()):
+        if reader == "tensors" and name in {"blanks", "nothing"}:  # a header may be padded; without one nothing is read
+            continue
         for path, data in store_of_old.items():
             rewrite(root / path, data)
         read = READERS[reader](root, text)
         started = time.thread_time()
-        if reader == "tensors" and name in {"blanks", "nothing"}:
-            continue
         with pytest.raises(HydraDetectError, match=r"^cannot ") as caught:
             read()
-        longest = max(longest, (time.thread_time() - started, name))
+        longest = max(longest, (time.thread_time() - started, f"{name} as {reader}"))
         assert len(str(caught.value)) < 1500, name
-        cases.case(name)
+        cases.case(reader, name)
     cases.what += f" (slowest {longest[0] * 1000:.0f} ms: {longest[1]})"
     assert longest[0] < SLOWEST
-    cases.require(60)
+    assert len(BOMBS) >= 60
+    cases.require(60 * len(READERS))
 
 
 NO_NUMBERS = (True, False, 1.0, -1.0, 0.5, "1", "", -1, [], [1], {}, {"1": 1}, "x" * 900_000)
@@ -137,7 +139,7 @@ FORGED_POINTERS = {
 }  # fmt: skip
 LISTED = "sha256:" + "0" * 64
 FORGED_MANIFESTS = {
-    "format": (*NO_NUMBER_FROM_1, None, 2, 10**30), "version": (*NO_NUMBER_FROM_1, None, 1, 3, 10**30),
+    "format": (*NO_NUMBER_FROM_1, None, 2, 10**30), "version": (*NO_NUMBER_FROM_1, None, 2, 3, 10**30),
     "kind": (*NO_TEXTS, "", "backbones", "Heads"), "name": (*NO_TEXTS, "", "fox", "Owl", "../owl"),
     "files": (
         *NO_LISTS, {"record.json": None}, {"record.json": []}, {"record.json": [1]}, {"record.json": [1, "x"]},
@@ -158,9 +160,7 @@ def forged(original, changes):
             yield f"{field} {value!r:.60}", sealed.seal({**document, field: value})
 
 
-@pytest.mark.parametrize(
-    ("path", "changes"), [(NEWEST, FORGED_POINTERS), (f"{ACTIVE}/MANIFEST.json", FORGED_MANIFESTS)]
-)
+@pytest.mark.parametrize(("path", "changes"), [(NEWEST, FORGED_POINTERS), (FIRST, FORGED_MANIFESTS)])
 def test_forged(copy, tally, path, changes):
     """A seal that is right makes no nonsense true: not True for 1, no text for a number, no file of another place."""
     cases = tally(f"documents sealed by a stranger in place of {path}, each refused")
@@ -172,7 +172,7 @@ def test_forged(copy, tally, path, changes):
             continue
         rewrite(root / path, text)
         with pytest.raises(HydraDetectError, match=r"^cannot ") as caught:
-            VersionManager(root).active("owl")
+            HeadRegistry(root)["owl" if path == NEWEST else "owl@1"]
         assert len(str(caught.value)) < 1500, name
         cases.case(name)
     cases.require(60)

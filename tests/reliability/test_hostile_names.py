@@ -11,7 +11,7 @@ import pytest
 from record_strategies import DEVICES
 from store_fixtures import AT, HOSTILE_NAMES, NO_TEXT, a_backbone, a_record, rewrite, snapshot, some_tensors
 
-from hydra_detect.errors import CorruptError, NameInvalidError
+from hydra_detect.errors import CorruptError, NameInvalidError, StoreError
 from hydra_detect.names import HeadRef, check_file_name, check_name
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import artifacts, backbones, heads, layout, sealed
@@ -145,6 +145,21 @@ def test_hostile_numbers(copy, tally):
 def without_times(found):
     """Return what a snapshot says of modes and contents; taking a lock touches its file."""
     return {path: (facts[0], facts[3]) for path, facts in found.items()}
+
+
+def test_hostile_stores(tmp_path, tally):
+    """What cannot be the path of a store is refused, to open and to make, and nothing is written."""
+    cases = tally("paths that can be no store x ways to open one, each refused")
+    before = snapshot(tmp_path)
+    for place, path in enumerate(("a\0b", "\0", "a\ud800b", "x" * 5_000, "/".join(["x" * 200] * 40))):
+        for way in (Store.open, Store.create, VersionManager, HeadRegistry):
+            with pytest.raises(StoreError, match=r"^cannot (open|make) "):
+                way(tmp_path / path)
+            cases.case(place, way)
+    with pytest.raises(StoreError, match=r"^cannot open the store "):
+        Store.find(tmp_path / "a\0b")
+    assert snapshot(tmp_path) == before
+    cases.require(20)
 
 
 def test_hostile_file_names(copy, tally):

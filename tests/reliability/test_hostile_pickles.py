@@ -1,5 +1,6 @@
 """Pickles: whatever a file is called and wherever it lies, nothing in it is ever run."""
 
+import itertools
 import pickle
 
 import damage
@@ -61,14 +62,13 @@ def test_pickles_as_weights(copy, tmp_path, tally):
     cases.require(25)
 
 
-@pytest.mark.parametrize("ending", [".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".pkl", ""])
-def test_pickles_as_originals(tmp_path, tally, ending):
+def test_pickles_as_originals(tmp_path, tally):
     """As an original to be split a pickle is refused whatever its name ends in, and is not run."""
     from hydra_detect.checkpoints.reader import read_checkpoint
 
-    cases = tally(f"pickles as originals with the ending {ending!r}, none run")
-    canary = tmp_path / "canary"
-    for name, data in pickles.shapes(canary, WHOLE).items():
+    cases = tally("pickles as originals x endings of their names, none run")
+    canary, endings = tmp_path / "canary", (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".pkl", "")
+    for ending, (name, data) in itertools.product(endings, pickles.shapes(canary, WHOLE).items()):
         path = tmp_path / f"weights{ending}"
         path.write_bytes(data)
         if name == "as tensor data" and ending == ".safetensors":
@@ -76,9 +76,9 @@ def test_pickles_as_originals(tmp_path, tally, ending):
         else:
             with pytest.raises(CheckpointError, match=r"^cannot read the checkpoint "):
                 read_checkpoint(path)
-        assert not canary.exists(), name
-        cases.case(name)
-    cases.require(25)
+        assert not canary.exists(), f"{name}{ending}"
+        cases.case(name, ending)
+    cases.require(25 * 7)
 
 
 def test_pickles_by_hand(copy, tmp_path):

@@ -14,11 +14,13 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from small_networks import FULL, TINY, head, publish_backbone
+from small_networks import FULL, TINY, backbone, head, publish_backbone
 from store_fixtures import flip, open_descriptors, rewrite
 
 from hydra_detect import HydraDetector
 from hydra_detect.errors import CheckpointError, CorruptError, IncompatibleError, NotFoundError
+from hydra_detect.nets.backbones import Backbone
+from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.storage import layout, pointers
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
@@ -39,6 +41,10 @@ def _truncate(path):
     rewrite(path, path.read_bytes()[:-100])
 
 
+def _rename_a_class(path):
+    rewrite(path, path.read_bytes().replace(b"red fox", b"red cat"))
+
+
 def _take_away(path):
     path.unlink()
 
@@ -46,6 +52,7 @@ def _take_away(path):
 DAMAGES = {
     "weights": (layout.TENSORS, flip, CorruptError),
     "record": (layout.RECORD, flip, CorruptError),
+    "record that is still one": (layout.RECORD, _rename_a_class, CorruptError),
     "manifest": (layout.MANIFEST, flip, CorruptError),
     "truncated weights": (layout.TENSORS, _truncate, CorruptError),
     "missing weights": (layout.TENSORS, _take_away, NotFoundError),
@@ -103,15 +110,31 @@ def make_active(store, number, manifest):
 PICTURE = (np.random.default_rng(0).random((32, 32)) * 255).astype(np.uint8)
 
 
-def answers_of(root):
-    """Return what each sound version of `owl` finds beside `fox`, by its number; all differ."""
-    found = {
-        number: HydraDetector.from_store(root, ["fox", f"owl@{number}"], device="cpu").predict(PICTURE)
-        for number in range(1, GOOD + 1)
-    }
-    assert all(set(answer.heads) == {"fox", "owl"} for answer in found.values())
-    assert len({answer.by_head()["owl"].boxes.tobytes() for answer in found.values()}) == GOOD
-    return found
+def answers_of(size):
+    """Return what `fox` finds, and each sound version of `owl` by its number: boxes, scores and labels; all differ.
+
+    Computed from the weights alone: neither store nor detector had a hand in it.
+    """
+    weights, record = backbone(size[0])
+    network = Backbone(record.contract, weights)
+    pixels = torch.from_numpy(PICTURE.astype(np.float32) / 255)[None]
+
+    def answer(size, seed):
+        raw, record = head(size, seed)
+        with torch.inference_mode():
+            features = network([network.prepare(pixels)])
+            (found,) = RCNNHead.load(record.settings, record.backbone.levels, raw)(features)
+        return tuple(part.numpy() for part in (found.boxes, found.scores, found.labels))
+
+    found = {number: answer(size, number) for number in range(1, GOOD + 1)}
+    assert len({boxes.tobytes() for boxes, _scores, _labels in found.values()}) == GOOD
+    return {0: answer((size[0], TINY[1]), 50), **found}
+
+
+def is_equal(found, expected):
+    """Whether detections of one head are, bit for bit, the expected ones."""
+    arrays = (found.boxes, found.scores, found.labels)
+    return all(map(np.array_equal, arrays, expected)) and len(found) == len(expected[0]) > 0
 
 
 class Load:
@@ -151,8 +174,8 @@ class Load:
 
     def _problem(self, found, first):
         """Return what is wrong with an answer, or nothing."""
-        allowed = self.order[first:]
-        versions = set(found.by_head()["owl"].head_versions.tolist())
+        allowed, parts = self.order[first:], found.by_head()
+        versions = set(parts["owl"].head_versions.tolist())
         if len(versions) != 1:
             return f"torn between versions {sorted(versions)}"
         (version,) = versions
@@ -160,7 +183,9 @@ class Load:
             return f"version {version} answered while {allowed} served"
         self.answers[version] += 1
         self.during += len(allowed) > 1
-        return "" if found == self.expected[version] else f"not what version {version} finds"
+        if not is_equal(parts["fox"], self.expected[0]):
+            return "not what the head beside it finds"
+        return "" if is_equal(parts["owl"], self.expected[version]) else f"not what version {version} finds"
 
 
 class Swaps:
@@ -282,7 +307,7 @@ def test_hot_swap_under_load(tmp_path, request, tally, size, damages, rounds, sw
     swapped, answers = tally(f"swaps under load of {what}"), tally(f"answers compared bit for bit meanwhile, {what}")
     during = tally(f"answers during which a swap was made, {what}")
     template, bad = make_store(tmp_path, size, damages)
-    expected = answers_of(template)
+    expected = answers_of(size)
     held, refused, numbers = [], collections.Counter(), itertools.count()
     for part in range(rounds):  # each in a store of its own: a history of 5,000 changes would cost more than a swap
         root = shutil.copytree(template, tmp_path / f"{part}") if rounds > 1 else template

@@ -73,6 +73,7 @@ def check_end(store, judged):
         numbers = store.numbers(layout.HEADS, name)
         assert [said(store, f"{name}@{number}")[0] for number in numbers] == numbers
         manager.prune(name)
+        assert len(manager.history(name)) >= len(head.published) + len(head.states) - 1
         state = store.pointer(layout.HEADS, name)
         kept = {*numbers[-5:], state.active, state.previous, *state.pinned} - {None}
         assert set(store.numbers(layout.HEADS, name)) == kept

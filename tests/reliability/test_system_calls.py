@@ -96,13 +96,19 @@ def calls_in(root, work, log):
 
 
 def injections(calls, *, exhaustive):
-    """Return each fault at each call that can have it; one of those on paths of the same kind, unless exhaustive."""
-    found = {}
+    """Return each fault at each call that can have it; on paths of the same kind the first, unless exhaustive.
+
+    Of the reading calls also the last, since a repair reads everything twice: to find damage, and to mend it.
+    """
+    first, last = {}, {}
     for call in calls:
         for fault in FAULTS.get(call.kind, ()):
-            place = call.number if exhaustive else NUMBER.sub("number", STAGED.sub("staged", call.path))
-            found.setdefault((call.name, place, fault), (call, fault))
-    return list(found.values())
+            path = NUMBER.sub("number", STAGED.sub("staged", call.path))
+            place = call.number if exhaustive or call.kind == "flock" else path
+            first.setdefault((call.name, place, fault), (call, fault))
+            if call.kind == "read":
+                last[(call.name, place, fault)] = (call, fault)
+    return list(dict.fromkeys([*first.values(), *last.values()]))
 
 
 def disturbed(work, where, log):
@@ -218,5 +224,35 @@ def test_fault_while_a_store_is_made(scratch, tally, exhaustive):
         disturbed(partial(make, root), where, scratch / "log")
         worlds.manager_of(Store.create(root).root)
         assert worlds.facts(root) == {}, where
+        cases.case(*where)
+    cases.require(25)
+
+
+@pytest.mark.parametrize(
+    ("state", "fault"), [("six, promoted", "error=EACCES"), ("damaged version", IO_ERROR)], ids=["rights", "disk"]
+)
+def test_file_that_cannot_be_read(state, fault, states, scratch, tally):
+    """What the system refuses to read proves no damage: a repair leaves it in its place, and decides nothing by it."""
+    cases = tally(f"files that cannot be read while a store is repaired: {fault}")
+    done = linked(states[state], scratch / "done")
+    worlds.OPERATIONS["repair"](worlds.manager_of(done))
+    after = worlds.facts(done)
+    for file in sorted(path.relative_to(states[state]) for path in states[state].rglob("*.*") if path.is_file()):
+        if file.suffix == ".lock":
+            continue
+        root = linked(states[state], scratch / "store")
+        work, log = partial(perform, "repair", root), scratch / "log"
+        outcome = traced.run(work, log=log, inject=f"openat:{fault}", path=root / file)
+        where = ("repair", state, str(file), fault)
+        if not outcome.was_injected:  # it was not asked for: another file of its version is damaged
+            continue
+        assert outcome.end in {"done", "error"}, (where, outcome.text)
+        assert not outcome.returned, f"{where}: called sound, and never read"
+        assert (root / file).is_file(), f"{where}: moved away"
+        if state in worlds.DAMAGED:
+            check_repairable(where, root, after, outcome)
+        else:
+            assert worlds.manager_of(root).verify().findings == (), where
+            assert worlds.facts(root) == after, where
         cases.case(*where)
     cases.require(25)

@@ -59,7 +59,7 @@ class Outcome:
     Args:
         end: "done", "error" (one of ours), "bare" (any other) or "killed".
         text: The message of the error.
-        steps: What the operation returned, if it was done.
+        returned: What the operation returned, if it was done.
         calls: The system calls that strace logged.
         was_injected: Whether a fault was injected.
         process: Number of the child.
@@ -82,8 +82,19 @@ def why_not():
     return outcome.text if outcome.end == "denied" else ""
 
 
-def run(operation, *, log, inject=""):
-    """Run an operation in a child under strace and return its `Outcome`; `end` is "denied" if tracing is."""
+def run(operation, *, log, inject="", path=None):
+    """Run an operation in a child under strace and return its `Outcome`.
+
+    Args:
+        operation: What to run; what it returns has to be fit for JSON.
+        log: The file for strace's log.
+        inject: A fault, as strace takes it.
+        path: The file that it is for, where it is not for all.
+
+    Returns:
+        How it ended; `end` is "denied" if tracing is.
+
+    """
     go, begin = os.pipe()
     report, say = os.pipe()
     with warnings.catch_warnings():
@@ -96,7 +107,7 @@ def run(operation, *, log, inject=""):
     os.close(say)
     name = inject.partition(":")[0]
     wanted = name or ",".join(f"?{name}" for name in f"{_MUTATING},{_READING}".split(","))
-    faults = ["-e", f"inject={inject}"] if inject else []
+    faults = [*(["-e", f"inject={inject}"] if inject else []), *(["-P", str(path)] if path else [])]
     command = ["strace", "-f", "-y", "-s", "0", "-e", f"trace={wanted}", *faults, "-o", str(log), "-p", str(child)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         first = tracer.stderr.readline()
