@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from hydra_detect import codec
+from hydra_detect.names import one_line
 from hydra_detect.storage import heads, layout
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def _numbers(tensor: RawTensor) -> NDArray[Any]:
 
 
 def _pair(values: tuple[Any, Any]) -> str:
-    return " -> ".join("none" if value is None else f"{value}" for value in values)
+    return one_line(" -> ".join("none" if value is None else f"{value}" for value in values))
 
 
 def _layer(layer: LayerDifference) -> str:

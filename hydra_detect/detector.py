@@ -8,7 +8,6 @@ depends on the others, nor on the pictures beside it.
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import threading
 import time
@@ -19,10 +18,10 @@ import attrs
 import numpy as np
 import torch
 
-from hydra_detect import answers, batches, pictures
+from hydra_detect import answers, batches, pictures, watching
 from hydra_detect.answers import LoadedHead
 from hydra_detect.detections import Detections, Timing
-from hydra_detect.errors import HydraDetectError, InputError, NotFoundError, near_matches
+from hydra_detect.errors import InputError, NotFoundError, near_matches
 from hydra_detect.loading import build_head
 from hydra_detect.names import HeadRef
 from hydra_detect.nets import devices
@@ -110,6 +109,7 @@ class HydraDetector:
 
         """
         store = Store.open(store)
+        watching.check_seconds(watch)
         place, precision = devices.choose_device(device), devices.choose_dtype(dtype)
         stored = backbones.find(store, backbone or backbones.only(store))
         module = Backbone(stored.record.contract, backbones.tensors(store, stored))
@@ -205,9 +205,8 @@ class HydraDetector:
                 continue
             try:
                 version = self._follow(name, head)
-            except HydraDetectError as error:
-                # A copy has no traceback: whoever keeps it, or the log's record of it, would keep heads in its frames.
-                refused[name] = why = copy.copy(error)
+            except Exception as error:  # noqa: BLE001  whatever it is, memory too: one head holds up no other
+                refused[name] = why = watching.refusal(name, error)
                 if self._complained.get(name) != why.found:
                     _LOG.warning("%s@%s keeps serving: %s", name, head.version.number, why)
                     self._complained[name] = why.found

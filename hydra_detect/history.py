@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from hydra_detect.storage.pointers import Pointer
     from hydra_detect.storage.store import Store
 
-CREATED = "created"
-_PRESENT_KINDS = (CREATED, *pointers.EVENTS)
+CREATED, UNREADABLE = "created", "unreadable"
+_PRESENT_KINDS = (CREATED, UNREADABLE, *pointers.EVENTS)
 
 
 @attrs.frozen(kw_only=True)
@@ -29,11 +29,11 @@ class Event:
 
     Args:
         at: When, ISO 8601 in UTC.
-        what: "created", or one of `storage.pointers.EVENTS`.
+        what: "created", one of `storage.pointers.EVENTS`, or "unreadable" for a generation that is damaged.
         head: Its name.
-        versions: The versions it happened to; several for "pruned", "removed" and "renamed".
+        versions: The versions it happened to; several for "pruned", "removed", "renamed" and "repaired".
         other: The other name, of a renaming.
-        active: The version that was active after it, None if none was or the event moved no pointer.
+        active: The version that was active after it; None if none was, and for a creation, which does not change it.
         actor: Who did it.
         reason: Why.
         digest: SHA-256 of the manifest of the version that was created or became active.
@@ -71,17 +71,24 @@ class Event:
 def history(store: Store, head: str) -> list[Event]:
     """Return all that happened to a head, oldest first; also to one that was removed.
 
-    A generation that is damaged is left out here; `VersionManager.verify` reports it.
+    A generation that is damaged has its place too, as an event "unreadable"; `VersionManager.repair` sets it aside.
     """
     item = store.layout.item(layout.HEADS, head)
-    generations = pointers.intact(item, head)
-    changes = [_event(head, pointer) for pointer in generations]
+    generations, changes = [], []
+    for generation in item.pointer_generations():
+        try:
+            generations.append(pointers.read(item, head, generation))
+            changes.append(_event(head, generations[-1]))
+        except HydraDetectError as error:
+            at = changes[-1].at if changes else ""
+            changes.append(Event(at=at, what=UNREADABLE, head=head, reason=error.found, generation=generation))
     taken = {taken.version: taken for pointer in generations for taken in pointer.taken}
     creations = {
         number: Event(
             at=past.created_at, what=CREATED, head=head, versions=(number,), actor=past.actor, digest=past.manifest
         )
         for number, past in taken.items()
+        if past.created_at
     }
     for number in store.numbers(layout.HEADS, head):
         try:

@@ -115,7 +115,7 @@ class HeadRegistry:
         shown = heads.find(self.store, HeadRef(name) if pointer.active else HeadRef(name, numbers[-1]))
         return HeadInfo(
             name=name,
-            active=pointer.active,
+            active=shown.number if pointer.active else None,
             versions=tuple(numbers),
             class_names=shown.record.class_names,
             backbone=shown.record.backbone_name,

@@ -41,6 +41,7 @@ class VersionManager:
     def __init__(self, store: str | os.PathLike[str] | Store, *, actor: str = "") -> None:
         self.store = Store.open(store)
         self.actor = actor or owners.actor()
+        changes.check_text(self.actor, "actor")
 
     def __repr__(self) -> str:
         return f"VersionManager({str(self.store.root)!r})"
@@ -136,14 +137,14 @@ class VersionManager:
             version = self._checked(head, number)
             if before.active == number:
                 return version
-            earlier = (*before.earlier, before.active) if before.active else before.earlier
+            earlier = pointers.steps_back([*before.earlier, *([before.active] if before.active else [])], number)
             return self._move(version, before, pointers.PROMOTED, earlier=earlier, reason=reason)
 
         heads.numbers(self.store, head)
         return changes.settled(self.store, head, step)
 
     def rollback(self, head: str, *, reason: str = "") -> VersionRecord:
-        """Make the version active again that was active before; again and again, as far as the history goes.
+        """Make the version active again that was active before; again and again, over the last 256 promotions.
 
         The version rolled back from is forgotten for this: after 1, 2, 3 two rollbacks lead to 1. Versions that were
         pruned since are passed over.
@@ -159,7 +160,8 @@ class VersionManager:
         before = self.store.pointer(layout.HEADS, head)
         with self.store.changing(layout.HEADS, head):
             if before.previous is None:
-                found = f"no version was active before version {before.active}" if before.active else "none is active"
+                found = f"no version is known that was active before version {before.active}"
+                found = found if before.active else "none of its versions is active"
                 remedy = f"'hydra-detect versions {head}' shows what there is to promote."
                 raise NotFoundError(f"roll back {head!r}", found, remedy)
             try:
@@ -167,6 +169,11 @@ class VersionManager:
             except NotFoundError:  # pruned, if it is no longer the previous one
                 changes.check_present(self.store, head, before)
                 raise
+            except CorruptError as error:
+                further = [number for number in before.earlier if number != before.previous][-1:]
+                remedy = f"'hydra-detect promote {head} {further[0]}' goes further back; " if further else ""
+                remedy += "'hydra-detect store verify --repair' sets the damaged one aside."
+                raise CorruptError(f"roll back {head!r}", f"{error.asked}: {error.found}", remedy) from None
             return self._move(version, before, pointers.ROLLED_BACK, earlier=before.earlier[:-1], reason=reason)
 
     def history(self, head: str) -> list[Event]:
@@ -177,7 +184,10 @@ class VersionManager:
 
         """
         check_name(head)
-        return history(self.store, head) or [] * len(heads.numbers(self.store, head))
+        events = history(self.store, head)
+        if not events:
+            heads.numbers(self.store, head)  # which says that there is no such head, and what comes near
+        return events
 
     def compare(self, head: str, a: int, b: int) -> Comparison:
         """Compare two versions: claims, sizes, settings, and the weights of each layer.
@@ -211,24 +221,25 @@ class VersionManager:
         heads.numbers(self.store, head)
         return changes.settled(self.store, head, step)
 
-    def unpin(self, head: str, number: int, *, reason: str = "") -> VersionRecord:
-        """Let retention judge a version again.
+    def unpin(self, head: str, number: int, *, reason: str = "") -> None:
+        """Let retention judge a version again, a damaged one too.
 
         Raises:
             NotFoundError: If there is no such version.
 
         """
 
-        def step(before: Pointer) -> VersionRecord:
-            version = heads.find(self.store, _exactly(head, number))
+        def step(before: Pointer) -> None:
             if number in before.pinned:
                 pins = tuple(pin for pin in before.pins if pin.version != number)
                 after = {"event": pointers.UNPINNED, "version": number, "pins": pins}
                 changes.note(self.store, head, before, after, actor=self.actor, reason=reason)
-            return version
+            elif number not in heads.numbers(self.store, head):
+                heads.find(self.store, _exactly(head, number))  # which says what there is
 
+        _exactly(head, number)
         heads.numbers(self.store, head)
-        return changes.settled(self.store, head, step)
+        changes.settled(self.store, head, step)
 
     def prune(self, head: str, *, keep: int = DEFAULT_KEEP, dry_run: bool = False, reason: str = "") -> PruneReport:
         """Take old versions away: all but the last `keep` by number, the active, the previous and the pinned ones.
@@ -306,7 +317,7 @@ class VersionManager:
             "event": event,
             "version": version.number,
             "active": version.number,
-            "earlier": earlier[-pointers.MOST_EARLIER :],
+            "earlier": earlier,
             "manifest": version.manifest,
         }
         changes.note(self.store, version.head, before, after, actor=self.actor, reason=reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import weakref
@@ -27,6 +28,28 @@ class Refreshed:
     refused: Mapping[str, HydraDetectError]
 
 
+def refusal(name: str, error: Exception) -> HydraDetectError:
+    """Return why a head was not swapped, without a traceback: that would keep heads alive in its frames."""
+    if isinstance(error, HydraDetectError):
+        return copy.copy(error)
+    found = f"{type(error).__name__}: {error}"
+    return HydraDetectError(
+        f"load the new version of {name!r}", found, "See to it; each look at the store tries again."
+    )
+
+
+def check_seconds(seconds: float | None) -> None:
+    """See that there can be a wait of this length between two looks; None is for no looks at all.
+
+    Raises:
+        InputError: If it is no number above 0.
+
+    """
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 < seconds < threading.TIMEOUT_MAX):
+        raise InputError("watch the store", f"watch is {seconds!r:.60}", "Give seconds, above 0.")
+
+
 class Watcher:
     """A thread that calls a method every few seconds, until it is stopped or the method's object is dropped.
 
@@ -40,8 +63,7 @@ class Watcher:
     """
 
     def __init__(self, call: Callable[[], Any], seconds: float) -> None:
-        if not (isinstance(seconds, int | float) and 0 < seconds < threading.TIMEOUT_MAX):
-            raise InputError("watch the store", f"watch is {seconds!r:.60}", "Give seconds, above 0.")
+        check_seconds(seconds)
         self._call = weakref.WeakMethod(call)
         self._seconds = seconds
         self._stop = threading.Event()

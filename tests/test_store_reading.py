@@ -129,8 +129,8 @@ def test_damaged_pointer(store):
     "changes",
     [
         {"format": 0}, {"format": True}, {"generation": 2}, {"generation": "1"}, {"generation": 0}, {"active": "1"},
-        {"active": 0}, {"active": 1.0}, {"active": True}, {"earlier": "1"}, {"earlier": ["1"]}, {"earlier": [0]}, {"manifest": "x"},
-        {"manifest": 5}, {"at": 5}, {"reason": None}, {"event": "lost"}, {"event": None}, {"pins": {}}, {"pins": [1]},
+        {"active": 0}, {"active": 1.0}, {"active": True}, {"earlier": "1"}, {"earlier": ["1"]}, {"earlier": [0]},
+        {"manifest": "x"}, {"manifest": 5}, {"at": 5}, {"reason": None}, {"event": "lost"}, {"event": None}, {"pins": {}}, {"pins": [1]},
         {"pins": [{}]}, {"pins": [{"version": 0}]}, {"gone": [1.5]}, {"taken": [{"version": 1}]}, {"high": -1},
         {"high": None}, {"version": "1"}, {"format": ...}, {"generation": ...}, {"event": ...},
     ],

@@ -151,7 +151,7 @@ def split_checkpoint(
     stored = backbones.publish(store, backbone, parts.backbone_record(source), rebuilt.backbone)
     manager = VersionManager(store)
     version = manager.create(head, rebuilt.head, record, attachments=attachments)
-    manager.promote(head, version.number, reason=f"split from {source.file}")
+    manager.promote(head, version.number, reason=f"split from {source.file}"[:500])
     return SplitReport(
         head=HeadRef(head, version.number),
         backbone=stored.name,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra_detect.errors import HydraDetectError, InputError
+from hydra_detect.names import Digest, one_line
 from hydra_detect.storage.files import explained
 
 if TYPE_CHECKING:
@@ -91,16 +92,17 @@ def version_facts(version: VersionRecord, pointer: Pointer) -> dict[str, Any]:
     }
 
 
-def versions_table(versions: Sequence[VersionRecord], pointer: Pointer) -> str:
-    """Return the versions of a head, one a line."""
+def versions_table(facts: Sequence[dict[str, Any]]) -> str:
+    """Return the versions of a head, one a line, from their `version_facts` or their problem."""
     rows = []
-    for version in versions:
-        facts = version_facts(version, pointer)
-        marks = " ".join(mark for mark in ("active", "previous", "pinned") if facts[mark])
-        size = _megabytes(version.nbytes)
-        digest = version.manifest.short
-        classes = _classes(version.record.class_names)
-        rows.append([str(version.number), marks, version.created_at, version.actor, size, digest, classes])
+    for version in facts:
+        if "problem" in version:
+            rows.append([str(version["version"]), "", "", "", "", "", f"cannot be read: {version['problem']}"])
+            continue
+        marks = " ".join(mark for mark in ("active", "previous", "pinned") if version[mark])
+        size, digest = _megabytes(version["nbytes"]), Digest.parse(version["digest"]).short
+        who = [version["created_at"], one_line(version["actor"])]
+        rows.append([str(version["version"]), marks, *who, size, digest, _classes(version["class_names"])])
     return table(["version", "", "created", "by", "size", "digest", "classes"], rows)
 
 
@@ -112,6 +114,8 @@ def usage_table(usage: Usage) -> str:
             rows.append([item.name, str(number), "active" if number == item.active else "", _megabytes(size)])
         beside = {"being written": item.staging, "quarantine": item.quarantine}
         rows += [[item.name, "", what, _megabytes(size)] for what, size in beside.items() if size]
+    beside = {"being written": usage.staging, "quarantine": usage.quarantine}
+    rows += [["", "", what, _megabytes(size)] for what, size in beside.items() if size]
     return table(["name", "version", "", "size"], [*rows, ["total", "", "", _megabytes(usage.total)]])
 
 

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from hydra_detect.cli import output
-from hydra_detect.cli.options import JsonOption, ReasonOption, StoreOption, store_folder
-from hydra_detect.errors import InputError
+from hydra_detect.cli.options import FAILED, USAGE, JsonOption, ReasonOption, StoreOption, store_folder
+from hydra_detect.errors import HydraDetectError, InputError
+from hydra_detect.history import UNREADABLE
+from hydra_detect.names import HeadRef
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.retention import DEFAULT_KEEP
-from hydra_detect.storage import layout
+from hydra_detect.storage import heads, layout
+from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
+
+if TYPE_CHECKING:
+    from hydra_detect.records import VersionRecord
 
 
 def versions(head: str, /, *, store: StoreOption = None, json: JsonOption = False) -> int:
-    """List the versions of a head: which is active, which a rollback would make active, which are pinned."""
-    manager = VersionManager(store_folder(store))
-    found = manager.versions(head)
-    pointer = manager.store.pointer(layout.HEADS, head)
-    if json:
-        output.say(output.as_json([output.version_facts(version, pointer) for version in found]))
-    else:
-        output.say(output.versions_table(found, pointer))
-    return 0
+    """List the versions of a head: which is active, which a rollback would make active, which are pinned.
+
+    Exit code 1 if one of them cannot be read; the others are listed all the same.
+    """
+    opened = Store.open(store_folder(store))
+    pointer = opened.pointer(layout.HEADS, head)
+    rows = []
+    for number in heads.numbers(opened, head):
+        try:
+            rows.append(output.version_facts(heads.find(opened, HeadRef(head, number)), pointer))
+        except HydraDetectError as error:
+            rows.append({"head": head, "version": number, "problem": error.found})
+    output.say(output.as_json(rows) if json else output.versions_table(rows))
+    return FAILED if any("problem" in row for row in rows) else 0
 
 
 def promote(
@@ -32,23 +43,27 @@ def promote(
 ) -> int:
     """Make a version the active one, after reading and checking all of it."""
     manager = VersionManager(store_folder(store))
-    return _say_active(manager, manager.promote(head, number, reason=reason).head, json=json)
+    return _say_active(manager, manager.promote(head, number, reason=reason), json=json)
 
 
 def rollback(head: str, /, *, store: StoreOption = None, reason: ReasonOption = "", json: JsonOption = False) -> int:
     """Make the version active again that was active before; again and again, as far as the history goes."""
     manager = VersionManager(store_folder(store))
-    return _say_active(manager, manager.rollback(head, reason=reason).head, json=json)
+    return _say_active(manager, manager.rollback(head, reason=reason), json=json)
 
 
 def history(head: str, /, *, store: StoreOption = None, json: JsonOption = False) -> int:
-    """Show what happened to a head: when, what, by whom, why; also to one that was removed."""
+    """Show what happened to a head: when, what, by whom, why; also to one that was removed.
+
+    Exit code 1 if a part of it cannot be read.
+    """
     events = VersionManager(store_folder(store)).history(head)
+    code = FAILED if any(event.what == UNREADABLE for event in events) else 0
     if json:
         output.say(output.as_json([event.to_dict() for event in events]))
     else:
         output.say("\n".join(map(str, events)))
-    return 0
+    return code
 
 
 def compare(head: str, a: int, b: int, /, *, store: StoreOption = None, json: JsonOption = False) -> int:
@@ -58,16 +73,20 @@ def compare(head: str, a: int, b: int, /, *, store: StoreOption = None, json: Js
     return 0
 
 
-def pin(head: str, number: int, /, *, store: StoreOption = None, reason: ReasonOption = "") -> int:
+def pin(
+    head: str, number: int, /, *, store: StoreOption = None, reason: ReasonOption = "", json: JsonOption = False
+) -> int:
     """Keep a version whatever retention says."""
-    output.say(f"{VersionManager(store_folder(store)).pin(head, number, reason=reason)} is pinned")
-    return 0
+    VersionManager(store_folder(store)).pin(head, number, reason=reason)
+    return _say_done({"head": head, "version": number, "pinned": True}, f"{head}@{number} is pinned", json=json)
 
 
-def unpin(head: str, number: int, /, *, store: StoreOption = None, reason: ReasonOption = "") -> int:
+def unpin(
+    head: str, number: int, /, *, store: StoreOption = None, reason: ReasonOption = "", json: JsonOption = False
+) -> int:
     """Let retention judge a version again."""
-    output.say(f"{VersionManager(store_folder(store)).unpin(head, number, reason=reason)} is not pinned")
-    return 0
+    VersionManager(store_folder(store)).unpin(head, number, reason=reason)
+    return _say_done({"head": head, "version": number, "pinned": False}, f"{head}@{number} is not pinned", json=json)
 
 
 def prune(
@@ -96,36 +115,61 @@ def prune(
         raise InputError(
             "prune", "no head was named" if not head else "a head and --all", "Name a head, or give --all."
         )
-    names = list(HeadRegistry(manager.store)) if every else [head]
-    reports = [manager.prune(name, keep=keep, dry_run=dry_run, reason=reason) for name in names]
+    code, reports = 0, []
+    for name in list(HeadRegistry(manager.store)) if every else [head]:
+        try:
+            reports.append(manager.prune(name, keep=keep, dry_run=dry_run, reason=reason))
+        except HydraDetectError as error:  # one head holds up no other, and what was done is said
+            output.complain(error)
+            code = USAGE
+        else:
+            if not json:
+                output.say(str(reports[-1]))
     if json:
         output.say(output.as_json([report.to_dict() for report in reports]))
-    else:
-        output.say("\n".join(map(str, reports)))
-    return 0
+    return code
 
 
-def rename(head: str, new: str, /, *, store: StoreOption = None, reason: ReasonOption = "") -> int:
-    """Give a head another name; the old name keeps its history and can never be used again."""
+def rename(
+    head: str, new: str, /, *, store: StoreOption = None, reason: ReasonOption = "", json: JsonOption = False
+) -> int:
+    """Give a head another name; the old name keeps its history, and no head can be renamed to it."""
     HeadRegistry(store_folder(store)).rename(head, new, reason=reason)
-    output.say(f"{head} is now {new}")
+    return _say_done({"head": new, "was": head}, f"{head} is now {new}", json=json)
+
+
+def remove(
+    head: str,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(negative=(), help="do it; without this it is only said what would go")] = False,
+    store: StoreOption = None,
+    reason: ReasonOption = "",
+    json: JsonOption = False,
+) -> int:
+    """Delete all versions of a head, the active one too; its history stays."""
+    registry = HeadRegistry(store_folder(store))
+    numbers = heads.numbers(registry.store, head)
+    if yes:
+        registry.remove(head, reason=reason)
+    which = ", ".join(f"{head}@{number}" for number in numbers)
+    text = f"removed {which}" if yes else f"would remove {which}; give --yes to do it"
+    return _say_done({"head": head, "versions": numbers, "removed": yes}, text, json=json)
+
+
+def _say_done(facts: dict[str, Any], text: str, *, json: bool) -> int:
+    output.say(output.as_json(facts) if json else text)
     return 0
 
 
-def remove(head: str, /, *, store: StoreOption = None, reason: ReasonOption = "") -> int:
-    """Delete all versions of a head; its history stays."""
-    HeadRegistry(store_folder(store)).remove(head, reason=reason)
-    output.say(f"{head} was removed")
-    return 0
-
-
-def _say_active(manager: VersionManager, head: str, *, json: bool) -> int:
-    active, pointer = manager.active(head), manager.store.pointer(layout.HEADS, head)
+def _say_active(manager: VersionManager, version: VersionRecord, *, json: bool) -> int:
+    pointer = manager.store.pointer(layout.HEADS, version.head)
     if json:
-        output.say(output.as_json(output.version_facts(active, pointer)))
+        output.say(output.as_json(output.version_facts(version, pointer)))
     else:
         before = f"; before it {pointer.previous} was" if pointer.previous else ""
-        output.say(f"{active} is active{before}")
+        # Between the promotion and this look somebody else may have followed.
+        output.say(f"{version} was made active" if pointer.active != version.number else f"{version} is active{before}")
     return 0
 
 

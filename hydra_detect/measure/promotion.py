@@ -8,26 +8,28 @@ be replaced, and cannot replace by boasting.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from attrs import validators as check
 
 from hydra_detect.errors import InputError
+from hydra_detect.names import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hydra_detect.names import Digest
 
 T = TypeVar("T")
 
 _SHARE = check.and_(check.ge(0.0), check.le(1.0))
 
 
-def _f1(_instance: object, _attribute: object, value: float) -> None:
+def _f1(_instance: object, _attribute: object, value: Any) -> None:
     # NaN is a legal outcome of a measurement that went wrong, and never promotes; 1.2 is a mistake of the caller.
-    if not (isinstance(value, int | float) and (math.isnan(value) or 0 <= value <= 1)):
+    is_number = isinstance(value, Real) and not isinstance(value, bool)  # numpy's numbers are Real, too
+    if not (is_number and (math.isnan(value) or 0 <= value <= 1)):
         raise InputError("judge a version", f"its F1 is {value!r:.60}", "Give a share from 0 to 1.")
 
 
@@ -42,7 +44,7 @@ class Measurement:
     """
 
     f1: float = attrs.field(validator=_f1)
-    samples: Digest
+    samples: Digest = attrs.field(validator=check.instance_of(Digest))
 
 
 @attrs.frozen(kw_only=True)

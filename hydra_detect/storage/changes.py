@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hydra_detect.errors import ConflictError, NotFoundError, StaleError, listed
+from hydra_detect.errors import ConflictError, InputError, NotFoundError, StaleError, listed
 from hydra_detect.records import utc_now
 from hydra_detect.storage import layout, recovery
-from hydra_detect.storage.pointers import Taken
+from hydra_detect.storage.pointers import PRUNED, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from hydra_detect.storage.pointers import Pointer
     from hydra_detect.storage.store import Store
 
+_MOST_TAKEN = 1000  # of one generation, which has to stay below the size of a record
+_MOST_CHARACTERS = 1000
 _MOST_TRIES = 100  # beyond this many lost races in a row something else is wrong
 
 T = TypeVar("T")
@@ -65,8 +68,30 @@ def _is_present(store: Store, head: str, before: Pointer) -> bool:
 
 
 def note(store: Store, head: str, before: Pointer, after: Mapping[str, Any], *, actor: str, reason: str) -> Pointer:
-    """Swap in the next state of a head, with the time, who and why."""
+    """Swap in the next state of a head, with the time, who and why.
+
+    Raises:
+        InputError: If the reason is no text, or too long for a history.
+        StaleError: If another process changed the head first.
+
+    """
+    check_text(reason, "reason")
     return store.swap(layout.HEADS, head, before, {**after, "at": utc_now(), "actor": actor, "reason": reason})
+
+
+def check_text(text: str, what: str) -> None:
+    """See that a text can stand in a history: it is read again with every state of the head.
+
+    Raises:
+        InputError: If it is no text, too long, or cannot be written.
+
+    """
+    if isinstance(text, str) and len(text) <= _MOST_CHARACTERS:
+        with contextlib.suppress(UnicodeEncodeError):
+            text.encode()
+            return
+    found = f"the {what} is {text!a:.60}"
+    raise InputError("write to the history", found, f"Give a text of at most {_MOST_CHARACTERS} characters.")
 
 
 def take_away(
@@ -86,10 +111,14 @@ def take_away(
         StaleError: If another process changed the head meanwhile; then nothing was taken away.
 
     """
-    numbers = tuple(numbers)
-    remembered = tuple(_remember(store, head, number) for number in numbers)
-    change = {**before.without(numbers), "gone": numbers, "taken": remembered, **after}
-    note(store, head, before, change, actor=actor, reason=reason)
+    numbers = sorted(numbers, key=lambda number: number == before.active)  # the active one with the last
+    for first in range(0, len(numbers), _MOST_TAKEN):
+        batch = tuple(numbers[first : first + _MOST_TAKEN])
+        is_last = first + _MOST_TAKEN >= len(numbers)
+        remembered = tuple(_remember(store, head, number) for number in batch)
+        change = {**before.without(batch), "gone": batch, "taken": remembered}
+        change |= after if is_last else {"event": PRUNED}
+        before = note(store, head, before, change, actor=actor, reason=reason)
     item = store.layout.item(layout.HEADS, head)
     for number in numbers:
         recovery.take_away(store, item, number)

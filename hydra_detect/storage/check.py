@@ -39,6 +39,7 @@ LEFTOVER, UNFINISHED, CLAIM, FOREIGN = "leftover", "unfinished", "claim", "forei
 HARMLESS = frozenset([INDEX, LEFTOVER, UNFINISHED, CLAIM, FOREIGN])
 """What no reader is hurt by."""
 
+_MOST_LOOKS = 20  # at a head that is changed all the while; beyond that the findings stand
 _MOST_MISSING = 100  # one stray file of a high number would else be a finding for each number below it
 _TOP = frozenset(["STORE.json", "registry.json", "locks", "tmp", "quarantine", layout.BACKBONES, layout.HEADS])
 
@@ -159,7 +160,9 @@ class _Check:
         self._check_top()
         places = [(kind, name) for kind in (layout.BACKBONES, layout.HEADS) for name in self._names(kind)]
         if self.depth != "quick" and self.progress:
-            self.total = sum(_size(self.store.layout.item(kind, name).versions) for kind, name in places)
+            self.total = sum(
+                files.nbytes(self.store.layout.item(kind, name).versions, layout.MANIFEST) for kind, name in places
+            )
         for kind, name in places:
             self._check_item(kind, name)
         return CheckReport(depth=self.depth, findings=tuple(self.findings), versions=self.versions, nbytes=self.nbytes)
@@ -223,6 +226,20 @@ class _Check:
                 yield path.name
 
     def _check_item(self, kind: str, name: str) -> None:
+        """Look at a backbone or head, and again if what looked damaged was only being changed meanwhile."""
+        item = self.store.layout.item(kind, name)
+        for look in range(1, _MOST_LOOKS + 1):
+            first, *counts = len(self.findings), self.versions, self.nbytes
+            moment = item.version_numbers(), item.pointer_generations()
+            self._look_at(kind, name)
+            quiet = moment == (item.version_numbers(), item.pointer_generations())
+            found = {finding.what for finding in self.findings[first:]}
+            if quiet or found <= {LEFTOVER, UNFINISHED} or look == _MOST_LOOKS:
+                return
+            del self.findings[first:]
+            self.versions, self.nbytes = counts
+
+    def _look_at(self, kind: str, name: str) -> None:
         item, facts = self.store.layout.item(kind, name), {"kind": kind, "name": name}
         folders = (item.claims, item.versions, item.pointers, item.staging, item.quarantine)
         whole = [self._is_folder(folder, **facts) for folder in folders]
@@ -375,13 +392,3 @@ def _is_newer(error: HydraDetectError) -> bool:
 
 class _LinkProblem(Exception):  # noqa: N818  never leaves this module
     """A head whose backbone is not here: nothing of its own is damaged."""
-
-
-def _size(folder: Path) -> int:
-    """Return the bytes of all that manifests list below a folder; of what vanishes meanwhile, none."""
-    total = 0
-    for place, _folders, names in os.walk(folder):
-        for name in set(names) - {layout.MANIFEST}:
-            with contextlib.suppress(OSError):
-                total += os.lstat(f"{place}/{name}").st_size
-    return total

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # absent on Windows
-_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # network file systems that cannot fsync a folder
+_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOTTY}  # of network file systems, for folders
 
 FULL, FAST = "full", "fast"
 """Durability: what is acknowledged survives a power loss, or only the end of the process."""
@@ -58,6 +58,10 @@ class Disk:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined]  # macOS: fsync stops at the drive
         except (ImportError, AttributeError):
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            os.fsync(descriptor)  # a network share on macOS
 
     def sync_folder(self, path: Path) -> None:
         """Wait until the entries of a folder are on the disk; a file system that cannot is taken at its word."""

@@ -163,7 +163,12 @@ def put_if_absent(disk: Disk, temporary: Path, target: Path) -> None:
     if os.name == "nt":
         disk.rename(temporary, target)  # refuses an existing target on Windows, unlike on POSIX
     else:
-        disk.link(temporary, target)
+        try:
+            disk.link(temporary, target)
+        except FileExistsError:
+            # A network file system may repeat a request whose answer was lost, and then find its own work.
+            if not temporary.samefile(target):
+                raise
 
 
 def discard(disk: Disk, path: Path) -> None:
@@ -175,6 +180,16 @@ def discard(disk: Disk, path: Path) -> None:
             disk.remove_folder(path)
         else:
             disk.unlink(path)
+
+
+def nbytes(folder: Path, *without: str) -> int:
+    """Return the bytes of all files below a folder but those of some names; of what vanishes meanwhile, none."""
+    total = 0
+    for place, _folders, names in os.walk(folder):
+        for name in set(names).difference(without):
+            with contextlib.suppress(OSError):
+                total += os.lstat(f"{place}/{name}").st_size
+    return total
 
 
 def read_whole(path: Path, *, limit: int, asked: str) -> bytes:

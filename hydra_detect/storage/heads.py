@@ -51,7 +51,6 @@ def find(store: Store, ref: str | HeadRef) -> VersionRecord:
     """
     ref = HeadRef.parse(ref)
     if ref.version is not None:
-        numbers(store, ref.name)
         return _find(store, ref.name, ref.version)
     for _ in range(_MOST_TRIES):
         pointer = store.pointer(layout.HEADS, ref.name)

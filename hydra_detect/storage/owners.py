@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import re
 import socket
 import time
 import uuid
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 ACTOR_VARIABLE = "HYDRA_DETECT_ACTOR"
-_LONGEST_HOST = 40
+_LONGEST_HOST = 24
+_HERE_DIGITS = 12
 _DAY = 24 * 3600.0
 _STAGED = re.compile(r"([a-z0-9-]+)\.([0-9]+)\.[0-9a-f]{32}", re.ASCII)
 
@@ -33,19 +32,19 @@ def actor() -> str:
 
 def staging_name() -> str:
     """Return a new name for something that is being written, which says whose it is."""
-    return f"{_host()}.{os.getpid()}.{uuid.uuid4().hex}"
+    return f"{_here()}.{os.getpid()}.{uuid.uuid4().hex}"
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether whoever staged this is gone: a process of this host that ended, or one of another host a day ago.
+    """Whether whoever staged this is gone: a process of this machine that ended, or one of another machine a day ago.
 
-    A process of another host cannot be asked, so its things are left alone for a day. What has another name is not
-    ours, and is never abandoned.
+    A process of another machine, container or run of the system cannot be asked, so its things are left alone for a
+    day. What has another name is not ours, and is never abandoned.
     """
     found = _STAGED.fullmatch(path.name)
     if not found:
         return False
-    if found[1] == _host() and os.name != "nt":  # on Windows the question would end the process
+    if found[1] == _here() and os.name != "nt":  # on Windows the question would end the process
         return not _is_alive(int(found[2]))
     try:
         return time.time() - path.lstat().st_mtime > _DAY
@@ -54,7 +53,22 @@ def is_abandoned(path: Path) -> bool:
 
 
 def _host() -> str:
-    return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower())[:_LONGEST_HOST] or "host"
+    return socket.gethostname()
+
+
+def _here() -> str:
+    """Return where process numbers mean what they mean here: this machine since it started, this container.
+
+    Two pods may have names that begin alike, or one name; a process number says nothing across that line.
+    """
+    facts = [_host()]
+    for path in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
+        try:
+            facts.append(path.read_text() if path.name == "boot_id" else str(path.readlink()))
+        except OSError:  # no Linux: the host alone has to do
+            continue
+    word = re.sub(r"[^a-z0-9-]+", "-", _host().lower())[:_LONGEST_HOST] or "host"
+    return f"{word}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:_HERE_DIGITS]}"
 
 
 def _is_alive(process: int) -> bool:

@@ -18,7 +18,7 @@ from hydra_detect.names import Digest
 from hydra_detect.storage import files, sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from hydra_detect.storage.layout import ItemLayout
 
@@ -44,12 +44,12 @@ class Pin(codec.Record):
 
 @attrs.frozen(kw_only=True)
 class Taken(codec.Record):
-    """What is remembered of a version whose files were taken away."""
+    """What is remembered of a version that was taken away; of a damaged one perhaps its number alone."""
 
     version: int = attrs.field(validator=_NUMBER)
-    created_at: str
-    actor: str
-    manifest: Digest
+    created_at: str = ""
+    actor: str = ""
+    manifest: Digest | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -99,12 +99,18 @@ class Pointer(codec.Record):
         """Numbers of the pinned versions."""
         return tuple(pin.version for pin in self.pins)
 
-    def without(self, numbers: tuple[int, ...]) -> dict[str, Any]:
+    def without(self, numbers: Collection[int]) -> dict[str, Any]:
         """Return the fields that change when versions can no longer be gone back to."""
         return {
-            "earlier": tuple(number for number in self.earlier if number not in numbers),
+            "earlier": steps_back([number for number in self.earlier if number not in numbers], self.active),
             "pins": tuple(pin for pin in self.pins if pin.version not in numbers),
         }
+
+
+def steps_back(earlier: Sequence[int], active: int | None) -> tuple[int, ...]:
+    """Return the versions to roll back to, each a step: none follows itself, and the last is not the active one."""
+    steps = [number for number, following in zip(earlier, [*earlier[1:], active], strict=True) if number != following]
+    return tuple(steps[-MOST_EARLIER:])
 
 
 NOTHING = Pointer(generation=0, event=PROMOTED)

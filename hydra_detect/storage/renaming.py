@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from hydra_detect.errors import ConflictError, StaleError
+from hydra_detect.errors import ConflictError, CorruptError, StaleError
 from hydra_detect.names import check_name
 from hydra_detect.records import utc_now
 from hydra_detect.storage import artifacts, changes, files, heads, layout, owners, pointers
@@ -68,6 +68,8 @@ def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -
         numbers = heads.numbers(store, head)
         if not _is_begun(store, head, new, before, numbers):
             _publish(store, head, new, before, actor=actor, reason=reason, asked=asked)
+        for number in numbers:  # nothing is taken away before it was seen whole where it went
+            _check_arrived(store, head, new, number)
         after = {"event": pointers.RENAMED, "active": None, "manifest": None, "other": new}
         try:
             with files.begun(f"Run it again, which finishes it: so far {new!r} is there as well."):
@@ -75,6 +77,25 @@ def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -
         except StaleError:
             found = f"another process changed {head!r} meanwhile; {new!r} is what it was before"
             raise ConflictError(asked, found, f"Remove one of the two: {head!r} is the later one.") from None
+
+
+def _check_arrived(store: Store, head: str, new: str, number: int) -> None:
+    """See that a version lies under its new name as it lies under the old one.
+
+    Raises:
+        NotFoundError: If it is not there.
+        CorruptError: If files are missing or have other sizes.
+
+    """
+    arrived, left = (store.manifest(layout.HEADS, name, number) for name in (new, head))
+    folder = store.layout.item(layout.HEADS, new).version(number)
+    sizes = {path: (folder / path).stat().st_size for path in arrived.files if (folder / path).is_file()}
+    if arrived.files != left.files or sizes != {path: size for path, (size, _digest) in left.files.items()}:
+        raise CorruptError(
+            f"rename head {head!r} to {new!r}",
+            f"{new}@{number} is not whole",
+            f"Remove {new!r}; {head!r} is as it was.",
+        )
 
 
 def _is_begun(store: Store, head: str, new: str, before: Pointer, numbers: Sequence[int]) -> bool:

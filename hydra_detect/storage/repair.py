@@ -16,6 +16,7 @@ import attrs
 from hydra_detect.errors import ConflictError, HydraDetectError, StaleError
 from hydra_detect.records import utc_now
 from hydra_detect.storage import check, files, layout, owners, pointers
+from hydra_detect.storage.pointers import Taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -94,8 +95,9 @@ def _mend_item(store: Store, kind: str, name: str, findings: Sequence[Finding], 
         mended += [f"{f.path} was removed" for f in findings if f.what in {check.LEFTOVER, check.UNFINISHED}]
         for finding in by_what.get(check.EXTRA, []):
             mended.append(_set_aside(store, store.root / finding.path, item.quarantine))
-        for finding in by_what.get(check.VERSION, []):
-            mended.append(_set_aside(store, item.version(finding.number or 0), item.quarantine))
+        damaged = [finding.number or 0 for finding in by_what.get(check.VERSION, [])]
+        taken = tuple(_remember(store, kind, name, number) for number in damaged)
+        mended += [_set_aside(store, item.version(number), item.quarantine) for number in damaged]
         for finding in by_what.get(check.CLAIM, []):
             files.make_branch(store.disk, store.root, item.claims)
             with contextlib.suppress(FileExistsError):
@@ -103,7 +105,7 @@ def _mend_item(store: Store, kind: str, name: str, findings: Sequence[Finding], 
             mended.append(f"{finding.path} was claimed again")
         if _STATE.intersection(by_what):
             lost = len([*by_what.get(check.POINTER, []), *by_what.get(check.GAP, [])])
-            mended += _mend_pointer(store, kind, name, actor, lost=lost)
+            mended += _mend_pointer(store, kind, name, actor, lost=lost, taken=taken)
         for finding in by_what.get(check.POINTER, []):
             mended.append(_set_aside(store, store.root / finding.path, item.quarantine))
     return mended
@@ -113,22 +115,31 @@ def _all(findings: Sequence[Finding]) -> set[str]:
     return {finding.what for finding in findings}
 
 
-def _mend_pointer(store: Store, kind: str, name: str, actor: str, *, lost: int) -> list[str]:
+def _remember(store: Store, kind: str, name: str, number: int) -> Taken:
+    """Return what history is to remember of a version that is set aside, as far as it can be read."""
+    try:
+        manifest = store.manifest(kind, name, number)
+    except HydraDetectError:
+        return Taken(version=number)
+    return Taken(version=number, created_at=manifest.created_at, actor=manifest.actor, manifest=manifest.digest)
+
+
+def _mend_pointer(store: Store, kind: str, name: str, actor: str, *, lost: int, taken: tuple[Taken, ...]) -> list[str]:
     """Write a new generation that names only what is there; none if the newest is whole and true already."""
     item = store.layout.item(kind, name)
     known = pointers.intact(item, name)
     generations = item.pointer_generations()
-    if not generations:
+    if not generations and not taken:
         return []
     last = known[-1] if known else pointers.NOTHING
     after = _sound_state(store, kind, name, last)
-    if not lost and all(getattr(last, field) == value for field, value in after.items()):
+    if not lost and not taken and all(getattr(last, field) == value for field, value in after.items()):
         return []
-    reason = _reason(last, after, lost=lost)
-    before = attrs.evolve(last, generation=generations[-1])
+    reason = _reason(last, after, lost=lost, taken=taken)
+    before = attrs.evolve(last, generation=max([0, *generations]))
     facts = {"event": pointers.REPAIRED, "version": after["active"], "at": utc_now(), "actor": actor, "reason": reason}
     try:
-        store.swap(kind, name, before, {**after, **facts})
+        store.swap(kind, name, before, {**after, **facts, "taken": taken})
     except StaleError as error:
         raise ConflictError(f"repair {name!r}", error.found, "Run the repair again.") from None
     return [f"{kind}/{name}: {reason}"]
@@ -156,13 +167,14 @@ def _sound_state(store: Store, kind: str, name: str, last: Pointer) -> dict[str,
     return {
         "active": active,
         "manifest": digests[active] if active else None,
-        "earlier": tuple(earlier),
+        "earlier": pointers.steps_back(earlier, active),
         "pins": tuple(pin for pin in last.pins if pin.version in digests),
     }
 
 
-def _reason(last: Pointer, after: Mapping[str, Any], *, lost: int) -> str:
-    reasons = [f"generations of the pointer damaged or missing: {lost}"] if lost else []
+def _reason(last: Pointer, after: Mapping[str, Any], *, lost: int, taken: tuple[Taken, ...]) -> str:
+    reasons = [f"set aside as damaged: version {version.version}" for version in taken]
+    reasons += [f"generations of the pointer damaged or missing: {lost}"] if lost else []
     if last.active != after["active"]:
         now = f"version {after['active']} is active again" if after["active"] else "none is active: promote one"
         reasons.append(f"version {last.active} is damaged or missing; {now}" if last.active else now)

@@ -2,13 +2,14 @@
 
 Two commit points carry everything. A version exists from the rename of its finished folder on; a pointer moves with
 the creation of the next generation's file, which only one writer can create. Neither needs a lock to be safe; the
-lock only orders writers. Opening and reading never write.
+lock only orders writers. Opening and reading never write; only the derived index is refreshed by who may write.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -30,7 +31,6 @@ from hydra_detect.storage.disk import FULL, Disk
 from hydra_detect.storage.identity import FORMAT
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
@@ -183,6 +183,16 @@ class Store:
             gone = ()
         return [number for number in numbers if number not in gone]
 
+    def _is_version(self, kind: str, name: str, number: int) -> bool:
+        """Whether there is such a version, as `numbers` would say; without listing thousands of them."""
+        item = self.layout.item(kind, name)
+        if type(number) is not int or number < 1 or not os.path.lexists(item.version(number)):
+            return False
+        try:
+            return number not in self.pointer(kind, name).gone
+        except HydraDetectError:  # as in `numbers`
+            return True
+
     def manifest(self, kind: str, name: str, number: int) -> Manifest:
         """Read and check the manifest of a version.
 
@@ -193,8 +203,8 @@ class Store:
         """
         item = self.layout.item(kind, name)
         asked = f"read {name}@{number}"
-        numbers = self.numbers(kind, name)
-        if number not in numbers:
+        if not self._is_version(kind, name, number):
+            numbers = self.numbers(kind, name)
             if not numbers:
                 raise NotFoundError(asked, f"{self!r} has no {name!r}", near_matches(name, self.names(kind)))
             remedy = f"There are versions {', '.join(map(str, numbers))}."

@@ -15,7 +15,6 @@ from hydra_detect.storage import files, layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from hydra_detect.storage.store import Store
 
@@ -49,14 +48,16 @@ class ItemUsage:
 
 @attrs.frozen(kw_only=True)
 class Usage:
-    """Bytes of a store by backbone and head; a file with two names counts under each."""
+    """Bytes of a store by backbone and head, and what belongs to none; a file with two names counts under each."""
 
     items: tuple[ItemUsage, ...]
+    staging: int = 0
+    quarantine: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return sum(item.total for item in self.items)
+        return sum(item.total for item in self.items) + self.staging + self.quarantine
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -78,13 +79,14 @@ def usage(store: Store) -> Usage:
                 kind=kind,
                 name=name,
                 active=active,
-                versions={number: _nbytes(item.version(number)) for number in store.numbers(kind, name)},
-                staging=_nbytes(item.staging),
-                quarantine=_nbytes(item.quarantine),
+                versions={number: files.nbytes(item.version(number)) for number in store.numbers(kind, name)},
+                staging=files.nbytes(item.staging),
+                quarantine=files.nbytes(item.quarantine),
             )
             if found.versions or found.total:
                 items.append(found)
-    return Usage(items=tuple(items))
+    top = store.layout
+    return Usage(items=tuple(items), staging=files.nbytes(top.staging), quarantine=files.nbytes(top.quarantine))
 
 
 def _names(where: layout.StoreLayout, kind: str) -> Iterator[str]:
@@ -96,12 +98,3 @@ def _names(where: layout.StoreLayout, kind: str) -> Iterator[str]:
         with contextlib.suppress(NameInvalidError):  # a folder of another name is not ours
             where.item(kind, name)
             yield name
-
-
-def _nbytes(folder: Path) -> int:
-    total = 0
-    for place, _folders, names in os.walk(folder):  # which passes over what was taken away meanwhile
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(f"{place}/{name}").st_size
-    return total

@@ -71,7 +71,7 @@ def built():
 
 @pytest.fixture
 def copy(built):
-    """Give a function that returns the root of a fresh copy of it, alone in its folder; the copy before is gone then."""
+    """Give a function that returns the root of a fresh copy of it, alone in its folder; the one before is gone then."""
     numbers = itertools.count()
     with quick_folder() as folder:
 

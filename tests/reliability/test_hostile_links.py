@@ -12,7 +12,7 @@ from damage import ACTIVE, FOLDERS, IDENTITY, INDEX, NEVER_PROMOTED
 from store_fixtures import snapshot
 
 from hydra_detect.errors import CorruptError, HydraDetectError, StoreError
-from hydra_detect.storage import layout
+from hydra_detect.storage import layout, owners
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
@@ -44,9 +44,9 @@ def outside_of(root):
 
 def dead_name():
     """Return a name in a staging folder whose process is gone: recovery would clear it away."""
-    ended = subprocess.run([sys.executable, "-c", "import hydra_detect.storage.owners as o; print(o.staging_name())"],
-                           capture_output=True, text=True, check=True)  # fmt: skip
-    return ended.stdout.strip()
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    return owners.staging_name().replace(f".{os.getpid()}.", f".{ended.pid}.")
 
 
 def work(root):

@@ -96,19 +96,17 @@ def calls_in(root, work, log):
 
 
 def injections(calls, *, exhaustive):
-    """Return each fault at each call that can have it; on paths of the same kind the first, unless exhaustive.
+    """Return each fault at each call that can have it; of those on paths of the same kind the first, unless exhaustive.
 
-    Of the reading calls also the last, since a repair reads everything twice: to find damage, and to mend it.
+    The pointer is read again and again, and each time something else is decided by it: each time is tried.
     """
-    first, last = {}, {}
+    found = {}
     for call in calls:
         for fault in FAULTS.get(call.kind, ()):
+            is_own = call.kind == "flock" or (call.kind == "read" and "/pointer/" in call.path)
             path = NUMBER.sub("number", STAGED.sub("staged", call.path))
-            place = call.number if exhaustive or call.kind == "flock" else path
-            first.setdefault((call.name, place, fault), (call, fault))
-            if call.kind == "read":
-                last[(call.name, place, fault)] = (call, fault)
-    return list(dict.fromkeys([*first.values(), *last.values()]))
+            found.setdefault((call.name, call.number if exhaustive or is_own else path, fault), (call, fault))
+    return list(found.values())
 
 
 def disturbed(work, where, log):
