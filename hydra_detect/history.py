@@ -108,7 +108,7 @@ def history(store: Store, head: str) -> list[Event]:
 
 def _event(head: str, pointer: Pointer) -> Event:
     several = tuple(taken.version for taken in pointer.taken)
-    moved = pointer.event in {pointers.PROMOTED, pointers.ROLLED_BACK, pointers.REPAIRED}
+    moved = pointer.event in {pointers.PROMOTED, pointers.ROLLED_BACK, pointers.REPAIRED} and not several
     return Event(
         at=pointer.at,
         what=pointer.event,

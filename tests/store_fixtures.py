@@ -179,10 +179,10 @@ def point(store, number, expected, name="owl"):
 
 
 def dead_name():
-    """Return a staging name of a process of this host that has ended."""
+    """Return a staging name of a process of this machine that has ended."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    return f"{owners._host()}.{child.pid}.{uuid.uuid4().hex}"
+    return f"{owners._here()}.{child.pid}.{uuid.uuid4().hex}"
 
 
 def on_disk(store, disk):

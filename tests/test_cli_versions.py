@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from statistics import median
 
 import pytest
 import store_fixtures
@@ -62,7 +61,7 @@ def test_rollback_with_nothing_before(owl, capsys):
     """There is nothing to go back to: exit code 2, a sentence, and no change."""
     before = snapshot(owl.store.root / "heads")
     assert run(["rollback", "owl"]) == 2
-    assert "no version was active before version 1" in capsys.readouterr().err
+    assert "no version is known that was active before version 1" in capsys.readouterr().err
     assert snapshot(owl.store.root / "heads") == before
 
 
@@ -103,6 +102,41 @@ def test_prune_what(owl, capsys, arguments):
     assert len(owl.store.numbers(layout.HEADS, "owl")) == 8
 
 
+def test_a_damaged_version_hides_no_other(capsys, owl):
+    """It is listed with its problem and exit code 1; a rollback to it says what else there is to do."""
+    for number in ("2", "3", "4"):
+        said(capsys, "promote", "owl", number)
+    flip(owl.store.root / "heads/owl/versions/000003/record.json")
+    facts = {item["version"]: item for item in told(capsys, "versions", "owl", code=1)}
+    assert [number for number in facts if "problem" in facts[number]] == [3]
+    assert "cannot be read: its SHA-256" in said(capsys, "versions", "owl", code=1)
+    assert run(["rollback", "owl"]) == 2
+    assert "'hydra-detect promote owl 2' goes further back" in capsys.readouterr().err
+    flip(owl.store.root / "heads/owl/pointer/00000002.json", place=20)
+    assert "unreadable owl" in said(capsys, "history", "owl", code=1)
+
+
+def test_one_head_that_cannot_be_pruned_holds_up_no_other(capsys, owl):
+    """What was pruned is said, what could not be is complained of, and the exit code is 2."""
+    create(owl, "ant", 20)
+    create(owl, "ant", 21)
+    create(owl, "zebra", 22)
+    create(owl, "zebra", 23)
+    flip(owl.store.root / "heads/owl/versions/000002/MANIFEST.json", place=20)
+    assert run(["prune", "--all", "--keep", "1"]) == 2
+    captured = capsys.readouterr()
+    assert "removed ant@1" in captured.out
+    assert "removed zebra@1" in captured.out
+    assert "owl@2" in captured.err
+
+
+@pytest.mark.usefixtures("owl")
+def test_pins_as_json(capsys):
+    """Pinning and letting go say so to programs too."""
+    assert told(capsys, "pin", "owl", "2") == {"head": "owl", "version": 2, "pinned": True}
+    assert told(capsys, "unpin", "owl", "2") == {"head": "owl", "version": 2, "pinned": False}
+
+
 @pytest.mark.usefixtures("owl")
 def test_compare(capsys):
     """The layers that differ are named."""
@@ -113,12 +147,14 @@ def test_compare(capsys):
 def test_rename_and_remove(owl, capsys):
     """A renamed head is found under its new name, a removed one in the history; a pinned one stays."""
     said(capsys, "pin", "owl", "2", "--reason", "paper")
-    assert run(["remove", "owl"]) == 2
+    assert run(["remove", "owl", "--yes"]) == 2
     assert "2 (paper)" in capsys.readouterr().err
     said(capsys, "unpin", "owl", "2")
     assert said(capsys, "rename", "owl", "strix") == "owl is now strix\n"
     assert list(HeadRegistry(owl.store)) == ["fox", "strix"]
-    said(capsys, "remove", "strix", "--reason", "no longer heard")
+    assert "would remove strix@1, strix@2" in said(capsys, "remove", "strix")
+    assert list(HeadRegistry(owl.store)) == ["fox", "strix"]
+    assert told(capsys, "remove", "strix", "--yes", "--reason", "no longer heard")["removed"] is True
     assert "removed strix@1, strix@2" in said(capsys, "history", "strix")
     assert run(["versions", "strix"]) == 2
 
@@ -191,6 +227,6 @@ def test_no_command_loads_torch():
     for arguments in COMMANDS:
         began = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
-        seconds[arguments[0]] = time.perf_counter() - began
+        seconds[tuple(arguments)] = time.perf_counter() - began
         assert done.returncode == 0, (arguments, done.stderr)
-    assert median(seconds.values()) < 5 * MOST_SECONDS, seconds
+    assert max(seconds.values()) < 5 * MOST_SECONDS, seconds

@@ -127,15 +127,19 @@ def test_a_second_pruning_forgets_nothing(manager):
 
 
 def test_what_is_damaged_hides_nothing_else(filled):
-    """A damaged version or generation is missing from the history, and everything else is still told."""
+    """A damaged version is missing from the history, a damaged generation has its place, and all else is told."""
     filled.promote("owl", 2)
     filled.promote("owl", 1)
     item = filled.store.layout.item(*OWL)
     flip(item.version(2) / layout.MANIFEST, 30)
     flip(item.pointer(2), 30)
-    assert told(filled.history("owl")) == [("created", (1,)), ("promoted", (1,)), ("promoted", (1,))]
+    before = [("created", (1,)), ("promoted", (1,)), ("unreadable", ())]
+    assert told(filled.history("owl")) == [*before, ("promoted", (1,))]
     flip(item.pointer(3), 30)
-    assert told(filled.history("owl")) == [("created", (1,)), ("promoted", (1,))]
+    assert told(filled.history("owl")) == [*before, ("unreadable", ())]
+    assert filled.history("owl")[-1].reason == "its digest does not match its content"
+    flip(item.pointer(1), 30)
+    assert [event.generation for event in filled.history("owl") if event.what == "unreadable"] == [1, 2, 3]
 
 
 # The order

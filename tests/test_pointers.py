@@ -1,5 +1,7 @@
 """The pointer: generations that are written once, hold the whole state, and prove themselves."""
 
+import itertools
+
 import attrs
 import pytest
 import store_fixtures
@@ -119,9 +121,10 @@ def test_pins_and_taken_versions_have_numbers():
 
 @given(states, several)
 def test_without(state, numbers):
-    """Without some versions the others can still be gone back to in their order, and stay pinned."""
+    """Without some versions the others can still be gone back to, step by step in their order, and stay pinned."""
     changed = attrs.evolve(state, **state.without(numbers))
-    assert changed.earlier == tuple(number for number in state.earlier if number not in numbers)
+    left = [number for number in state.earlier if number not in numbers]
+    assert changed.earlier == pointers.steps_back(left, state.active)
     assert changed.pins == tuple(pin for pin in state.pins if pin.version not in numbers)
     assert attrs.evolve(changed, earlier=state.earlier, pins=state.pins) == state
 
@@ -130,6 +133,22 @@ def test_previous_is_the_latest_of_the_earlier_ones():
     """A rollback leads to the version that was active last, not to the one with the number below."""
     state = attrs.evolve(NOTHING, active=2, earlier=(1, 5, 3))
     assert state.previous == 3
+
+
+@given(st.lists(st.integers(1, 4), max_size=12), st.none() | st.integers(1, 4))
+def test_steps_back_are_steps(earlier, active):
+    """Each step of the way back leads to another version, in the order of before, and to all that were there."""
+    steps = pointers.steps_back(earlier, active)
+    assert all(one != other for one, other in itertools.pairwise([*steps, active]))
+    assert pointers.steps_back(steps, active) == steps
+    assert set(steps) - {active} == set(earlier) - {active}
+    remaining = iter(earlier)
+    assert all(step in remaining for step in steps)
+
+
+def test_the_way_back_is_bounded():
+    """Of a long way back the latest steps are kept."""
+    assert pointers.steps_back([1, 2] * pointers.MOST_EARLIER, 3) == (1, 2) * (pointers.MOST_EARLIER // 2)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_the_old_name_is_a_plain_miss(owls):
         lambda head: owls.promote(head, 1),
         lambda head: heads.find(owls.store, f"{head}@3"),
     ):
-        with pytest.raises(NotFoundError, match="no such head"):
+        with pytest.raises(NotFoundError, match=r"no such head|has no 'owl'"):
             ask("owl")
     assert owls.store.pointer(layout.HEADS, "owl").active is None
 
@@ -126,7 +126,7 @@ def test_the_old_name_goes_on_counting(owls):
     rename(owls, "owl", "strix")
     assert create(owls).number == 5
     owls.promote("owl", 5)
-    with pytest.raises(NotFoundError, match="no version was active before version 5"):
+    with pytest.raises(NotFoundError, match="no version is known that was active before version 5"):
         owls.rollback("owl")
 
 

@@ -130,8 +130,9 @@ def test_damaged_pointer(store):
     [
         {"format": 0}, {"format": True}, {"generation": 2}, {"generation": "1"}, {"generation": 0}, {"active": "1"},
         {"active": 0}, {"active": 1.0}, {"active": True}, {"earlier": "1"}, {"earlier": ["1"]}, {"earlier": [0]},
-        {"manifest": "x"}, {"manifest": 5}, {"at": 5}, {"reason": None}, {"event": "lost"}, {"event": None}, {"pins": {}}, {"pins": [1]},
-        {"pins": [{}]}, {"pins": [{"version": 0}]}, {"gone": [1.5]}, {"taken": [{"version": 1}]}, {"high": -1},
+        {"manifest": "x"}, {"manifest": 5}, {"at": 5}, {"reason": None}, {"event": "lost"}, {"event": None},
+        {"pins": {}}, {"pins": [1]}, {"pins": [{}]},
+        {"pins": [{"version": 0}]}, {"gone": [1.5]}, {"taken": [{"version": 0}]}, {"high": -1},
         {"high": None}, {"version": "1"}, {"format": ...}, {"generation": ...}, {"event": ...},
     ],
     ids=str,

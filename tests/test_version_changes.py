@@ -32,7 +32,7 @@ def at_link(act):
 def test_rollback_leads_to_what_was_active_before(rich):
     """A rollback makes active what was active before, by the history and not by the number, again and again."""
     assert [rich.rollback("owl", reason="worse").number for _ in range(2)] == [3, 1]
-    with pytest.raises(NotFoundError, match="no version was active before version 1") as caught:
+    with pytest.raises(NotFoundError, match="no version is known that was active before version 1") as caught:
         rich.rollback("owl")
     assert caught.value.remedy == "'hydra-detect versions owl' shows what there is to promote."
     assert rich.active("owl").number == 1
@@ -50,7 +50,7 @@ def test_what_was_rolled_back_from_is_forgotten(rich):
 
 def test_rollback_without_anything_active(filled):
     """A head of which nothing was ever active cannot be rolled back."""
-    with pytest.raises(NotFoundError, match="cannot roll back 'fox': none is active"):
+    with pytest.raises(NotFoundError, match="cannot roll back 'fox': none of its versions is active"):
         filled.rollback("fox")
 
 
@@ -71,7 +71,7 @@ def test_rollback_is_the_way_back(promotions):
                 taken.append(number)
         for expected in taken[-2::-1]:
             assert manager.rollback("owl").number == expected
-        with pytest.raises(NotFoundError, match="no version was active before"):
+        with pytest.raises(NotFoundError, match="no version is known that was active before"):
             manager.rollback("owl")
 
 
@@ -86,10 +86,11 @@ def test_the_way_back_has_an_end(manager):
 
 @pytest.mark.parametrize("path", [layout.TENSORS, layout.RECORD, layout.MANIFEST])
 def test_rollback_to_a_damaged_version(rich, path):
-    """What was active before is read and checked first; if it is damaged the active version stays."""
+    """What was active before is read first; if it is damaged, the active version stays and the ways out are told."""
     flip(at(rich, version(3, path)), 30)
-    with pytest.raises(CorruptError, match="cannot read "):
+    with pytest.raises(CorruptError, match=r"cannot roll back 'owl': read .* of owl@3: ") as caught:
         rich.rollback("owl")
+    assert caught.value.remedy.startswith("'hydra-detect promote owl 1' goes further back; 'hydra-detect store verify")
     assert rich.active("owl").number == 2
 
 
@@ -99,7 +100,7 @@ def test_rollback_passes_over_what_was_pruned(rich):
     rich.prune("owl", keep=1)  # 2 is the one before, 1 and 3 go
     rich.promote("owl", 2)
     assert [rich.rollback("owl").number for _ in range(2)] == [4, 2]
-    with pytest.raises(NotFoundError, match="no version was active before version 2"):
+    with pytest.raises(NotFoundError, match="no version is known that was active before version 2"):
         rich.rollback("owl")
 
 
@@ -122,7 +123,7 @@ def test_pin_and_unpin(rich):
     generation = rich.store.pointer(*OWL).generation
     rich.pin("owl", 1, reason="again")
     assert rich.store.pointer(*OWL).generation == generation
-    assert rich.unpin("owl", 4, reason="printed").number == 4
+    rich.unpin("owl", 4, reason="printed")
     rich.unpin("owl", 4)
     state = rich.store.pointer(*OWL)
     assert (state.generation, state.pinned, state.active, state.earlier) == (generation + 1, (1,), 2, (1, 3))
@@ -276,6 +277,20 @@ def test_who_did_it(store, monkeypatch):
     first = create(VersionManager(store))
     VersionManager(store, actor="ada").promote("owl", 1)
     assert (first.actor, store.pointer(*OWL).actor) == ("nightly", "ada")
+
+
+@pytest.mark.parametrize("text", ["x" * 1001, "\ud800", b"x", 5, None, ["x"]], ids=lambda text: repr(text)[:12])
+def test_reasons_are_texts(rich, text):
+    """A reason that is no text, cannot be written, or would fill the history is refused, and nothing is changed."""
+    before = snapshot(rich.store.root / "heads")
+    acts = (
+        lambda: rich.promote("owl", 4, reason=text), lambda: rich.rollback("owl", reason=text),
+        lambda: rich.pin("owl", 1, reason=text), lambda: rich.unpin("owl", 4, reason=text),
+    )  # fmt: skip
+    for act in acts:
+        with pytest.raises(InputError, match="cannot write to the history: the reason is "):
+            act()
+    assert snapshot(rich.store.root / "heads") == before
 
 
 def test_managers_that_were_made_before_see_what_others_did(rich):

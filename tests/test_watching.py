@@ -162,7 +162,7 @@ def test_it_keeps_no_process_alive():
     watcher.stop()
 
 
-@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "5", None, 1e300, [1]])
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "5", True, 1e300, [1]])
 def test_intervals_that_cannot_be(seconds):
     """An interval that no thread could wait for is refused, and no thread is started."""
     with pytest.raises(InputError, match=r"cannot watch the store: watch is .*\. Give seconds, above 0\."):

@@ -243,6 +243,18 @@ def check_content(manifest: Manifest, path: str, data: bytes) -> None:
     check_listed(manifest, path, len(data), files.sha256(data))
 
 
+def check_lists(manifest: Manifest, path: str) -> None:
+    """See that a manifest lists a file.
+
+    Raises:
+        CorruptError: If it does not.
+
+    """
+    if path not in manifest.files:
+        asked = f"read {path} of {manifest.name}@{manifest.version}"
+        raise _corrupt(asked, f"the manifest lists only {listed(manifest.files)}")
+
+
 def check_listed(manifest: Manifest, path: str, nbytes: int, found: Digest) -> None:
     """See that size and SHA-256 are those that the manifest lists for a file.
 
@@ -251,8 +263,7 @@ def check_listed(manifest: Manifest, path: str, nbytes: int, found: Digest) -> N
 
     """
     asked = f"read {path} of {manifest.name}@{manifest.version}"
-    if path not in manifest.files:
-        raise _corrupt(asked, f"the manifest lists only {listed(manifest.files)}")
+    check_lists(manifest, path)
     size, digest = manifest.files[path]
     if nbytes != size:
         raise _corrupt(asked, f"it has {nbytes} bytes and the manifest says {size}")

@@ -78,8 +78,9 @@ def find(store: Store, name: str) -> StoredBackbone:
             near_matches(name, names(store)),
         )
     manifest = store.manifest(layout.BACKBONES, name, pointer.active)
-    data = store.read(manifest, layout.RECORD)
-    return StoredBackbone(name, codec.decode(BackboneRecord, data, f"the record of backbone {name!r}"), manifest)
+    record = codec.decode(BackboneRecord, store.read(manifest, layout.RECORD), f"the record of backbone {name!r}")
+    artifacts.check_lists(manifest, layout.TENSORS)
+    return StoredBackbone(name, record, manifest)
 
 
 def tensors(store: Store, backbone: StoredBackbone) -> dict[str, RawTensor]:

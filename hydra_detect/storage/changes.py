@@ -113,7 +113,7 @@ def take_away(
     """
     numbers = sorted(numbers, key=lambda number: number == before.active)  # the active one with the last
     for first in range(0, len(numbers), _MOST_TAKEN):
-        batch = tuple(numbers[first : first + _MOST_TAKEN])
+        batch = tuple(sorted(numbers[first : first + _MOST_TAKEN]))
         is_last = first + _MOST_TAKEN >= len(numbers)
         remembered = tuple(_remember(store, head, number) for number in batch)
         change = {**before.without(batch), "gone": batch, "taken": remembered}

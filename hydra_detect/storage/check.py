@@ -328,6 +328,7 @@ class _Check:
         place = f"{manifest.name}@{manifest.version}"
         kind: type[BackboneRecord | HeadRecord]
         kind = BackboneRecord if manifest.kind == layout.BACKBONES else HeadRecord
+        artifacts.check_lists(manifest, layout.TENSORS)
         record = codec.decode(kind, self.store.read(manifest, layout.RECORD), f"the record of {place}")
         if isinstance(record, BackboneRecord) and self._is_active(manifest):
             self.contracts[str(record.contract.digest)] = record.contract

@@ -88,6 +88,7 @@ def _restless(ref: HeadRef) -> ConflictError:
 
 def _find(store: Store, head: str, number: int) -> VersionRecord:
     manifest = store.manifest(layout.HEADS, head, number)
+    artifacts.check_lists(manifest, layout.TENSORS)
     data = store.read(manifest, layout.RECORD)
     return version_record(manifest, codec.decode(HeadRecord, data, f"the record of {head}@{number}"))
 

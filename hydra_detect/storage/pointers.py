@@ -7,6 +7,7 @@ and its history are one thing, and cannot disagree.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -109,7 +110,8 @@ class Pointer(codec.Record):
 
 def steps_back(earlier: Sequence[int], active: int | None) -> tuple[int, ...]:
     """Return the versions to roll back to, each a step: none follows itself, and the last is not the active one."""
-    steps = [number for number, following in zip(earlier, [*earlier[1:], active], strict=True) if number != following]
+    following = [*earlier[1:], active]
+    steps = [number for number, next_one in zip(earlier, following, strict=False) if number != next_one]
     return tuple(steps[-MOST_EARLIER:])
 
 

@@ -66,6 +66,8 @@ def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -
         before = store.pointer(layout.HEADS, head)
         changes.check_unpinned(asked, before)
         numbers = heads.numbers(store, head)
+        if before.active:  # what is not the version that was promoted would become so under the new name
+            heads.find(store, head)
         if not _is_begun(store, head, new, before, numbers):
             _publish(store, head, new, before, actor=actor, reason=reason, asked=asked)
         for number in numbers:  # nothing is taken away before it was seen whole where it went

@@ -142,7 +142,8 @@ class Writer:
             facts = {"end": type(error).__name__, "text": str(error)}
             result = None
         else:
-            facts = {"end": "done", "result": len(result.removed) if what == "prune" else result.number}
+            count = len(result.removed) if what == "prune" else getattr(result, "number", None)
+            facts = {"end": "done", "result": count}
         self.log.say(reason=reason, ended=time.monotonic_ns(), **facts)
         return facts.get("result")
 

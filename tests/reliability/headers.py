@@ -215,7 +215,7 @@ def whole_files():
 
 def _mutate(pick, data, donor):
     (length,) = struct.unpack("<Q", data[:8])
-    end = 8 + length if pick.random() < 0.9 else len(data)
+    end = max(9, 8 + length) if pick.random() < 0.9 else len(data)
     low = 0 if pick.random() < 0.1 else 8
     begin = pick.randrange(low, end)
     stop = min(end, begin + pick.choice([0, 1, 1, 2, 4, 16]))

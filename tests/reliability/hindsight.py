@@ -54,6 +54,26 @@ def reads_in(folder):
     return [read for line in lines for read in line.get("reads", ())], [line for line in lines if "gone" in line]
 
 
+def next_state(before, event, version, gone):
+    """Return active version, earlier ones and pinned ones after an event."""
+    active, earlier, pinned = before.active, list(before.earlier), list(before.pinned)
+    if event == pointers.PROMOTED:
+        earlier += [active] if active else []
+        active = version
+    elif event == pointers.ROLLED_BACK:
+        active = earlier.pop()
+    elif event == pointers.PINNED:
+        pinned.append(version)
+    elif event == pointers.UNPINNED:
+        pinned.remove(version)
+    else:
+        assert event == pointers.PRUNED, event
+        earlier = [number for number in earlier if number not in gone]
+    following = [*earlier[1:], active]
+    steps = [number for number, after in zip(earlier, following, strict=True) if number != after] if earlier else []
+    return active, tuple(steps[-pointers.MOST_EARLIER :]), tuple(pinned)
+
+
 class Head:
     """One head: its generations, and what was done to it."""
 
@@ -106,21 +126,7 @@ class Head:
         """Each generation is its event applied to the one before: so no update was lost under another."""
         for before, state in zip(self.states, self.states[1:], strict=False):
             gone = {taken.version for taken in state.taken}
-            expected = {
-                pointers.PROMOTED: lambda b, s: (
-                    s.version,
-                    (*b.earlier, b.active)[-pointers.MOST_EARLIER :] if b.active else b.earlier,
-                    b.pinned,
-                ),
-                pointers.ROLLED_BACK: lambda b, _s: (b.previous, b.earlier[:-1], b.pinned),
-                pointers.PINNED: lambda b, s: (b.active, b.earlier, (*b.pinned, s.version)),
-                pointers.UNPINNED: lambda b, s: (b.active, b.earlier, tuple(n for n in b.pinned if n != s.version)),
-                pointers.PRUNED: lambda b, _s: (
-                    b.active,
-                    tuple(number for number in b.earlier if number not in gone),  # noqa: B023  called at once
-                    b.pinned,
-                ),
-            }[state.event](before, state)
+            expected = next_state(before, state.event, state.version, gone)
             assert (state.active, state.earlier, state.pinned) == expected, (before, state)
             assert not gone & {before.active, before.previous, *before.pinned}, (before, state)
             self._check_kept(state, gone)

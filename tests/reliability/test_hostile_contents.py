@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import damage
 import numpy as np
@@ -10,6 +11,7 @@ from store_fixtures import AT, a_backbone, a_record, some_tensors
 
 from hydra_detect import codec
 from hydra_detect.errors import CorruptError, HydraDetectError, RecordError
+from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import artifacts, check, heads, layout, sealed
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import ITEM_BYTES, RawTensor, tensors_digest
@@ -27,6 +29,7 @@ PATTERNS = {
     "BF16": {"NaN": 0x7FC0, "signalling NaN": 0x7F81, "negative NaN": 0xFFFF, "Inf": 0x7F80, "-Inf": 0xFF80},
 }  # fmt: skip
 PLACES = (0, 499, 999)
+NOT_THERE = r"the manifest lists only|record\.json does not exist"
 LEGAL = {
     "F64": (1, 0x7FEF << 48, 1 << 63), "F32": (1, 0x7F7FFFFF, 1 << 31), "F16": (1, 0x7BFF, 1 << 15),
     "BF16": (1, 0x7F7F, 1 << 15),
@@ -213,6 +216,49 @@ def test_wrong_manifest(copy, name):
     root = copy()
     bring(root, contents(some_tensors()), **WRONG_MANIFESTS[name])
     check_refused(root, name)
+
+
+def test_another_version_in_the_place_of_the_active_one(copy):
+    """A whole version that was put where the promoted one stood is not active, and no renaming makes it so."""
+    root = copy()
+    manager = VersionManager(root)
+    manager.unpin("owl", 5)
+    bring(root, contents(some_tensors(3)), 2)
+    versions = root / "heads" / "owl" / "versions"
+    damage.gone(versions / "000002")
+    (versions / f"{NUMBER:06}").rename(versions / "000002")
+    assert heads.load(manager.store, "owl@2")[0].actor == "stranger"
+    for ask in (manager.active, lambda head: heads.load(manager.store, head)):
+        with pytest.raises(CorruptError, match="is not the one that was promoted"):
+            ask("owl")
+    with pytest.raises(CorruptError, match="is not the one that was promoted"):
+        HeadRegistry(root).rename("owl", "strix")
+    assert not (root / "heads" / "strix").exists()
+    assert [finding.what for finding in manager.verify().findings] == [check.STATE]
+    assert manager.repair().is_sound
+    assert manager.active("owl").number == 1
+
+
+@pytest.mark.parametrize("missing", [layout.TENSORS, layout.RECORD])
+def test_a_head_without_its_files(copy, built, missing):
+    """A head whose only version lists no weights, or no record, is shown with its problem and hides no other."""
+    root = copy()
+    whole = contents(some_tensors())
+    del whole[missing]
+    listing = artifacts.listing_of(whole)
+    text = artifacts.make_manifest(layout.HEADS, "fox", 1, listing=listing, created_at=AT, actor="stranger")
+    folder = root / "heads" / "fox" / "versions" / "000001"
+    folder.mkdir(parents=True)
+    for path, data in {**whole, layout.MANIFEST: text}.items():
+        (folder / path).write_bytes(data)
+    registry = HeadRegistry(root)
+    fox, owl = registry.infos()
+    assert re.search(NOT_THERE, fox.problem)
+    assert [owl] == built[1]
+    for ask in (registry.info, registry.manager.versions, lambda head: registry[f"{head}@1"]):
+        with pytest.raises(HydraDetectError, match=NOT_THERE):
+            ask("fox")
+    assert [finding.name for finding in registry.manager.verify().findings if not finding.is_harmless] == ["fox"]
 
 
 def test_there_are_enough(tally):

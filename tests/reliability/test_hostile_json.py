@@ -134,7 +134,7 @@ FORGED_POINTERS = {
     "manifest": (*NO_TEXTS, "", "0" * 64, "sha256:" + "0" * 63, "sha256:" + "0" * 64, "md5:" + "0" * 64),
     "earlier": (*NO_LISTS, [0]), "gone": (*NO_LISTS, [0]), "high": (*NO_NUMBERS, None),
     "pins": (*NO_LISTS, [{"version": 0}], [{"version": True}], [{"version": 1, "reason": 1}], [{"reason": "x"}]),
-    "taken": (*NO_LISTS, [{"version": 1}], [{"version": 1, "created_at": 1, "actor": "", "manifest": ""}]),
+    "taken": (*NO_LISTS, [{"actor": "x"}], [{"version": 0}], [{"version": 1, "at": 1, "manifest": ""}]),
     "other": NO_TEXTS, "at": NO_TEXTS, "actor": NO_TEXTS, "reason": NO_TEXTS,
 }  # fmt: skip
 LISTED = "sha256:" + "0" * 64

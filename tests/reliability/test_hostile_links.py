@@ -83,6 +83,7 @@ def test_links_in_the_place_of_folders(copy, built, tally):
     targets, dead = ("what was there", "an older copy", "another folder", "nothing"), dead_name()
     for target, path in itertools.product(targets, LINKED_FOLDERS):
         root = copy()
+        VersionManager(root).unpin("owl", 5)  # or a renaming would not come as far as it could
         outside = outside_of(root)
         leads_to = outside / "folder"
         if target in {"what was there", "an older copy"}:
@@ -97,7 +98,6 @@ def test_links_in_the_place_of_folders(copy, built, tally):
             for inside in ("000003", "versions/000003", "owl/versions/000003"):  # which the newest pointer calls gone
                 if not (leads_to / inside).exists() and not (leads_to / inside).is_symlink():
                     shutil.copytree(built[0].store.root / NEVER_PROMOTED, leads_to / inside)
-        VersionManager(root).unpin("owl", 5)  # or a renaming would not come as far as it could
         if os.path.lexists(root / path):
             damage.gone(root / path)
         (root / path).symlink_to(leads_to)

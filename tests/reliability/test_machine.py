@@ -63,7 +63,9 @@ class Model:
         """Fewer versions."""
         stay = {*sorted(self.weights)[-keep:], self.active, *self.earlier[-1:], *self.pinned}
         self.weights = {number: seed for number, seed in self.weights.items() if number in stay}
-        self.earlier = [number for number in self.earlier if number in stay]
+        left = [number for number in self.earlier if number in stay]
+        # A step back that leads to where one is, is none.
+        self.earlier = [number for place, number in enumerate(left) if number != [*left, self.active][place + 1]]
 
 
 class HeadMachine(RuleBasedStateMachine):

@@ -72,8 +72,10 @@ class Model:
         gone = tuple(number for number in self.numbers if number not in stay)
         if not gone:
             return None
-        rest = {"numbers": self.numbers, "promotions": self.promotions}
-        return self.told("pruned", gone, **{k: tuple(n for n in v if n in stay) for k, v in rest.items()})
+        numbers = tuple(number for number in self.numbers if number in stay)
+        steps = [number for number in self.promotions if number in stay]
+        steps = [number for place, number in enumerate(steps) if steps[place - 1 : place] != [number]]
+        return self.told("pruned", gone, numbers=numbers, promotions=tuple(steps))
 
     def pin(self, number):
         """Return the model with a version pinned; None if it is, or is not there."""
@@ -244,6 +246,22 @@ def test_every_sequence_up_to_a_length(folder, operations, length, covered, tall
     assert walk.below(root, Model(), length) == covered
     cases.what = f"sequences run ({operations.__name__}, up to length {length}): they stand for all {covered:,}"
     cases.require(covered if exhaustive else 2_000)
+
+
+def test_a_rollback_always_changes_what_is_active(folder):
+    """Where pruning takes away what lay between two promotions of one version, going back passes over the second."""
+    manager, model = VersionManager(Store.create(folder / "store", durability="fast"), actor="test"), Model()
+    promotions = [("promote", number) for number in (1, 2, 1, 3)]
+    for operation in [*[("create",)] * 4, *promotions, ("prune", 1), ("rollback",), ("rollback",)]:
+        after = getattr(model, operation[0])(*operation[1:])
+        if after is None:
+            check_nothing_changes(manager, operation, model)
+            continue
+        assert operation[0] != "rollback" or after.active != model.active
+        run(manager, operation, model)
+        check_agrees(manager, after)
+        model = after
+    assert (model.active, model.promotions) == (1, ())
 
 
 # Numbers
