@@ -7,7 +7,6 @@ and its history are one thing, and cannot disagree.
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import attrs
