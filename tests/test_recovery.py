@@ -141,7 +141,7 @@ def test_versions_that_were_taken_away_are_gone_before_they_are_deleted(pruned):
     """From the pointer on nobody sees them, finds them or promotes them, although their files are still there."""
     store = pruned.store
     assert store.numbers(*OWL) == [3, 4]
-    assert recovery.unfinished(store, *OWL) == [1, 2]
+    assert recovery.unfinished(store.layout.item(*OWL)) == [1, 2]
     for ask in (lambda: heads.find(store, "owl@1"), lambda: store.manifest(*OWL, 2)):
         with pytest.raises(NotFoundError, match=r"'owl' has no version [12]\. There are versions 3, 4\."):
             ask()
@@ -203,7 +203,7 @@ def test_without_knowing_what_is_gone_nothing_is_deleted(pruned):
     flip(item.pointer(item.pointer_generations()[-1]), 30)
     before = contents(item.versions)
     enter(pruned.store)
-    assert recovery.unfinished(pruned.store, *OWL) == []
+    assert recovery.unfinished(pruned.store.layout.item(*OWL)) == []
     assert contents(item.versions) == before
 
 

@@ -121,7 +121,7 @@ def take_away(
         before = note(store, head, before, change, actor=actor, reason=reason)
     item = store.layout.item(layout.HEADS, head)
     for number in numbers:
-        recovery.take_away(store, item, number)
+        recovery.take_away(store.disk, store.layout, item, number)
 
 
 def check_unpinned(asked: str, before: Pointer) -> None:

@@ -256,7 +256,7 @@ class _Check:
         listed = set(item.version_numbers())
         for path in sorted(set(item.versions.iterdir()) - {item.version(number) for number in listed}):
             self._say(FOREIGN, path, "it is no version; it is left alone", **facts)
-        unfinished = set(recovery.unfinished(self.store, kind, name))
+        unfinished = set(recovery.unfinished(item))
         for number in sorted(unfinished):
             problem = "it was taken away, and its files are still there"
             self._say(UNFINISHED, item.version(number), problem, **facts, number=number)

@@ -10,25 +10,24 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from hydra_detect.errors import HydraDetectError
-from hydra_detect.storage import files, owners
+from hydra_detect.storage import files, owners, pointers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hydra_detect.storage.layout import ItemLayout
-    from hydra_detect.storage.store import Store
+    from hydra_detect.storage.disk import Disk
+    from hydra_detect.storage.layout import ItemLayout, StoreLayout
 
 
-def recover(store: Store, kind: str, name: str) -> None:
+def recover(disk: Disk, where: StoreLayout, item: ItemLayout) -> None:
     """Clear away what was left behind at one backbone or head, and in the store's own staging folder."""
-    item = store.layout.item(kind, name)
-    if any(folder.is_symlink() for folder in (store.layout.kind(kind), item.root, item.versions)):
+    if any(folder.is_symlink() for folder in (item.root.parent, item.root, item.versions)):
         return  # what lies behind a link is not the store's
-    for folder in (store.layout.staging, item.staging):
+    for folder in (where.staging, item.staging):
         for path in abandoned(folder):
-            files.discard(store.disk, path)
-    for number in unfinished(store, kind, name):
-        take_away(store, item, number)
+            files.discard(disk, path)
+    for number in unfinished(item):
+        take_away(disk, where, item, number)
 
 
 def abandoned(folder: Path) -> list[Path]:
@@ -39,23 +38,22 @@ def abandoned(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if owners.is_abandoned(path))
 
 
-def unfinished(store: Store, kind: str, name: str) -> list[int]:
+def unfinished(item: ItemLayout) -> list[int]:
     """Return the numbers of versions that were taken away and whose folders are still in their place."""
-    item = store.layout.item(kind, name)
     try:
-        gone = store.pointer(kind, name).gone
+        gone = pointers.newest(item, item.root.name).gone
     except HydraDetectError:  # without knowing what is gone nothing may be deleted
         return []
     return [number for number in item.version_numbers() if number in gone]
 
 
-def take_away(store: Store, item: ItemLayout, number: int) -> None:
+def take_away(disk: Disk, where: StoreLayout, item: ItemLayout, number: int) -> None:
     """Delete the folder of a version that the pointer calls gone: out of its place in one rename, then file by file.
 
     One that cannot be moved now, because a reader on Windows holds it, is left for the next recovery.
     """
     aside = item.staging / owners.staging_name()
     with contextlib.suppress(OSError, HydraDetectError):
-        files.make_branch(store.disk, store.root, item.staging)
-        store.disk.rename(item.version(number), aside)
-        files.discard(store.disk, aside)
+        files.make_branch(disk, where.root, item.staging)
+        disk.rename(item.version(number), aside)
+        files.discard(disk, aside)

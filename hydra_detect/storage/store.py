@@ -263,7 +263,7 @@ class Store:
                     asked, f"another process has held {path} for {_LOCK_SECONDS:.0f} s", "Try again later."
                 ) from None
         try:
-            recovery.recover(self, kind, name)
+            recovery.recover(self.disk, self.layout, self.layout.item(kind, name))
             yield  # outside `explained`: an error of the work under the lock is no error of the lock
         finally:
             with files.explained(f"unlock {name!r}", _HELD):

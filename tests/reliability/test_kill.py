@@ -70,7 +70,7 @@ def recover(root, disk):
     store = Store.open(root)
     store.disk = disk
     for kind, name in (worlds.OWL, ("heads", "fox"), ("heads", "strix"), ("backbones", "other")):
-        recovery.recover(store, kind, name)
+        recovery.recover(store.disk, store.layout, store.layout.item(kind, name))
 
 
 def test_kill_at_every_step(states, scratch, tally, exhaustive):
