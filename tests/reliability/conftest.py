@@ -1,5 +1,7 @@
 """What the reliability tests share: counting distinct cases, judging measured figures, and printing both."""
 
+import sys
+
 import pytest
 
 _COUNTS, _FIGURES = [], []
@@ -24,6 +26,15 @@ class Tally:
         """Fail if there were fewer cases than promised."""
         self.required = least
         assert len(self.cases) >= least, f"{self.what}: {len(self.cases)} cases, {least} were promised"
+
+
+@pytest.fixture(autouse=True)
+def _untraced():
+    """Measure no coverage here: it would double the time, and these tests are about faults, not lines."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
 
 
 @pytest.fixture
