@@ -76,12 +76,12 @@ def publish_many_files(manager):
 
 
 def promote_at_length(manager):
-    """Promote for a reason that makes the pointer a large file."""
-    manager.promote("owl", 5, reason="because " * 3000)
+    """Promote for a reason that is as long as one may be."""
+    manager.promote("owl", 5, reason="because " * 124)
 
 
 @pytest.mark.parametrize(
-    ("work", "step", "least"), [(publish_weights, KIB, 70), (publish_many_files, 256, 40), (promote_at_length, KIB, 23)]
+    ("work", "step", "least"), [(publish_weights, KIB, 70), (publish_many_files, 256, 40), (promote_at_length, 32, 40)]
 )
 def test_file_that_may_not_grow(work, step, least, states, tmp_path, tally):
     """Wherever a file hits the limit, the operation fails with EFBIG, changes nothing, leaves nothing behind."""

@@ -5,7 +5,7 @@ import tempfile
 
 import pytest
 import worlds
-from losing import lose_power, lose_power_after_a_kill
+from losing import lose_power, lose_power_after_a_kill, lose_power_while_repairing
 from power import RecordingDisk, survivors
 
 CASES = [
@@ -43,6 +43,14 @@ def test_power_loss_after_a_kill(states, tally, follower):
     while lose_power_after_a_kill(states["six, promoted"], step, follower, count=cases.case):
         step += 1
     cases.require(step)
+
+
+@pytest.mark.parametrize("state", sorted(worlds.DAMAGED))
+def test_power_loss_while_repairing(states, tally, state):
+    """Whatever is lost while a store is repaired, the evidence is there, and the repair can be made again."""
+    cases = tally(f"states of the disk after a power loss in the repair of a {state}")
+    lose_power_while_repairing(states[state], state, count=cases.case)
+    cases.require(10)
 
 
 def test_power_loss_of_a_new_store(tmp_path, tally):

@@ -95,17 +95,18 @@ def calls_in(root, work, log):
     return [call for call in outcome.calls if f"{call.path}/".startswith(f"{root}/")]
 
 
-def injections(calls, *, exhaustive):
+def injections(calls, operation, *, exhaustive):
     """Return each fault at each call that can have it; of those on paths of the same kind the first, unless exhaustive.
 
-    The pointer is read again and again, and each time something else is decided by it: each time is tried.
+    A repair reads the pointer again and again, and decides something else by it each time: each time is tried.
     """
     found = {}
     for call in calls:
         for fault in FAULTS.get(call.kind, ()):
-            is_own = call.kind == "flock" or (call.kind == "read" and "/pointer/" in call.path)
+            is_decisive = operation == "repair" and call.kind == "read" and "/pointer/" in call.path
+            is_own = exhaustive or is_decisive or call.kind == "flock"
             path = NUMBER.sub("number", STAGED.sub("staged", call.path))
-            found.setdefault((call.name, call.number if exhaustive or is_own else path, fault), (call, fault))
+            found.setdefault((call.name, call.number if is_own else path, fault), (call, fault))
     return list(found.values())
 
 
@@ -156,7 +157,7 @@ def test_fault_at_every_call(states, scratch, tally, exhaustive):
         calls = calls_in(done, partial(perform, operation, done), scratch / "log")
         before, after = (None if state in worlds.DAMAGED else worlds.facts(states[state])), worlds.facts(done)
         seen = set()  # looks of stores that were gone on with
-        for call, fault in injections(calls, exhaustive=exhaustive):
+        for call, fault in injections(calls, operation, exhaustive=exhaustive):
             where = (operation, state, call.name, call.number, fault)
             root = linked(states[state], scratch / "store")
             outcome = disturbed(partial(perform, operation, root), where, scratch / "log")
@@ -215,7 +216,7 @@ def test_fault_while_a_store_is_made(scratch, tally, exhaustive):
     cases = tally("kill -9, ENOSPC and EIO at real system calls while a store is made")
     (scratch / "done").mkdir()
     calls = calls_in(scratch, partial(make, scratch / "done" / "store"), scratch / "log")
-    for number, (call, fault) in enumerate(injections(calls, exhaustive=exhaustive)):
+    for number, (call, fault) in enumerate(injections(calls, "make", exhaustive=exhaustive)):
         where = ("make", "nothing", call.name, call.number, fault)
         (scratch / str(number)).mkdir()
         root = scratch / str(number) / "store"
