@@ -27,7 +27,7 @@ def test_the_demo_splits_proves_and_detects(demo):
     assert sum(not item.seeded for item in result.split.parity.inputs) == 2
     assert (result.folder / "parity.txt").read_text().strip() == str(result.split.parity)
     store = Store.open(result.folder / "store")
-    assert {name: VersionManager(store).active_number(name) for name in ("rbc", *FURTHER_HEADS)} == {
+    assert {name: VersionManager(store).active(name).number for name in ("rbc", *FURTHER_HEADS)} == {
         "rbc": 1,
         "wbc": 1,
         "platelets": 1,

@@ -183,6 +183,14 @@ def test_what_was_before_can_still_be_gone_back_to(rich):
     assert rich.rollback("owl").number == 1
 
 
+def test_falling_back_goes_by_the_history(rich):
+    """A repair goes back to what was active before, not to the highest number that ever was."""
+    rich.promote("owl", 4)
+    flip(at(rich, version(4, layout.TENSORS)))
+    rich.repair()
+    assert state(rich) == ([1, 2, 3], 2, (1, 3), ())
+
+
 def test_pins_of_damaged_versions_go_with_them(rich):
     """A pinned version that was damaged is no longer pinned: its head is not held fast by what is not there."""
     flip(at(rich, version(4, layout.TENSORS)))
