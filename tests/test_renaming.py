@@ -74,7 +74,6 @@ def test_the_old_name_is_a_plain_miss(owls):
 def test_rename_of_a_head_that_was_never_promoted(filled):
     """A head without an active version is renamed as well, and still has none."""
     filled.store.layout.item(layout.HEADS, "fox")
-    rename(filled, "owl", "strix")
     create(filled, "wolf")
     rename(filled, "wolf", "lupus")
     with pytest.raises(NotFoundError, match=r"none of its versions \(1\) is active"):
@@ -218,7 +217,6 @@ def test_numbers_of_a_removed_head_are_never_used_again(owls):
     for path in (at(owls, f"{OWL}/claims")).iterdir():
         path.unlink()
     assert create(owls, seed=9).number == 5
-    assert owls.store.pointer(layout.HEADS, "owl").active is None
     with pytest.raises(NotFoundError, match=r"none of its versions \(5\) is active"):
         owls.active("owl")
 
