@@ -25,18 +25,20 @@ if TYPE_CHECKING:
     from hydra_detect.detections import Timing as Timing
     from hydra_detect.detector import HydraDetector as HydraDetector
     from hydra_detect.errors import HydraDetectError as HydraDetectError
+    from hydra_detect.measure.promotion import NONE_ACTIVE as NONE_ACTIVE
     from hydra_detect.measure.promotion import Decision as Decision
     from hydra_detect.measure.promotion import Measurement as Measurement
     from hydra_detect.measure.promotion import PromotionPolicy as PromotionPolicy
     from hydra_detect.measure.promotion import decide as decide
+    from hydra_detect.measure.promotion import decide_now as decide_now
     from hydra_detect.names import Digest as Digest
     from hydra_detect.names import HeadRef as HeadRef
+    from hydra_detect.overview import HeadInfo as HeadInfo
     from hydra_detect.records import BackboneRecord as BackboneRecord
     from hydra_detect.records import HeadRecord as HeadRecord
     from hydra_detect.records import HeadSettings as HeadSettings
     from hydra_detect.records import OperatingPolicy as OperatingPolicy
     from hydra_detect.records import VersionRecord as VersionRecord
-    from hydra_detect.registry import HeadInfo as HeadInfo
     from hydra_detect.registry import HeadRegistry as HeadRegistry
     from hydra_detect.storage.store import Store as Store
     from hydra_detect.versions import VersionManager as VersionManager
@@ -48,7 +50,7 @@ _HOMES = {
     "Detections": "detections",
     "Digest": "names",
     "GroundTruth": "detections",
-    "HeadInfo": "registry",
+    "HeadInfo": "overview",
     "HeadRecord": "records",
     "HeadRef": "names",
     "HeadRegistry": "registry",
@@ -56,6 +58,7 @@ _HOMES = {
     "HydraDetectError": "errors",
     "HydraDetector": "detector",
     "Measurement": "measure.promotion",
+    "NONE_ACTIVE": "measure.promotion",
     "OperatingPolicy": "records",
     "ParityReport": "checkpoints.parity",
     "Preprocessing": "contracts",
@@ -69,6 +72,7 @@ _HOMES = {
     "VersionRecord": "records",
     "compare_with_original": "checkpoints.proof",
     "decide": "measure.promotion",
+    "decide_now": "measure.promotion",
     "merge_checkpoint": "checkpoints.merge",
     "read_checkpoint": "checkpoints.reader",
     "split_checkpoint": "checkpoints.split",

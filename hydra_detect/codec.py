@@ -52,23 +52,24 @@ def dumps(value: Any) -> bytes:
     return text + b"\n"
 
 
-def loads(data: bytes | memoryview, what: str, *, has_only_sizes: bool = False) -> Any:
+def loads(data: bytes | memoryview, what: str, *, has_only_sizes: bool = False, limit: int = MAX_JSON_BYTES) -> Any:
     """Read JSON that may come from a stranger.
 
     Args:
         data: The text.
         what: What it is, for the error.
         has_only_sizes: Refuse each number that is no whole number of at most 18 digits, before it costs anything.
+        limit: How many bytes it may have.
 
     Raises:
-        CorruptError: If it is larger than 1 MiB, no JSON, has a key twice, nests deeper than 64, or holds what
+        CorruptError: If it is larger than that, no JSON, has a key twice, nests deeper than 64, or holds what
             `dumps` could not write again: NaN, a number beyond every float, half a surrogate pair.
 
     """
     asked = f"read {what}"
     remedy = "Restore the file from a copy; nothing was changed."
-    if len(data) > MAX_JSON_BYTES:
-        raise CorruptError(asked, f"it is {len(data)} bytes, more than the {MAX_JSON_BYTES} a record may have", remedy)
+    if len(data) > limit:
+        raise CorruptError(asked, f"it is {len(data)} bytes, more than the {limit} that it may have", remedy)
     try:
         text = bytes(data).decode()
         value = json.loads(

@@ -10,9 +10,11 @@ import attrs
 
 from hydra_detect import codec
 from hydra_detect.names import one_line
-from hydra_detect.storage import heads, layout
+from hydra_detect.storage import artifacts, layout
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from hydra_detect.records import VersionRecord
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from hydra_detect.tensors import RawTensor
 
 _SHOWN_DIGITS = 4
+_PIECE = 1 << 18
 
 
 @attrs.frozen(kw_only=True)
@@ -91,7 +94,7 @@ def compare(store: Store, a: VersionRecord, b: VersionRecord) -> Comparison:
         CorruptError: If the weights of one are damaged.
 
     """
-    first, second = heads.tensors(store, a), heads.tensors(store, b)
+    first, second = _tensors(store, a), _tensors(store, b)
     metrics = sorted({*a.record.claimed_metrics, *b.record.claimed_metrics})
     return Comparison(
         head=a.head,
@@ -104,6 +107,12 @@ def compare(store: Store, a: VersionRecord, b: VersionRecord) -> Comparison:
         changed=_changed(_facts(a), _facts(b)),
         layers={name: _difference(first.get(name), second.get(name)) for name in sorted({*first, *second})},
     )
+
+
+def _tensors(store: Store, version: VersionRecord) -> Mapping[str, RawTensor]:
+    """Return the weights as they were published; finite, and those of the record, they were then."""
+    data = store.head(version.head).read(version, layout.TENSORS)
+    return artifacts.decode_tensors(data, f"the weights of {version.head}@{version.number}")
 
 
 def _facts(version: VersionRecord) -> dict[str, Any]:
@@ -126,36 +135,60 @@ def _difference(a: RawTensor | None, b: RawTensor | None) -> LayerDifference:
     shapes = (a.shape if a else None, b.shape if b else None)
     if a is None or b is None or a.shape != b.shape:
         return LayerDifference(shapes=shapes, largest=None, relative=None)
-    first, second = _numbers(a), _numbers(b)
-    if not first.size:
-        return LayerDifference(shapes=shapes, largest=0.0, relative=0.0)
+    moved, size = _Norm(), _Norm()
     with np.errstate(over="ignore"):  # the largest float against its opposite
-        moved = second - first
-    norm, size = _norm(moved), _norm(first)
-    relative = 0.0 if norm == 0 else norm / size if size else math.inf
-    return LayerDifference(shapes=shapes, largest=_finite(float(abs(moved).max())), relative=_finite(relative))
+        for first, second in zip(_pieces(a), _pieces(b), strict=True):
+            moved.add(second - first)
+            size.add(first)
+    relative = 0.0 if moved.norm == 0 else moved.norm / size.norm if size.norm else math.inf
+    return LayerDifference(shapes=shapes, largest=_finite(moved.largest), relative=_finite(relative))
 
 
-def _norm(numbers: NDArray[Any]) -> float:
-    """Return the Euclidean norm, also of numbers whose squares no float can hold."""
-    largest = float(abs(numbers).max())
-    return largest * float(((numbers / largest) ** 2).sum()) ** 0.5 if 0 < largest < math.inf else largest
+def _pieces(tensor: RawTensor) -> Iterator[NDArray[Any]]:
+    """Yield the numbers of a tensor, flat, piece by piece: as float64, or as Python's own where that would round."""
+    import numpy as np  # as above
+
+    kinds = {
+        "F64": "<f8",
+        "F32": "<f4",
+        "F16": "<f2",
+        "BF16": "<u2",
+        "I64": "<i8",
+        "I32": "<i4",
+        "U8": "u1",
+        "BOOL": "u1",
+    }
+    whole = np.frombuffer(tensor.data, dtype=kinds[tensor.dtype])
+    for first in range(0, whole.size, _PIECE):
+        piece = whole[first : first + _PIECE]
+        if tensor.dtype == "BF16":  # the upper half of a float32, which numpy has
+            piece = (piece.astype("<u4") << 16).view("<f4")
+        yield piece.astype(object if tensor.dtype == "I64" else np.float64)
+
+
+class _Norm:
+    """The largest of many numbers, and their Euclidean norm, also where no float can hold their squares."""
+
+    def __init__(self) -> None:
+        self.largest = self._squares = 0.0
+
+    def add(self, numbers: NDArray[Any]) -> None:
+        """Add some numbers."""
+        largest = float(abs(numbers).max())
+        if largest > self.largest:  # what was added so far was measured by the largest of then
+            self._squares *= (self.largest / largest) ** 2
+            self.largest = largest
+        if 0 < self.largest < math.inf:
+            self._squares += float(((numbers / self.largest) ** 2).sum())
+
+    @property
+    def norm(self) -> float:
+        """The norm."""
+        return self.largest * self._squares**0.5 if self.largest < math.inf else self.largest
 
 
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
-
-
-def _numbers(tensor: RawTensor) -> NDArray[Any]:
-    """Return the numbers of a tensor, flat: as float64, or as Python's own where float64 would round them."""
-    import numpy as np
-
-    if tensor.dtype == "BF16":  # the upper half of a float32, which numpy has
-        bits = np.frombuffer(tensor.data, dtype="<u2").astype("<u4") << 16
-        return bits.view("<f4").astype(np.float64)
-    kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "u1"}
-    exact = object if tensor.dtype == "I64" else np.float64
-    return np.frombuffer(tensor.data, dtype=kinds[tensor.dtype]).astype(exact)
 
 
 def _pair(values: tuple[Any, Any]) -> str:

@@ -28,7 +28,7 @@ from hydra_detect.nets import devices
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.state import module_bytes
 from hydra_detect.registry import HeadRegistry, check_fits
-from hydra_detect.storage import backbones, heads, layout
+from hydra_detect.storage import backbones, heads
 from hydra_detect.storage.store import Store
 from hydra_detect.watching import Refreshed, Watcher
 
@@ -78,6 +78,7 @@ class HydraDetector:
         self._changing = threading.Lock()
         self._complained: dict[str, str] = {}  # head to what was last said of it, so that a log is not flooded
         self._watcher: Watcher | None = None
+        self.last_refresh = Refreshed(MappingProxyType({}), MappingProxyType({}))
 
     @classmethod
     def from_store(
@@ -169,14 +170,14 @@ class HydraDetector:
             CorruptError: If it is damaged; what was loaded stays.
 
         """
-        self._loaded([HeadRef.parse(ref).name])
+        self._loaded([HeadRef.parse(ref).name], "swap")
         return self._install(ref, only_if_loaded=True)
 
     def _install(self, ref: str | HeadRef, *, only_if_loaded: bool) -> VersionRecord:
         head = self._read(ref)
         with self._changing:
             if only_if_loaded:  # another thread may have dropped it while this one was reading
-                self._loaded([head.version.head])
+                self._loaded([head.version.head], "swap")
             self._put(head)
         return head.version
 
@@ -192,11 +193,12 @@ class HydraDetector:
     def refresh(self) -> Refreshed:
         """Follow the store: swap exactly the heads whose active version is another one by now.
 
-        Heads that were loaded by a version ("owl@3") stay as they are. A new version that is damaged, or does not
-        fit, is refused, and the old one keeps serving; the log says so once.
+        Heads that were loaded by a version ("owl@3") stay as they are, and heads that were not loaded are not loaded.
+        A new version that is damaged, or does not fit, is refused, and the old one keeps serving; the logger
+        "hydra_detect.detector" warns of it once.
 
         Returns:
-            What was swapped, and what was refused and why.
+            What was swapped, and what was refused and why; also kept as `last_refresh`.
 
         """
         swapped, refused = {}, {}
@@ -214,12 +216,12 @@ class HydraDetector:
             self._complained.pop(name, None)
             if version:
                 swapped[name] = version
-        return Refreshed(MappingProxyType(swapped), MappingProxyType(refused))
+        self.last_refresh = Refreshed(MappingProxyType(swapped), MappingProxyType(refused))
+        return self.last_refresh
 
     def _follow(self, name: str, head: LoadedHead) -> VersionRecord | None:
         """Swap one head to its active version; None if it is that already, or if somebody else replaced it."""
-        pointer = self.registry.store.pointer(layout.HEADS, name)
-        if pointer.active is not None and pointer.manifest == head.version.manifest:
+        if self.registry.store.head(name).pointer().is_active(head.version.number, head.version.manifest):
             return None
         new = self._read(name)
         with self._changing:
@@ -241,7 +243,7 @@ class HydraDetector:
 
         """
         with self._changing:
-            self._loaded([name])
+            self._loaded([name], "unload")
             self._heads = MappingProxyType({other: head for other, head in self._heads.items() if other != name})
 
     def memory(self) -> Memory:
@@ -365,14 +367,14 @@ class HydraDetector:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _loaded(self, names: Sequence[str] | None) -> Mapping[str, LoadedHead]:
+    def _loaded(self, names: Sequence[str] | None, verb: str = "run") -> Mapping[str, LoadedHead]:
         heads = self._heads
         if names is None:
             return heads
         missing = [name for name in names if name not in heads]
         if missing:
             raise NotFoundError(
-                f"run head {missing[0]!r}", "it is not loaded", f"{near_matches(missing[0], heads)} See load_head()."
+                f"{verb} head {missing[0]!r}", "it is not loaded", f"{near_matches(missing[0], heads)} See load_head()."
             )
         return {name: heads[name] for name in names}
 

@@ -23,6 +23,12 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(ordered[:MOST_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def listed_numbers(numbers: Iterable[int]) -> str:
+    """Return whole numbers ascending and joined, the middle of a long list left out."""
+    texts = [str(number) for number in sorted(numbers)]
+    return ", ".join(texts if len(texts) <= MOST_LISTED else [*texts[:3], "...", *texts[3 - MOST_LISTED :]])
+
+
 class HydraDetectError(Exception):
     """Base of all errors of this library.
 
@@ -40,6 +46,17 @@ class HydraDetectError(Exception):
         self.found = found
         self.remedy = remedy
         self.facts: Mapping[str, Any] = facts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values: the kind of error, what was asked, what was found, what to do, and plain facts."""
+        plain = {name: value for name, value in self.facts.items() if isinstance(value, str | int | float | None)}
+        return {
+            "error": type(self).__name__,
+            "asked": self.asked,
+            "found": self.found,
+            "remedy": self.remedy,
+            "facts": plain,
+        }
 
     def __str__(self) -> str:
         """Return the whole sentence."""
@@ -67,7 +84,7 @@ class StoreError(HydraDetectError):
 
 
 class CorruptError(StoreError):
-    """Stored bytes that do not match their digest, size or format."""
+    """Bytes that are not what they have to be: another digest, size or format, or weights with NaN or infinity."""
 
 
 class ConflictError(StoreError):
@@ -95,7 +112,7 @@ class ParityError(HydraDetectError):
 
 
 class InputError(HydraDetectError, ValueError):
-    """A picture or other prediction input that cannot be used."""
+    """A picture or another argument that cannot be used."""
 
 
 class DeviceError(HydraDetectError, RuntimeError):

@@ -58,6 +58,11 @@ def named_floats(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: one_float(value) for name, value in values.items()}
 
 
+def integer_rows(rows: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:
+    """Return rows of whole numbers as tuples."""
+    return tuple(tuple(row) for row in rows)
+
+
 def float_rows(rows: Any) -> tuple[tuple[float, ...], ...]:
     """Return rows of numbers as tuples of floats."""
     return tuple(floats(row) for row in rows)

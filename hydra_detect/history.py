@@ -13,14 +13,17 @@ import attrs
 from hydra_detect import codec
 from hydra_detect.errors import HydraDetectError
 from hydra_detect.names import Digest, one_line  # Digest here and not below: the codec reads annotations as it runs
-from hydra_detect.storage import layout, pointers
+from hydra_detect.storage import pointers
 
 if TYPE_CHECKING:
-    from hydra_detect.storage.pointers import Pointer
+    from collections.abc import Iterable
+
+    from hydra_detect.storage.items import Item
+    from hydra_detect.storage.pointers import Change, Pointer
     from hydra_detect.storage.store import Store
 
-CREATED, UNREADABLE = "created", "unreadable"
-_PRESENT_KINDS = (CREATED, UNREADABLE, *pointers.EVENTS)
+CREATED, DAMAGED = "created", "damaged"
+_KINDS = (CREATED, DAMAGED, *pointers.EVENTS)
 
 
 @attrs.frozen(kw_only=True)
@@ -28,29 +31,36 @@ class Event:
     """Something that happened to a head.
 
     Args:
-        at: When, ISO 8601 in UTC.
-        what: "created", one of `storage.pointers.EVENTS`, or "unreadable" for a generation that is damaged.
+        at: When, ISO 8601 in UTC; None for a generation that is damaged.
+        what: "created", one of `storage.pointers.EVENTS`, or "damaged" for a generation that cannot be read any more.
         head: Its name.
         versions: The versions it happened to; several for "pruned", "removed", "renamed" and "repaired".
+        digests: SHA-256 of the manifest of each of these, None of one that was damaged.
         other: The other name, of a renaming.
         active: The version that was active after it; None if none was, and for a creation, which does not change it.
+        active_digest: SHA-256 of the manifest of that version.
         actor: Who did it.
         reason: Why.
-        digest: SHA-256 of the manifest of the version that was created or became active.
         generation: The pointer's generation; 0 for a creation, which moves no pointer.
 
     """
 
-    at: str
-    what: str = attrs.field(validator=attrs.validators.in_(_PRESENT_KINDS))
+    at: str | None
+    what: str = attrs.field(validator=attrs.validators.in_(_KINDS))
     head: str
     versions: tuple[int, ...] = ()
+    digests: tuple[Digest | None, ...] = ()
     other: str = ""
     active: int | None = None
+    active_digest: Digest | None = None
     actor: str = ""
     reason: str = ""
-    digest: Digest | None = None
     generation: int = 0
+
+    @property
+    def digest(self) -> Digest | None:
+        """SHA-256 of the manifest of the one version that it happened to; None where there are several."""
+        return self.digests[0] if len(self.digests) == 1 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -58,75 +68,96 @@ class Event:
         return plain
 
     def __str__(self) -> str:
-        """One line: when, what, who and why."""
+        """One line: when, what, who and why, and which version was active from then on."""
         which = ", ".join(f"{self.head}@{number}" for number in self.versions) or self.head
         digest = f" {self.digest.short}" if self.digest else ""
         other = f" {'to' if self.versions else 'from'} {self.other}" if self.other else ""
         who = f" by {self.actor}" if self.actor else ""
         why = f": {self.reason}" if self.reason else ""
         what = "rolled back to" if self.what == pointers.ROLLED_BACK else self.what
-        return one_line(f"{self.at}  {what} {which}{other}{digest}{who}{why}")
+        now = "" if self.what in {CREATED, DAMAGED} else f"  [active: {self.active or 'none'}]"
+        return one_line(f"{self.at or '(time unknown)'}  {what} {which}{other}{digest}{who}{why}{now}")
 
 
 def history(store: Store, head: str) -> list[Event]:
-    """Return all that happened to a head, oldest first; also to one that was removed.
+    """Return all that happened to a head, oldest first; also to one that was removed, and under its earlier names.
 
-    A generation that is damaged has its place too, as an event "unreadable"; `VersionManager.repair` sets it aside.
+    A generation that is damaged has its place too, as an event "damaged"; `VersionManager.repair` sets it aside.
     """
-    item = store.layout.item(layout.HEADS, head)
+    item = store.head(head)
     generations, changes = [], []
-    for generation in item.pointer_generations():
+    for generation in item.place.pointer_generations():
         try:
-            generations.append(pointers.read(item, head, generation))
+            generations.append(pointers.read(item.place, generation))
             changes.append(_event(head, generations[-1]))
         except HydraDetectError as error:
-            at = changes[-1].at if changes else ""
-            changes.append(Event(at=at, what=UNREADABLE, head=head, reason=error.found, generation=generation))
-    taken = {taken.version: taken for pointer in generations for taken in pointer.taken}
-    creations = {
-        number: Event(
-            at=past.created_at, what=CREATED, head=head, versions=(number,), actor=past.actor, digest=past.manifest
-        )
-        for number, past in taken.items()
-        if past.created_at
-    }
-    for number in store.numbers(layout.HEADS, head):
-        try:
-            manifest = store.manifest(layout.HEADS, head, number)
-        except HydraDetectError:  # as above
-            continue
-        creations[number] = Event(
-            at=manifest.created_at,
-            what=CREATED,
-            head=head,
-            versions=(number,),
-            actor=manifest.actor,
-            digest=manifest.digest,
-        )
-    return _merged([creations[number] for number in sorted(creations)], changes)
+            changes.append(Event(at=None, what=DAMAGED, head=head, reason=error.found, generation=generation))
+    came = _renaming(generations)
+    born = generations[0].high if came else 0  # the versions up to there were created under another name
+    creations = [event for event in _creations(item, generations) if event.versions[0] > born]
+    return [*(_until_renamed(store, came.other, head) if came else []), *_merged(creations, changes)]
+
+
+def _renaming(generations: list[Pointer]) -> Change | None:
+    """Return the change by which a head came from another name, if it did."""
+    first = generations[0] if generations else None
+    is_renamed = first and first.generation == 1 and first.change and first.change.what == pointers.RENAMED
+    return first.change if first and is_renamed else None
+
+
+def _until_renamed(store: Store, head: str, new: str) -> list[Event]:
+    """Return what happened to a head under its earlier name; nothing of what the name was used for since."""
+    events = history(store, head)
+    ends = [place for place, event in enumerate(events) if (event.what, event.other) == (pointers.RENAMED, new)]
+    return events[: ends[0] + 1] if ends else events
 
 
 def _event(head: str, pointer: Pointer) -> Event:
-    several = tuple(taken.version for taken in pointer.taken)
-    moved = pointer.event in {pointers.PROMOTED, pointers.ROLLED_BACK, pointers.REPAIRED} and not several
+    change = pointer.change or pointers.Change(what=pointers.REPAIRED, at="")
+    one = {change.version: change.manifest} if change.version and not change.taken else {}
+    of = {taken.version: taken.manifest for taken in change.taken} or one
     return Event(
-        at=pointer.at,
-        what=pointer.event,
+        at=change.at,
+        what=change.what,
         head=head,
-        versions=several or ((pointer.version,) if pointer.version else ()),
-        other=pointer.other,
+        versions=tuple(of),
+        digests=tuple(of.values()),
+        other=change.other,
         active=pointer.active,
-        actor=pointer.actor,
-        reason=pointer.reason,
-        digest=pointer.manifest if moved else None,
+        active_digest=pointer.manifest,
+        actor=change.actor,
+        reason=change.reason,
         generation=pointer.generation,
     )
 
 
+def _creations(item: Item, generations: Iterable[Pointer]) -> list[Event]:
+    """Return when each version was made, by number: those that are there, and those remembered as taken away."""
+    found = {}
+    for state in generations:
+        for taken in state.change.taken if state.change else ():
+            if taken.created_at:  # a damaged one that was set aside may have been no more than its number
+                found[taken.version] = (taken.created_at, taken.actor, taken.manifest)
+    for number in item.numbers():
+        try:
+            manifest = item.manifest(number)
+        except HydraDetectError:  # `storage.check` reports it
+            continue
+        found[number] = (manifest.created_at, manifest.actor, manifest.digest)
+    return [
+        Event(at=at, what=CREATED, head=item.name, versions=(number,), digests=(digest,), actor=actor)
+        for number, (at, actor, digest) in sorted(found.items())
+    ]
+
+
 def _merged(creations: list[Event], changes: list[Event]) -> list[Event]:
-    """Merge by time, each list in its own order: clocks may differ between machines, generations do not."""
+    """Merge by time, each list in its own order: clocks may differ between machines, generations do not.
+
+    What has no time stands where it stood among the changes.
+    """
     merged: list[Event] = []
-    while creations and changes:
-        first = creations if creations[0].at <= changes[0].at else changes
-        merged.append(first.pop(0))
-    return [*merged, *creations, *changes]
+    for change in changes:
+        while change.at and creations and (creations[0].at or "") <= change.at:
+            merged.append(creations.pop(0))
+        merged.append(change)
+    return [*merged, *creations]

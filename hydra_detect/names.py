@@ -7,8 +7,9 @@ Two names can then never differ by case alone. For each text form holds `parse(s
 
 from __future__ import annotations
 
+import operator
 import re
-from typing import Self
+from typing import Any, Self
 
 import attrs
 
@@ -48,15 +49,23 @@ def check_name(value: str, kind: str = "head") -> str:
     """
     if isinstance(value, str) and _NAME.fullmatch(value) and value not in _WINDOWS_DEVICES:
         return value
-    folded = re.sub(r"[^a-z0-9_-]+", "-", value.lower()).strip("-_")[:64].rstrip("-_") if isinstance(value, str) else ""
-    hint = f"; '{folded}' would do" if folded and folded not in _WINDOWS_DEVICES else ""
     raise NameInvalidError(
         f"use {_text_of(value)} as a {kind} name",
         "a name is 1 to 64 characters of a-z, 0-9, '-' and '_', begins with a letter or digit, "
         "and is no device name of Windows",
-        f"Choose another name{hint}.",
+        _advice(value),
         name=value,
     )
+
+
+def _advice(value: object) -> str:
+    text = str(value) if isinstance(value, str | HeadRef) else ""
+    name = text.partition("@")[0]
+    if "@" in text and _NAME.fullmatch(name):
+        return f"Give the head alone: '{name}'."
+    folded = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:64].rstrip("-_")
+    hint = f"; '{folded}' would do" if folded and folded not in _WINDOWS_DEVICES else ""
+    return f"Choose another name{hint}."
 
 
 def check_file_name(value: str) -> str:
@@ -84,12 +93,20 @@ def check_file_name(value: str) -> str:
     )
 
 
+def whole_number(value: Any) -> Any:
+    """Return a whole number of any kind as Python's own; anything else, True and False too, as it is."""
+    try:
+        return value if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return value
+
+
 @attrs.frozen
 class HeadRef:
     """One head, or one version of it: `owl` is whatever is active, `owl@3` is version 3."""
 
     name: str = attrs.field(validator=lambda _i, _a, value: check_name(value) and None)
-    version: int | None = attrs.field(default=None)
+    version: int | None = attrs.field(default=None, converter=whole_number)
 
     @version.validator
     def _check(self, _attribute: object, value: int | None) -> None:

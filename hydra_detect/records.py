@@ -205,13 +205,14 @@ class VersionRecord(Record):
     """One published version of a head: immutable from birth.
 
     `files` gives size in bytes and SHA-256 of each file; `manifest` is the SHA-256 of the manifest that lists them;
-    `actor` is who created it.
+    `actor` is who created it, and `parent` the version that was active then.
     """
 
     head: str
     number: int
     created_at: str
     actor: str = ""
+    parent: int | None = None
     manifest: Digest
     files: Mapping[str, tuple[int, Digest]]
     record: HeadRecord

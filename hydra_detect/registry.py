@@ -5,16 +5,14 @@ A mapping from validated names to facts; it loads no weights and needs no torch.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from hydra_detect import codec
-from hydra_detect.errors import HydraDetectError, IncompatibleError
+from hydra_detect.errors import HydraDetectError, IncompatibleError, NameInvalidError
 from hydra_detect.names import Digest, HeadRef
-from hydra_detect.storage import backbones, heads, index, layout, renaming
+from hydra_detect.overview import HeadInfo, HeadStatus, VersionStatus
+from hydra_detect.storage import backbones, changes, heads, index, layout, pointers, renaming, usage
 from hydra_detect.storage.store import Store
-from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
     import os
@@ -22,50 +20,8 @@ if TYPE_CHECKING:
 
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.records import VersionRecord
-
-
-@attrs.frozen(kw_only=True)
-class HeadInfo:
-    """A head at a glance.
-
-    Args:
-        name: Its name.
-        active: Number of the active version, None if none was ever promoted.
-        versions: Numbers of all versions, ascending.
-        class_names: Classes of the active version, or of the newest where none is active.
-        backbone: Name of the backbone it was made on.
-        backbone_digest: Canonical digest of that backbone's tensors.
-        nbytes: Bytes on disk of its weights.
-        created_at: When that version was made, UTC.
-        problem: What keeps the head from being read, if anything does; then nothing but its name and versions is
-            known.
-
-    """
-
-    name: str
-    active: int | None
-    versions: tuple[int, ...]
-    class_names: tuple[str, ...] = ()
-    backbone: str = ""
-    backbone_digest: Digest | None = None
-    nbytes: int = 0
-    created_at: str = ""
-    problem: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        plain: dict[str, Any] = codec.to_dict(self)
-        return plain
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> HeadInfo:
-        """Read what `to_dict` returns.
-
-        Raises:
-            RecordError: If a field is missing or of the wrong kind.
-
-        """
-        return codec.from_dict(cls, value, "the summary of a head")
+    from hydra_detect.storage.pointers import Pointer
+    from hydra_detect.storage.usage import Usage
 
 
 class HeadRegistry:
@@ -75,24 +31,31 @@ class HeadRegistry:
 
     Args:
         store: A store, or the path of one that exists.
+        actor: Who is at work, for the history; left out, $HYDRA_DETECT_ACTOR, or user@host.
 
     """
 
-    def __init__(self, store: str | os.PathLike[str] | Store) -> None:
+    def __init__(self, store: str | os.PathLike[str] | Store, *, actor: str = "") -> None:
         self.store = Store.open(store)
-        self.manager = VersionManager(self.store)
+        self.actor = changes.checked(actor, "actor")
 
     def __repr__(self) -> str:
         return f"HeadRegistry({str(self.store.root)!r}, {len(self)} heads)"
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.store.names(layout.HEADS))
+        return iter(heads.names(self.store))
 
     def __len__(self) -> int:
-        return len(self.store.names(layout.HEADS))
+        return len(heads.names(self.store))
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.store.names(layout.HEADS)
+    def __contains__(self, ref: object) -> bool:
+        """Whether there is such a head, or such a version of one."""
+        try:
+            wanted = HeadRef.parse(ref)  # type: ignore[arg-type]  # anything may be asked for; what is no name is not there
+        except NameInvalidError:
+            return False
+        numbers = self.store.head(wanted.name).numbers()
+        return wanted.version in numbers if wanted.version else bool(numbers)
 
     def __getitem__(self, ref: str | HeadRef) -> VersionRecord:
         """Return the active version of a head, or the one that the reference names.
@@ -110,12 +73,12 @@ class HeadRegistry:
             NotFoundError: If there is no such head; the message says which names come near.
 
         """
-        numbers = heads.numbers(self.store, name)
-        pointer = self.store.pointer(layout.HEADS, name)
-        shown = heads.find(self.store, HeadRef(name) if pointer.active else HeadRef(name, numbers[-1]))
+        item = heads.there(self.store, name)
+        numbers, active = item.numbers(), item.pointer().active
+        shown = heads.find(self.store, HeadRef(name) if active else HeadRef(name, numbers[-1]))
         return HeadInfo(
-            name=name,
-            active=shown.number if pointer.active else None,
+            head=name,
+            active=shown.number if active else None,
             versions=tuple(numbers),
             class_names=shown.record.class_names,
             backbone=shown.record.backbone_name,
@@ -134,13 +97,54 @@ class HeadRegistry:
             try:
                 return self.info(name)
             except HydraDetectError as error:
-                versions = tuple(self.store.numbers(layout.HEADS, name))
-                return HeadInfo(name=name, active=None, versions=versions, problem=error.found)
+                versions: tuple[int, ...] = ()
+                with contextlib.suppress(HydraDetectError):  # it may not even be listed
+                    versions = tuple(self.store.head(name).numbers())
+                return HeadInfo(head=name, active=None, versions=versions, problem=error.found)
 
         def plain(info: HeadInfo) -> dict[str, Any] | None:
             return None if info.problem else info.to_dict()
 
         return index.summaries(self.store, read=read, plain=plain, restore=HeadInfo.from_dict)
+
+    def status(self, name: str) -> HeadStatus:
+        """Return all versions of a head, and what each is to it; one that cannot be read hides no other.
+
+        Raises:
+            NotFoundError: If there is no such head; the message says which names come near.
+
+        """
+        item, problem = heads.there(self.store, name), ""
+        try:
+            state = item.pointer()
+        except HydraDetectError as error:
+            state, problem = pointers.NOTHING, error.found
+        return HeadStatus(
+            head=name,
+            active=state.active,
+            previous=state.previous,
+            versions=tuple(self._status(name, number, state, is_known=not problem) for number in item.numbers()),
+            problem=problem,
+        )
+
+    def _status(self, name: str, number: int, state: Pointer, *, is_known: bool) -> VersionStatus:
+        record, problem = None, ""
+        try:
+            record = heads.find(self.store, HeadRef(name, number))
+        except HydraDetectError as error:
+            problem = error.found
+        return VersionStatus(
+            number=number,
+            is_active=number == state.active if is_known else None,
+            is_previous=number == state.previous if is_known else None,
+            pinned_for=tuple(pin.reason for pin in state.pins if pin.version == number),
+            record=record,
+            problem=problem,
+        )
+
+    def usage(self) -> Usage:
+        """Measure what takes the disk, by backbone, head and version."""
+        return usage.usage(self.store)
 
     def rename(self, name: str, new: str, *, reason: str = "") -> None:
         """Give a head another name: versions, numbers, what is active and what can be rolled back to stay.
@@ -156,18 +160,28 @@ class HeadRegistry:
             CorruptError: If a version is damaged: see `VersionManager.repair`.
 
         """
-        renaming.rename(self.store, name, new, actor=self.manager.actor, reason=reason)
+        renaming.rename(self.store, name, new, actor=self.actor, reason=reason)
 
-    def remove(self, name: str, *, reason: str = "") -> None:
+    def remove(self, name: str, *, reason: str = "", dry_run: bool = False) -> list[int]:
         """Delete all versions of a head; its history stays, and its numbers are never given out again.
+
+        Nothing but a pin protects a head: one that detectors run is removed too, and they go on with what they hold.
+
+        Args:
+            name: The head.
+            reason: Why, for the history.
+            dry_run: Say what would be removed, and do nothing.
+
+        Returns:
+            The numbers of its versions.
 
         Raises:
             NotFoundError: If there is no such head.
             ConflictError: If a version is pinned.
-            CorruptError: If a version's manifest is damaged: evidence is never deleted.
+            CorruptError: If a version's manifest is damaged: nothing could be remembered of it.
 
         """
-        renaming.remove(self.store, name, actor=self.manager.actor, reason=reason)
+        return renaming.remove(self.store, name, actor=self.actor, reason=reason, dry_run=dry_run)
 
     def backbones(self) -> list[str]:
         """Return the names of the backbones in the store."""
@@ -183,7 +197,7 @@ class HeadRegistry:
 
         """
         infos = [info for info in self.infos() if info.active is not None or info.problem]
-        return [info.name for info in infos if info.problem or self._fits(info.name, backbone)]
+        return [info.head for info in infos if info.problem or self._fits(info.head, backbone)]
 
     def _fits(self, name: str, backbone: Digest | BackboneContract) -> bool:
         own = self[name].record.backbone

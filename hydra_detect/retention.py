@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from hydra_detect.errors import InputError
-from hydra_detect.names import one_line
+from hydra_detect.errors import InputError, listed
+from hydra_detect.names import one_line, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ class PruneReport:
         head: The head.
         removed: Versions taken away: number to bytes on disk.
         kept: Versions kept: number to the reason.
+        waiting: Of those taken away, versions whose files could not be deleted yet; the next writer does it.
         is_dry_run: Whether nothing was done.
 
     """
@@ -32,12 +33,13 @@ class PruneReport:
     head: str
     removed: Mapping[int, int]
     kept: Mapping[int, str]
+    waiting: tuple[int, ...] = ()
     is_dry_run: bool = False
 
     @property
     def nbytes(self) -> int:
         """Bytes freed, or to be freed."""
-        return sum(self.removed.values())
+        return sum(size for number, size in self.removed.items() if number not in self.waiting)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -46,6 +48,7 @@ class PruneReport:
             "dry_run": self.is_dry_run,
             "removed": [{"version": number, "nbytes": size} for number, size in self.removed.items()],
             "kept": [{"version": number, "reason": reason} for number, reason in self.kept.items()],
+            "waiting": list(self.waiting),
             "nbytes": self.nbytes,
         }
 
@@ -53,6 +56,7 @@ class PruneReport:
         """One line for each version, and the sum."""
         verb = "would remove" if self.is_dry_run else "removed"
         lines = [f"{verb} {self.head}@{number} ({size / 1e6:.2f} MB)" for number, size in self.removed.items()]
+        lines += [f"{self.head}@{number} is in use, and will be deleted later" for number in self.waiting]
         lines += [one_line(f"kept {self.head}@{number}: {reason}") for number, reason in self.kept.items()]
         freed = f"{self.nbytes / 1e6:.2f} MB {'would be' if self.is_dry_run else 'were'} freed"
         return "\n".join([*lines, freed if self.removed else "nothing to remove"])
@@ -70,10 +74,11 @@ def kept(numbers: Sequence[int], pointer: Pointer, *, keep: int = DEFAULT_KEEP) 
         InputError: If `keep` is no whole number from 1.
 
     """
-    if type(keep) is not int or keep < 1:
+    most = whole_number(keep)
+    if type(most) is not int or most < 1:
         raise InputError("prune", f"keep is {keep!r:.60}", "Give a whole number from 1.")
-    latest = sorted(numbers)[-keep:]
-    pins = {pin.version: pin.reason for pin in pointer.pins}
+    latest = sorted(numbers)[-most:]
+    pins = {number: listed(pin.reason for pin in pointer.pins if pin.version == number) for number in pointer.pinned}
     reasons = {}
     for number in sorted(numbers):
         if number == pointer.active:
@@ -83,5 +88,5 @@ def kept(numbers: Sequence[int], pointer: Pointer, *, keep: int = DEFAULT_KEEP) 
         elif number in pins:
             reasons[number] = f"it is pinned{f' ({pins[number]})' if pins[number] else ''}"
         elif number in latest:
-            reasons[number] = f"it is one of the last {keep}"
+            reasons[number] = "it is the last" if most == 1 else f"it is one of the last {most}"
     return reasons

@@ -6,25 +6,40 @@ A version is created once and never changes; the one mutable fact is which versi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from hydra_detect.comparison import Comparison, compare
-from hydra_detect.errors import CorruptError, NameInvalidError, NotFoundError, RecordError, listed
+from hydra_detect.errors import (
+    ConflictError,
+    CorruptError,
+    InputError,
+    NameInvalidError,
+    NotFoundError,
+    RecordError,
+    listed,
+)
 from hydra_detect.history import Event, history
 from hydra_detect.names import HeadRef, check_name
+from hydra_detect.records import HeadRecord
 from hydra_detect.retention import DEFAULT_KEEP, PruneReport, kept
-from hydra_detect.storage import artifacts, changes, check, heads, layout, owners, pointers, repair
+from hydra_detect.storage import changes, files, heads, layout, pointers
+from hydra_detect.storage.check import Checker
 from hydra_detect.storage.pointers import Pin
+from hydra_detect.storage.repair import repair
 from hydra_detect.storage.store import Store
-from hydra_detect.tensors import RawTensor, check_finite, tensors_digest
+from hydra_detect.tensors import RawTensor
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from hydra_detect.records import BackboneRecord, HeadRecord, VersionRecord
-    from hydra_detect.storage.check import CheckReport, Depth
-    from hydra_detect.storage.pointers import Pointer
+    from hydra_detect.records import BackboneRecord, VersionRecord
+    from hydra_detect.storage.findings import CheckReport, Depth
+    from hydra_detect.storage.items import Item
+    from hydra_detect.storage.pointers import Change, Pointer
 
 
 class VersionManager:
@@ -40,8 +55,7 @@ class VersionManager:
 
     def __init__(self, store: str | os.PathLike[str] | Store, *, actor: str = "") -> None:
         self.store = Store.open(store)
-        self.actor = actor or owners.actor()
-        changes.check_text(self.actor, "actor")
+        self.actor = changes.checked(actor, "actor")
 
     def __repr__(self) -> str:
         return f"VersionManager({str(self.store.root)!r})"
@@ -66,28 +80,16 @@ class VersionManager:
             NameInvalidError: If the head or an attachment has a name that is not allowed.
             RecordError: If there are no tensors, or they, the record or the list of files could not be read again.
             CorruptError: If a tensor holds NaN or infinity, or the digest in the record is another.
+            IncompatibleError: If the store has no backbone that the head was made on.
             StoreError: If the disk is full or not writable; nothing is left behind.
 
         """
         check_name(head)
         asked = f"create a version of {head!r}"
-        own = {layout.TENSORS, layout.RECORD}.intersection(attachments or {})
-        if own:
-            raise NameInvalidError(asked, f"attachments would replace {listed(own)}", "Name them otherwise.")
-        raw = {name: RawTensor.of(value) for name, value in tensors.items()}
-        if not raw or not all(isinstance(name, str) for name in raw):
-            found = "a tensor has a name that is no text" if raw else "it has no tensors"
-            raise RecordError(asked, found, "Give the weights of the head by name.")
-        weights = artifacts.encode_tensors(raw)
-        check_finite(raw, asked)
-        if tensors_digest(raw) != record.tensors:
-            raise CorruptError(
-                asked,
-                f"the record names tensors {record.tensors.short}... and these have {tensors_digest(raw).short}...",
-                "Make the record from these tensors.",
-            )
-        contents = {layout.TENSORS: weights, **(attachments or {})}
-        return heads.publish(self.store, head, record, contents, actor=self.actor)
+        if not isinstance(record, HeadRecord):
+            raise RecordError(asked, f"its record is {record!r:.60}", "Give a HeadRecord.")
+        weights, beside = _weights(tensors, asked), _attachments(attachments or {}, asked)
+        return heads.publish(self.store, head, record, weights, attachments=beside, actor=self.actor)
 
     def versions(self, head: str) -> list[VersionRecord]:
         """Return all versions of a head, oldest first.
@@ -97,12 +99,12 @@ class VersionManager:
             CorruptError: If the record or manifest of one is damaged.
 
         """
-        found = []
-        for number in heads.numbers(self.store, head):
+        item, found = heads.there(self.store, head), []
+        for number in item.numbers():
             try:
                 found.append(heads.find(self.store, HeadRef(head, number)))
             except NotFoundError:  # pruned since it was listed
-                if number in self.store.numbers(layout.HEADS, head):
+                if number in item.numbers():
                     raise
         return found
 
@@ -117,7 +119,7 @@ class VersionManager:
         return heads.find(self.store, HeadRef(head))
 
     def promote(self, head: str, number: int, *, reason: str = "") -> VersionRecord:
-        """Make a version the active one: all of it is read and checked first, then one file changes the world.
+        """Make a version the active one: each of its files is checked first, then one file changes the world.
 
         Promoting the version that is active already checks it and changes nothing, so that it stays clear which
         version was active before.
@@ -132,19 +134,23 @@ class VersionManager:
             CorruptError: If any of it is damaged; the active version stays.
 
         """
+        number = _number(head, number)
+        item = heads.there(self.store, head)
+        version = heads.whole(item, number)
 
         def step(before: Pointer) -> VersionRecord:
-            version = self._checked(head, number)
-            if before.active == number:
+            heads.check_same(item, version)
+            if before.is_active(number, version.manifest):
+                item.confirm()
                 return version
-            earlier = pointers.steps_back([*before.earlier, *([before.active] if before.active else [])], number)
-            return self._move(version, before, pointers.PROMOTED, earlier=earlier, reason=reason)
+            passed = [before.active] if before.active else []
+            earlier = pointers.steps_back([*before.earlier, *passed], number)
+            return self._move(item, version, before, pointers.PROMOTED, earlier=earlier, reason=reason)
 
-        heads.numbers(self.store, head)
-        return changes.settled(self.store, head, step)
+        return item.settled(step)
 
     def rollback(self, head: str, *, reason: str = "") -> VersionRecord:
-        """Make the version active again that was active before; again and again, over the last 256 promotions.
+        """Make the version active again that was active before; again and again, over the last 1,000 promotions.
 
         The version rolled back from is forgotten for this: after 1, 2, 3 two rollbacks lead to 1. Versions that were
         pruned since are passed over.
@@ -156,25 +162,18 @@ class VersionManager:
                 back.
 
         """
-        heads.numbers(self.store, head)
-        before = self.store.pointer(layout.HEADS, head)
-        with self.store.changing(layout.HEADS, head):
-            if before.previous is None:
-                found = f"no version is known that was active before version {before.active}"
-                found = found if before.active else "none of its versions is active"
-                remedy = f"'hydra-detect versions {head}' shows what there is to promote."
-                raise NotFoundError(f"roll back {head!r}", found, remedy)
-            try:
-                version = self._checked(head, before.previous)
-            except NotFoundError:  # pruned, if it is no longer the previous one
-                changes.check_present(self.store, head, before)
-                raise
-            except CorruptError as error:
-                further = [number for number in before.earlier if number != before.previous][-1:]
-                remedy = f"'hydra-detect promote {head} {further[0]}' goes further back; " if further else ""
-                remedy += "'hydra-detect store verify --repair' sets the damaged one aside."
-                raise CorruptError(f"roll back {head!r}", f"{error.asked}: {error.found}", remedy) from None
-            return self._move(version, before, pointers.ROLLED_BACK, earlier=before.earlier[:-1], reason=reason)
+        item = heads.there(self.store, head)
+        version, seen = item.steady(lambda state: (_before(item, state), state))
+
+        def step(before: Pointer) -> VersionRecord:
+            if (before.active, before.previous) != (seen.active, seen.previous):
+                found = "another process changed the active version meanwhile"
+                raise ConflictError(f"roll back {head!r}", found, "Look again, then repeat it.")
+            heads.check_same(item, version)
+            earlier = before.earlier[:-1]
+            return self._move(item, version, before, pointers.ROLLED_BACK, earlier=earlier, reason=reason)
+
+        return item.settled(step)
 
     def history(self, head: str) -> list[Event]:
         """Return all that happened to a head, oldest first; also to one that was removed.
@@ -183,10 +182,9 @@ class VersionManager:
             NotFoundError: If there never was such a head.
 
         """
-        check_name(head)
         events = history(self.store, head)
         if not events:
-            heads.numbers(self.store, head)  # which says that there is no such head, and what comes near
+            heads.there(self.store, head)  # which says that there is no such head, and what comes near
         return events
 
     def compare(self, head: str, a: int, b: int) -> Comparison:
@@ -197,54 +195,71 @@ class VersionManager:
             CorruptError: If one of them is damaged.
 
         """
-        return compare(self.store, heads.find(self.store, _exactly(head, a)), heads.find(self.store, _exactly(head, b)))
+        first, second = (heads.find(self.store, HeadRef(head, _number(head, number))) for number in (a, b))
+        return compare(self.store, first, second)
 
     def pin(self, head: str, number: int, *, reason: str = "") -> VersionRecord:
         """Keep a version whatever retention says; a head with pinned versions can be neither renamed nor removed.
 
+        A version may be pinned for several reasons, and is kept until the last of them is gone.
+
+        Args:
+            head: Name of the head.
+            number: Number of the version.
+            reason: For what it is kept; pinning it for the same reason again changes nothing.
+
         Raises:
             NotFoundError: If there is no such version.
 
         """
+        ref = HeadRef(head, _number(head, number))
+        item = heads.there(self.store, head)
 
         def step(before: Pointer) -> VersionRecord:
-            version = heads.find(self.store, _exactly(head, number))
-            if number not in before.pinned:
-                after = {
-                    "event": pointers.PINNED,
-                    "version": number,
-                    "pins": (*before.pins, Pin(version=number, reason=reason)),
-                }
-                changes.note(self.store, head, before, after, actor=self.actor, reason=reason)
+            version = heads.find(self.store, ref)
+            change = self._change(pointers.PINNED, reason, version=version.number, manifest=version.manifest)
+            pin = Pin(version=version.number, reason=reason, actor=change.actor)
+            if any((one.version, one.reason) == (pin.version, pin.reason) for one in before.pins):
+                item.confirm()
+            else:
+                item.swap(before, {"pins": (*before.pins, pin)}, change)
             return version
 
-        heads.numbers(self.store, head)
-        return changes.settled(self.store, head, step)
+        return item.settled(step)
 
-    def unpin(self, head: str, number: int, *, reason: str = "") -> None:
+    def unpin(self, head: str, number: int, *, pinned_for: str | None = None, reason: str = "") -> None:
         """Let retention judge a version again, a damaged one too.
 
+        Args:
+            head: Name of the head.
+            number: Number of the version.
+            pinned_for: The reason that it was pinned for; needed only where there are several.
+            reason: Why it need not be kept any more, for the history.
+
         Raises:
-            NotFoundError: If there is no such version.
+            NotFoundError: If there is no such version, or it is pinned, and not for that.
+            ConflictError: If it is pinned for several reasons and none was named: each may be somebody else's.
 
         """
+        ref = HeadRef(head, _number(head, number))
+        item = heads.there(self.store, head)
 
         def step(before: Pointer) -> None:
-            if number in before.pinned:
-                pins = tuple(pin for pin in before.pins if pin.version != number)
-                after = {"event": pointers.UNPINNED, "version": number, "pins": pins}
-                changes.note(self.store, head, before, after, actor=self.actor, reason=reason)
-            elif number not in heads.numbers(self.store, head):
-                heads.find(self.store, _exactly(head, number))  # which says what there is
+            pin = changes.pin_of(before, ref, pinned_for)
+            if pin is None:
+                if ref.version not in item.numbers():
+                    heads.find(self.store, ref)  # which says what there is
+                item.confirm()
+                return
+            pins = tuple(one for one in before.pins if one is not pin)
+            item.swap(before, {"pins": pins}, self._change(pointers.UNPINNED, reason, version=ref.version))
 
-        _exactly(head, number)
-        heads.numbers(self.store, head)
-        changes.settled(self.store, head, step)
+        item.settled(step)
 
     def prune(self, head: str, *, keep: int = DEFAULT_KEEP, dry_run: bool = False, reason: str = "") -> PruneReport:
         """Take old versions away: all but the last `keep` by number, the active, the previous and the pinned ones.
 
-        What is taken away is first written into the pointer, so that no one can promote it any more, and then
+        What is taken away is first written into the state, so that no one can promote it any more, and then
         deleted. A reader that holds one keeps what it has read.
 
         Args:
@@ -256,29 +271,27 @@ class VersionManager:
         Raises:
             NotFoundError: If there is no such head.
             InputError: If `keep` is no whole number from 1.
-            CorruptError: If the manifest of one that would go is damaged: evidence is never deleted.
+            CorruptError: If the manifest of one that would go is damaged: nothing could be remembered of it.
 
         """
+        item = heads.there(self.store, head)
 
         def plan(before: Pointer) -> PruneReport:
-            numbers = heads.numbers(self.store, head)
+            numbers = heads.there(self.store, head).numbers()
             stay = kept(numbers, before, keep=keep)
-            sizes = {number: self._nbytes(head, number) for number in numbers if number not in stay}
+            gone = [changes.remember(item, number).version for number in numbers if number not in stay]
+            sizes = {number: files.nbytes(item.place.version(number)) for number in gone}
             return PruneReport(head=head, removed=sizes, kept=stay, is_dry_run=dry_run)
 
         def step(before: Pointer) -> PruneReport:
-            report = plan(before)
-            if report.removed:
-                after = {"event": pointers.PRUNED}
-                changes.take_away(
-                    self.store, head, before, report.removed, after=after, actor=self.actor, reason=reason
-                )
-            return report
+            report, change = plan(before), self._change(pointers.PRUNED, reason)
+            if not report.removed:
+                item.confirm()
+                return report
+            waiting = changes.take_away(item, before, report.removed, after={}, change=change)
+            return attrs.evolve(report, waiting=tuple(waiting))
 
-        heads.numbers(self.store, head)
-        if dry_run:
-            return changes.steady(self.store, head, plan)
-        return changes.settled(self.store, head, step)
+        return item.steady(plan) if dry_run else item.settled(step)
 
     def verify(self, *, depth: Depth = "full", progress: Callable[[int, int], None] | None = None) -> CheckReport:
         """Check the whole store and change nothing.
@@ -289,51 +302,76 @@ class VersionManager:
             progress: Called with bytes read and bytes in all.
 
         """
-        return check.check(self.store, depth=depth, progress=progress, build=_builder(depth))
+        return Checker(self.store, depth=depth, progress=progress, build=_builder(depth)).run()
 
     def repair(self, *, depth: Depth = "full", progress: Callable[[int, int], None] | None = None) -> CheckReport:
         """Check the whole store and mend what can be mended without deleting evidence.
 
         Damaged versions and pointers go to the head's `quarantine` folder; a head whose active version was damaged
-        goes back to the last sound one that was active before; leftovers of dead processes are cleared away.
+        goes back to the last sound one that was active before; leftovers of dead processes are cleared away. What is
+        whole, and only of no use to this version of the library, is left as it is.
 
         Args:
             depth: As for `verify`.
             progress: As for `verify`.
 
         """
-        found = self.verify(depth=depth, progress=progress)
-        return repair.repair(self.store, found, actor=self.actor, build=_builder(depth))
+        checker = Checker(self.store, depth=depth, progress=progress, build=_builder(depth))
+        return repair(self.store, checker, actor=self.actor)
 
-    def _checked(self, head: str, number: int) -> VersionRecord:
-        version = heads.find(self.store, _exactly(head, number))
-        heads.tensors(self.store, version)
-        return version
+    def _change(self, what: str, reason: str, **facts: Any) -> Change:
+        return changes.change(what, actor=self.actor, reason=reason, **facts)
 
     def _move(
-        self, version: VersionRecord, before: Pointer, event: str, *, earlier: tuple[int, ...], reason: str
+        self, item: Item, version: VersionRecord, before: Pointer, what: str, *, earlier: tuple[int, ...], reason: str
     ) -> VersionRecord:
-        after = {
-            "event": event,
-            "version": version.number,
-            "active": version.number,
-            "earlier": earlier,
-            "manifest": version.manifest,
-        }
-        changes.note(self.store, version.head, before, after, actor=self.actor, reason=reason)
+        change = self._change(what, reason, version=version.number, manifest=version.manifest)
+        item.swap(before, {"active": version.number, "manifest": version.manifest, "earlier": earlier}, change)
         return version
 
-    def _nbytes(self, head: str, number: int) -> int:
-        return sum(size for size, _digest in self.store.manifest(layout.HEADS, head, number).files.values())
 
-
-def _exactly(head: str, number: int) -> HeadRef:
-    """Return the reference to one version: None, which would mean the active one elsewhere, is no number here."""
-    ref = HeadRef(head, number)
+def _number(head: str, number: int) -> int:
+    """Return the number of a version: None, which means the active one elsewhere, is none here."""
+    ref = HeadRef(check_name(head), number)
     if ref.version is None:
         remedy = "Give the version as a whole number from 1."
         raise NameInvalidError(f"refer to a version of {head!r}", "None is no version number", remedy, name=number)
-    return ref
+    return ref.version
+
+
+def _weights(tensors: Mapping[str, Any], asked: str) -> dict[str, RawTensor]:
+    if not isinstance(tensors, Mapping) or not tensors:
+        raise RecordError(asked, "it has no tensors", "Give the weights of the head by name.")
+    if not all(isinstance(name, str) for name in tensors):
+        raise RecordError(asked, "a tensor has a name that is no text", "Give the weights of the head by name.")
+    return {name: RawTensor.of(value) for name, value in tensors.items()}
+
+
+def _attachments(attachments: Mapping[str, bytes], asked: str) -> Mapping[str, bytes]:
+    own = {layout.TENSORS, layout.RECORD}.intersection(attachments)
+    if own:
+        raise NameInvalidError(asked, f"attachments would replace {listed(own)}", "Name them otherwise.")
+    wrong = [name for name, data in attachments.items() if not isinstance(data, bytes)]
+    if wrong:
+        raise InputError(asked, f"attachments are no bytes: {listed(map(str, wrong))}", "Encode them first.")
+    return attachments
+
+
+def _before(item: Item, state: Pointer) -> VersionRecord:
+    """Return the version that a rollback leads to, after checking each of its files."""
+    asked = f"roll back {item.name!r}"
+    if state.previous is None:
+        found = f"no version is known that was active before version {state.active}"
+        found = found if state.active else "none of its versions is active"
+        remedy = f"'hydra-detect versions {item.name}' shows what there is to promote."
+        raise NotFoundError(asked, found, remedy)
+    try:
+        return heads.whole(item, state.previous)
+    except CorruptError as error:
+        further = [number for number in state.earlier if number != state.previous][-1:]
+        remedy = f"'hydra-detect promote {item.name} {further[0]}' goes further back; " if further else ""
+        remedy += "'hydra-detect store verify --repair' sets the damaged one aside."
+        raise CorruptError(asked, f"{error.asked}: {error.found}", remedy) from None
 
 
 def _builder(depth: Depth) -> Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object] | None:

@@ -146,10 +146,10 @@ def other_weights(manager):
     """Publish a version whose files prove themselves, and whose weights are not those of its record."""
     version = heads.find(manager.store, "owl@4")
     contents = {
-        layout.RECORD: manager.store.read(manager.store.manifest("heads", "owl", 4), layout.RECORD),
-        layout.TENSORS: manager.store.read(manager.store.manifest("heads", "owl", 3), layout.TENSORS),
+        layout.RECORD: manager.store.read(manager.store.head("owl").manifest(4), layout.RECORD),
+        layout.TENSORS: manager.store.read(manager.store.head("owl").manifest(3), layout.TENSORS),
     }
-    manager.store.publish("heads", version.head, contents, created_at=AT)
+    manager.store.head(version.head).publish(contents, created_at=AT)
 
 
 def other_settings(manager):

@@ -16,6 +16,7 @@ from hydra_detect.names import Digest
 from hydra_detect.records import BackboneRecord, HeadRecord, HeadSettings
 from hydra_detect.storage import backbones, layout, owners, pointers
 from hydra_detect.storage.disk import FAST, Disk
+from hydra_detect.storage.pointers import Change
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor, tensors_digest
 from hydra_detect.versions import VersionManager
@@ -41,10 +42,10 @@ HOSTILE_NAMES = (
 NO_TEXT = (None, 1, 1.5, True, b"owl", ["owl"], ("owl",), {"owl": 1}, object())
 
 
-def a_contract(digit="0", **changes):
-    """Return a contract; `digit` makes the digest of its weights."""
+def a_contract(digit="", **changes):
+    """Return the contract of `a_backbone()`; of another one, if a digit is given for the digest of its weights."""
     facts = {
-        "digest": Digest(digit * 64),
+        "digest": Digest(digit * 64) if digit else tensors_digest(some_tensors()),
         "architecture": Architecture(
             body="resnet", in_channels=3, return_layers=("layer1", "layer2"), body_channels=(64, 128),
             pyramid_channels=256, norm="frozen", norm_eps=0.0, block="basic", layers=(2, 2, 2, 2),
@@ -84,8 +85,17 @@ def a_record(tensors, **changes):
     return HeadRecord(**facts | changes)
 
 
+def with_backbone(store):
+    """Return a store after putting `a_backbone()` into it, which heads need."""
+    tensors, record = a_backbone()
+    backbones.publish(store, "demo", record, tensors)
+    return store
+
+
 def create(manager, head="owl", seed=0, **changes):
-    """Publish a version of a head with the tensors of `seed`."""
+    """Publish a version of a head with the tensors of `seed`, and its backbone before it if there is none."""
+    if not backbones.names(manager.store):
+        with_backbone(manager.store)
     tensors = some_tensors(seed)
     return manager.create(head, tensors, a_record(tensors, **changes))
 
@@ -127,20 +137,17 @@ def store(tmp_path, monkeypatch):
 
 @pytest.fixture
 def manager(store):
-    """Give the manager of a new, empty store."""
-    return VersionManager(store)
+    """Give the manager of a new store with a backbone and no head."""
+    return VersionManager(with_backbone(store))
 
 
 @pytest.fixture
 def filled(manager):
     """Give the manager of a store with a backbone, two versions of `owl`, the first active, and `fox` without any."""
-    tensors, record = a_backbone()
-    backbones.publish(manager.store, "demo", record, tensors)
-    contract = record.contract
-    create(manager, "owl", 0, backbone=contract)
-    create(manager, "owl", 1, backbone=contract)
+    create(manager, "owl", 0)
+    create(manager, "owl", 1)
     manager.promote("owl", 1)
-    create(manager, "fox", 2, backbone=contract)
+    create(manager, "fox", 2)
     return manager
 
 
@@ -160,29 +167,24 @@ def open_descriptors():
 
 def publish(store, name="owl", contents=CONTENTS):
     """Publish a version of a head."""
-    return store.publish(layout.HEADS, name, contents, created_at=AT)
+    return store.head(name).publish(contents, created_at=AT)
 
 
 def point(store, number, expected, name="owl"):
     """Make a version active, if the newest generation is the expected one."""
-    before = store.pointer(layout.HEADS, name)
-    after = {
-        "event": pointers.PROMOTED,
-        "version": number,
-        "active": number,
-        "earlier": (*before.earlier, before.active) if before.active else (),
-        "manifest": store.manifest(layout.HEADS, name, number).digest,
-        "at": AT,
-        "reason": "test",
-    }
-    return store.swap(layout.HEADS, name, attrs.evolve(before, generation=expected), after)
+    item = store.head(name)
+    before, digest = item.pointer(), item.manifest(number).digest
+    earlier = (*before.earlier, before.active) if before.active else ()
+    after = {"active": number, "earlier": earlier, "manifest": digest}
+    change = Change(what=pointers.PROMOTED, version=number, manifest=digest, at=AT, reason="test")
+    return item.swap(attrs.evolve(before, generation=expected, change=before.change or change), after, change)
 
 
 def dead_name():
     """Return a staging name of a process of this machine that has ended."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    return f"{owners._here()}.{child.pid}.{uuid.uuid4().hex}"
+    return f"{owners._here()}.{child.pid}.1.{uuid.uuid4().hex}"
 
 
 def on_disk(store, disk):

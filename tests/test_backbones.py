@@ -71,8 +71,8 @@ def test_record_of_another_kind_in_the_place(store):
     """A backbone whose record is a head's is refused by the codec."""
     tensors = some_tensors()
     contents = {layout.RECORD: codec.encode(a_record(tensors))}
-    manifest = store.publish(layout.BACKBONES, "demo", contents, created_at=AT)
+    manifest = store.backbone("demo").publish(contents, created_at=AT)
     active = {"event": pointers.PROMOTED, "active": 1, "manifest": manifest.digest}
-    store.swap(layout.BACKBONES, "demo", pointers.NOTHING, active)
+    store.backbone("demo").swap(pointers.NOTHING, active)
     with pytest.raises(ValueError, match="cannot read the record of backbone 'demo'"):
         backbones.find(store, "demo")

@@ -89,7 +89,7 @@ def test_prune_says_first_and_does_later(owl, capsys):
     assert "would remove owl@3" in said(capsys, "prune", "--all", "--keep", "3", "--dry-run")
     done = told(capsys, "prune", "owl", "--keep", "3")[0]
     assert (done["removed"], done["dry_run"]) == (planned["removed"], False)
-    assert owl.store.numbers(layout.HEADS, "owl") == [1, 2, 6, 7, 8]
+    assert owl.store.head("owl").numbers() == [1, 2, 6, 7, 8]
     said(capsys, "unpin", "owl", "2")
     assert "removed owl@2" in said(capsys, "prune", "--all", "--keep", "3")
 
@@ -99,7 +99,7 @@ def test_prune_what(owl, capsys, arguments):
     """Nothing is pruned unless it is said what."""
     assert run(arguments) == 2
     assert "cannot prune" in capsys.readouterr().err
-    assert len(owl.store.numbers(layout.HEADS, "owl")) == 8
+    assert len(owl.store.head("owl").numbers()) == 8
 
 
 def test_a_damaged_version_hides_no_other(capsys, owl):

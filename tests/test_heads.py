@@ -40,7 +40,7 @@ class Replacing:
             self.done += 1
             create(self.manager, seed=self.done)
             create(self.manager, seed=self.done)
-            for number in self.manager.store.numbers(*OWL)[-2:]:
+            for number in self.manager.store.item(*OWL).numbers()[-2:]:
                 self.manager.promote("owl", number)
             self.manager.prune("owl", keep=1)
 

@@ -123,7 +123,7 @@ def test_a_second_pruning_forgets_nothing(manager):
         manager.prune("owl", keep=1)
     created = [event for event in manager.history("owl") if event.what == CREATED]
     assert [event.versions for event in created] == [(number,) for number in range(1, 7)]
-    assert manager.store.numbers(*OWL) == [5, 6]
+    assert manager.store.item(*OWL).numbers() == [5, 6]
 
 
 def test_what_is_damaged_hides_nothing_else(filled):
@@ -153,9 +153,9 @@ def test_clocks_that_differ_turn_nothing_around(creations, changes):
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(f"{folder}/store", durability="fast")
         for second in creations:
-            store.publish(*OWL, {"a": b""}, created_at=at(second))
+            store.item(*OWL).publish({"a": b""}, created_at=at(second))
         for second in changes:
-            store.swap(*OWL, store.pointer(*OWL), {"event": pointers.PINNED, "at": at(second)})
+            store.item(*OWL).swap(store.item(*OWL).pointer(), {"event": pointers.PINNED, "at": at(second)})
         events = history(store, "owl")
     assert len(events) == len(creations) + len(changes)
     assert [event.versions[0] for event in events if event.what == CREATED] == list(range(1, len(creations) + 1))
@@ -167,8 +167,8 @@ def test_clocks_that_differ_turn_nothing_around(creations, changes):
 
 def test_a_creation_comes_before_a_change_of_the_same_moment(store):
     """Of two events of one moment the creation came first: nothing is promoted before it is there."""
-    store.publish(*OWL, {"a": b""}, created_at=at(5))
-    store.swap(*OWL, pointers.NOTHING, {"event": pointers.PROMOTED, "version": 1, "at": at(5)})
+    store.item(*OWL).publish({"a": b""}, created_at=at(5))
+    store.item(*OWL).swap(pointers.NOTHING, {"event": pointers.PROMOTED, "version": 1, "at": at(5)})
     assert told(history(store, "owl")) == [("created", (1,)), ("promoted", (1,))]
 
 

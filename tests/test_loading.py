@@ -66,4 +66,4 @@ def test_only_a_deep_check_builds(manager):
     report = manager.repair(depth="deep")
     assert (report.depth, report.findings) == ("deep", ())
     assert manager.active("rbc").number == 1
-    assert manager.store.numbers("heads", "rbc") == [1, 2]
+    assert manager.store.head("rbc").numbers() == [1, 2]

@@ -63,7 +63,7 @@ def entries(manager, name):
     store, registry, tensors = manager.store, HeadRegistry(manager.store), some_tensors()
 
     def lock():
-        with store.changing(layout.HEADS, name):
+        with store.head(name).changing():
             pass
 
     return {
@@ -84,10 +84,10 @@ def entries(manager, name):
         "dry run": lambda: manager.prune(name, dry_run=True),
         "find": lambda: heads.find(store, name),
         "load": lambda: heads.load(store, name),
-        "publish": lambda: store.publish(layout.HEADS, name, {"x": b""}, created_at=AT),
-        "swap": lambda: store.swap(layout.HEADS, name, pointers.NOTHING, {"active": 1}),
-        "pointer": lambda: store.pointer(layout.HEADS, name),
-        "manifest": lambda: store.manifest(layout.HEADS, name, 1),
+        "publish": lambda: store.head(name).publish({"x": b""}, created_at=AT),
+        "swap": lambda: store.head(name).swap(pointers.NOTHING, {"active": 1}),
+        "pointer": lambda: store.head(name).pointer(),
+        "manifest": lambda: store.head(name).manifest(1),
         "make_manifest": lambda: make_manifest(layout.HEADS, name, 1, listing={}, created_at=AT, actor=""),
         "lock": lock,
         "registry": lambda: registry[name],

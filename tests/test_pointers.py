@@ -43,7 +43,7 @@ states = st.builds(
 
 def swap(store, before, **after):
     """Note an event at `owl`."""
-    return store.swap(*OWL, before, {"event": pointers.PINNED, "at": AT, **after})
+    return store.item(*OWL).swap(before, {"event": pointers.PINNED, "at": AT, **after})
 
 
 # One generation
@@ -76,7 +76,7 @@ def test_a_generation_of_another_head(store):
     data = store.layout.item(layout.HEADS, "fox").pointer(1).read_bytes()
     rewrite(item.pointer(1), data)
     with pytest.raises(CorruptError, match="it is one of 'heads/fox'"):
-        store.pointer(*OWL)
+        store.item(*OWL).pointer()
     with pytest.raises(CorruptError, match="it is one of 'heads/fox'"):
         pointers.parse(data, 1, "it", of="backbones/fox")
 
@@ -160,7 +160,7 @@ def test_what_could_not_be_read_again_is_not_written(store, field, value):
     point(store, 1, 0)
     before = snapshot(store.root)
     with pytest.raises(RecordError, match=r"cannot write (generation 2 of a pointer|a record): "):
-        swap(store, store.pointer(*OWL), **{field: value})
+        swap(store, store.item(*OWL).pointer(), **{field: value})
     assert {name: facts[3] for name, facts in snapshot(store.root).items()} == {
         name: facts[3] for name, facts in before.items()
     }
@@ -202,7 +202,7 @@ def test_generations_are_written_once(store):
     point(store, 1, 0)
     path = store.layout.item(*OWL).pointer(1)
     before = snapshot(path.parent)
-    swap(store, store.pointer(*OWL))
+    swap(store, store.item(*OWL).pointer())
     after = snapshot(path.parent)
     assert {name: after[name] for name in before} == before
     assert len(after) == 2
@@ -213,10 +213,10 @@ def test_a_swap_keeps_what_it_does_not_change(store):
     publish(store)
     publish(store)
     point(store, 1, 0)
-    memory = Taken(version=9, created_at=AT, actor="ada", manifest=store.manifest(*OWL, 1).digest)
+    memory = Taken(version=9, created_at=AT, actor="ada", manifest=store.item(*OWL).manifest(1).digest)
     pin = Pin(version=1, reason="paper")
     first = swap(
-        store, store.pointer(*OWL), pins=(pin,), version=1, taken=(memory,), other="fox", reason="a", actor="b"
+        store, store.item(*OWL).pointer(), pins=(pin,), version=1, taken=(memory,), other="fox", reason="a", actor="b"
     )
     second = swap(store, first, event=pointers.PRUNED)
     assert (second.active, second.manifest, second.pins) == (1, first.manifest, (pin,))
@@ -231,8 +231,8 @@ def test_what_a_later_version_wrote_is_kept(store):
     item = store.layout.item(*OWL)
     document = sealed.unseal(item.pointer(1).read_bytes(), "it")
     rewrite(item.pointer(1), sealed.seal({**document, "colour": "red"}))
-    assert swap(store, store.pointer(*OWL)).unknown == {"colour": "red"}
-    assert store.pointer(*OWL).unknown == {"colour": "red"}
+    assert swap(store, store.item(*OWL).pointer()).unknown == {"colour": "red"}
+    assert store.item(*OWL).pointer().unknown == {"colour": "red"}
 
 
 def test_who_looked_before_another_changed_it(store):
@@ -243,7 +243,7 @@ def test_who_looked_before_another_changed_it(store):
     with pytest.raises(StaleError, match="another process changed it first") as caught:
         swap(store, first, reason="mine")
     assert caught.value.remedy == "Look again, then repeat it."
-    assert store.pointer(*OWL).reason == "theirs"
+    assert store.item(*OWL).pointer().reason == "theirs"
 
 
 def test_what_is_gone_is_remembered_while_its_files_are_there(store):
@@ -252,11 +252,11 @@ def test_what_is_gone_is_remembered_while_its_files_are_there(store):
         publish(store)
     state = swap(store, NOTHING, gone=(1, 2))
     assert state.gone == (1, 2)
-    assert store.numbers(*OWL) == [3]
+    assert store.item(*OWL).numbers() == [3]
     item = store.layout.item(*OWL)
     item.version(1).rename(store.root / "elsewhere")
     state = swap(store, state)
-    assert (state.gone, store.numbers(*OWL)) == ((2,), [3])
+    assert (state.gone, store.item(*OWL).numbers()) == ((2,), [3])
     item.version(2).rename(store.root / "elsewhere-2")
     assert swap(store, state).gone == ()
 
@@ -268,7 +268,7 @@ def test_the_highest_number_is_remembered(store):
     assert point(store, 1, 0).high == 3
     item = store.layout.item(*OWL)
     item.claim(11).touch()
-    state = swap(store, store.pointer(*OWL))
+    state = swap(store, store.item(*OWL).pointer())
     assert state.high == 11
     item.claims.rename(store.root / "elsewhere")
     assert swap(store, state).high == 11

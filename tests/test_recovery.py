@@ -30,7 +30,7 @@ OWL = (layout.HEADS, "owl")
 
 def enter(store, name="owl"):
     """Do nothing but take the lock of a head, which is when recovery happens."""
-    with store.changing(layout.HEADS, name):
+    with store.head(name).changing():
         pass
 
 
@@ -140,9 +140,9 @@ def test_a_staging_folder_that_is_a_link(filled, tmp_path, place):
 def test_versions_that_were_taken_away_are_gone_before_they_are_deleted(pruned):
     """From the pointer on nobody sees them, finds them or promotes them, although their files are still there."""
     store = pruned.store
-    assert store.numbers(*OWL) == [3, 4]
+    assert store.item(*OWL).numbers() == [3, 4]
     assert recovery.unfinished(store.layout.item(*OWL)) == [1, 2]
-    for ask in (lambda: heads.find(store, "owl@1"), lambda: store.manifest(*OWL, 2)):
+    for ask in (lambda: heads.find(store, "owl@1"), lambda: store.item(*OWL).manifest(2)):
         with pytest.raises(NotFoundError, match=r"'owl' has no version [12]\. There are versions 3, 4\."):
             ask()
     assert store.layout.item(*OWL).version_numbers() == [1, 2, 3, 4]  # asking finished nothing: readers never write
@@ -192,7 +192,7 @@ def test_a_folder_that_cannot_be_moved_now(pruned):
     enter(on_disk(pruned.store, disk))
     assert len(calls) == 2
     assert pruned.store.layout.item(*OWL).version_numbers() == [1, 3, 4]
-    assert pruned.store.numbers(*OWL) == [3, 4]
+    assert pruned.store.item(*OWL).numbers() == [3, 4]
     enter(pruned.store)
     assert pruned.store.layout.item(*OWL).version_numbers() == [3, 4]
 

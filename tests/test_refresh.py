@@ -82,10 +82,10 @@ def damage(manager, number):
 
 def point(manager, number):
     """Make a version active without looking at it, as a process does that died before the disk rotted."""
-    state = manager.store.pointer(*RBC)
-    manifest = manager.store.manifest(*RBC, number).digest
+    state = manager.store.item(*RBC).pointer()
+    manifest = manager.store.item(*RBC).manifest(number).digest
     facts = {"event": "promoted", "version": number, "active": number, "manifest": manifest}
-    manager.store.swap(*RBC, state, {**facts, "earlier": (*state.earlier, state.active)})
+    manager.store.item(*RBC).swap(state, {**facts, "earlier": (*state.earlier, state.active)})
 
 
 def create(manager, change=lambda raw: raw, **changes):

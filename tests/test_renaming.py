@@ -27,7 +27,7 @@ def owls(rich):
 
 def facts(manager, head):
     """Return what a head is: its versions with weights, records, times and authors, and its state."""
-    state = manager.store.pointer(layout.HEADS, head)
+    state = manager.store.head(head).pointer()
     versions = [
         (item.number, item.created_at, item.actor, item.record, item.files, heads.tensors(manager.store, item))
         for item in manager.versions(head)
@@ -68,7 +68,7 @@ def test_the_old_name_is_a_plain_miss(owls):
     ):
         with pytest.raises(NotFoundError, match=r"no such head|has no 'owl'"):
             ask("owl")
-    assert owls.store.pointer(layout.HEADS, "owl").active is None
+    assert owls.store.head("owl").pointer().active is None
 
 
 def test_rename_of_a_head_that_was_never_promoted(filled):
@@ -294,7 +294,7 @@ def test_what_was_published_under_the_new_name_since(begun):
     create(begun, "strix", 33)
     rename(begun, "owl", "strix")
     assert facts(begun, "strix")[0][:-1] == before
-    assert begun.store.numbers(layout.HEADS, "strix") == [1, 2, 3, 4, 5]
+    assert begun.store.head("strix").numbers() == [1, 2, 3, 4, 5]
     assert "owl" not in HeadRegistry(begun.store)
 
 
@@ -360,7 +360,7 @@ def test_somebody_takes_the_new_name_meanwhile(owls, theirs):
     with pytest.raises(ConflictError, match="the name 'strix' is in use, or was"):
         rename(owls, "owl", "strix", WatchedDisk(look))
     assert facts(owls, "owl") == before
-    assert owls.store.numbers(layout.HEADS, "strix") == [1]
+    assert owls.store.head("strix").numbers() == [1]
     assert leftovers(owls.store) == []
 
 
@@ -388,7 +388,7 @@ def test_on_a_full_disk(owls, tmp_path, step):
 def test_state_of_a_renamed_head_is_its_own(owls):
     """The pointers of both names say what happened, each of its own name, and can be read by themselves."""
     rename(owls, "owl", "strix")
-    old, new = (owls.store.pointer(layout.HEADS, name) for name in ("owl", "strix"))
+    old, new = (owls.store.head(name).pointer() for name in ("owl", "strix"))
     assert (old.event, old.other, old.active, old.actor, old.reason) == ("renamed", "strix", None, "ada", "taxonomy")
     assert (new.event, new.other, new.active, new.generation) == ("renamed", "owl", 2, 1)
     assert [taken.version for taken in old.taken] == [1, 2, 3, 4]

@@ -35,8 +35,8 @@ def holdings(root):
 
 def state(manager):
     """Return what matters of a head: what is there, what is active, what can be gone back to, what is pinned."""
-    state = manager.store.pointer(*HEAD)
-    return manager.store.numbers(*HEAD), state.active, state.earlier, state.pinned
+    state = manager.store.item(*HEAD).pointer()
+    return manager.store.item(*HEAD).numbers(), state.active, state.earlier, state.pinned
 
 
 # Every kind of damage
@@ -51,8 +51,8 @@ def test_repair(rich, name):
     assert {finding.what for finding in report.findings} == set(damage.left)
     assert report.is_sound == (set(damage.left) <= HARMLESS)
     assert len(report.mended) >= len({what for what, _path in damage.found} - set(damage.left))
-    assert rich.store.numbers(*HEAD) == list(damage.versions)
-    assert rich.store.pointer(*HEAD).active == damage.active
+    assert rich.store.item(*HEAD).numbers() == list(damage.versions)
+    assert rich.store.item(*HEAD).pointer().active == damage.active
     for number in damage.versions:
         heads.load(rich.store, f"owl@{number}")
     if damage.active is None and damage.versions:
@@ -117,13 +117,13 @@ def test_a_repair_that_is_stopped_at_any_step(rich, name):
         assert kept <= set(holdings(rich.store.root))
     assert at_step > 3
     rich.repair()
-    assert (rich.store.numbers(*HEAD), rich.store.pointer(*HEAD).active) == (list(damage.versions), damage.active)
+    assert (rich.store.item(*HEAD).numbers(), rich.store.item(*HEAD).pointer().active) == (list(damage.versions), damage.active)
     assert {finding.what for finding in rich.verify().findings} == set(damage.left)
 
 
 def _deleted(manager):
     """Return the contents of what a repair deletes: versions that were taken away, and what is staged."""
-    numbers = set(manager.store.layout.item(*HEAD).version_numbers()) - set(manager.store.numbers(*HEAD))
+    numbers = set(manager.store.layout.item(*HEAD).version_numbers()) - set(manager.store.item(*HEAD).numbers())
     folders = [manager.store.layout.item(*HEAD).version(number) for number in numbers]
     return {content for folder in [*folders, *manager.store.root.glob("**/tmp")] for content in holdings(folder)}
 
@@ -158,7 +158,7 @@ def test_quarantine_holds_damaged_generations(rich, name):
     VersionManager(rich.store, actor="ada").repair()
     quarantined = [path for path in item.quarantine.iterdir() if ".json." in path.name]
     assert sorted(path.read_bytes() for path in quarantined) == before
-    newest = rich.store.pointer(*HEAD)
+    newest = rich.store.item(*HEAD).pointer()
     assert (newest.generation, newest.event, newest.actor) == (5, pointers.REPAIRED, "ada")
     assert "generations of the pointer damaged or missing" in newest.reason
 
@@ -207,7 +207,7 @@ def test_numbers_are_never_used_again(rich):
     for number in (1, 2):
         rich.pin("owl", number)  # two generations that remember it
     gone(f"{OWL}/claims")(rich)
-    flip(at(rich, pointer(rich.store.pointer(*HEAD).generation)), 30)
+    flip(at(rich, pointer(rich.store.item(*HEAD).pointer().generation)), 30)
     assert create(rich, seed=21).number == 6  # before a repair, and after one
     gone(f"{OWL}/claims", version(6))(rich)
     rich.repair()
@@ -224,7 +224,7 @@ def test_a_linked_folder_is_taken_out_and_what_it_leads_to_is_not_touched(rich, 
     (aside,) = rich.store.layout.quarantine.iterdir()
     assert aside.is_symlink()
     assert aside.readlink() == outside
-    assert rich.store.numbers(*HEAD) == []
+    assert rich.store.item(*HEAD).numbers() == []
 
 
 # What is not mended

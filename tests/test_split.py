@@ -83,7 +83,7 @@ def test_a_second_original_on_the_same_backbone_adds_only_its_head(split_store):
     """Heads of originals that share their backbone's tensors share one backbone artifact."""
     store = Store.open(split_store)
     assert backbones.names(store) == ["default"]
-    assert store.numbers(layout.BACKBONES, "default") == [1]
+    assert store.backbone("default").numbers() == [1]
     assert list(HeadRegistry(store)) == ["rbc", "wbc"]
     digests = {VersionManager(store).active(head).record.backbone.digest for head in ("rbc", "wbc")}
     assert digests == {backbones.find(store, "default").record.contract.digest}

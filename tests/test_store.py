@@ -130,7 +130,7 @@ def test_durability(tmp_path, monkeypatch, durability, waits):
     publish(store)
     point(store, 1, 0)
     assert bool(synced) == waits
-    assert Store.open(store.root).pointer(layout.HEADS, "owl").active == 1
+    assert Store.open(store.root).head("owl").pointer().active == 1
     assert Store.open(store.root).disk == Disk(FULL)
     with pytest.raises(ValueError, match="'durability' must be in"):
         Store.open(store.root, durability="none")
@@ -228,11 +228,11 @@ def test_publish(store):
     """A published version is listed, proves each of its files, and left nothing in staging."""
     manifest = publish(store)
     assert (manifest.kind, manifest.name, manifest.version, manifest.created_at) == ("heads", "owl", 1, AT)
-    assert store.manifest(layout.HEADS, "owl", 1) == manifest
+    assert store.head("owl").manifest(1) == manifest
     assert {path: store.read(manifest, path) for path in manifest.files} == CONTENTS
     assert leftovers(store) == []
     assert (store.names(layout.HEADS), store.names(layout.BACKBONES)) == (["owl"], [])
-    assert store.pointer(layout.HEADS, "owl") == pointers.NOTHING
+    assert store.head("owl").pointer() == pointers.NOTHING
 
 
 def test_numbers_rise_and_never_come_back(store):
@@ -243,7 +243,7 @@ def test_numbers_rise_and_never_come_back(store):
     assert publish(store).version == 12
     item.claim(999_999).touch()
     assert [publish(store).version for _ in range(2)] == [1_000_000, 1_000_001]
-    assert store.numbers(layout.HEADS, "owl")[-3:] == [12, 1_000_000, 1_000_001]
+    assert store.head("owl").numbers()[-3:] == [12, 1_000_000, 1_000_001]
 
 
 def test_a_version_without_its_claim(store):
@@ -252,7 +252,7 @@ def test_a_version_without_its_claim(store):
     shutil.rmtree(store.layout.item(layout.HEADS, "owl").claims)
     second = publish(store)
     assert (first.version, second.version) == (1, 2)
-    assert store.manifest(layout.HEADS, "owl", 1) == first
+    assert store.head("owl").manifest(1) == first
 
 
 def test_a_number_taken_meanwhile(store):
@@ -266,7 +266,7 @@ def test_a_number_taken_meanwhile(store):
 
     manifest = publish(on_disk(store, WatchedDisk(late)))
     assert manifest.version == 2
-    assert store.manifest(layout.HEADS, "owl", 2) == manifest
+    assert store.head("owl").manifest(2) == manifest
     assert [path.name for path in item.version(1).iterdir()] == ["theirs"]
 
 
@@ -283,9 +283,9 @@ def test_writers_at_the_same_moment(store):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found) == list(range(1, 21)) == store.numbers(layout.HEADS, "owl")
+    assert sorted(found) == list(range(1, 21)) == store.head("owl").numbers()
     for number in found:
-        manifest = store.manifest(layout.HEADS, "owl", number)
+        manifest = store.head("owl").manifest(number)
         assert {path: store.read(manifest, path) for path in CONTENTS} == CONTENTS
 
 
@@ -301,7 +301,7 @@ def test_publish_is_whole_or_nothing(store, step, number):
     at, reached = 0, True
     while reached:
         at += 1
-        listed = store.numbers(layout.HEADS, "owl")
+        listed = store.head("owl").numbers()
         disk, calls = failing(step, at, number)
         remedy = ""
         try:
@@ -310,12 +310,12 @@ def test_publish_is_whole_or_nothing(store, step, number):
             assert error.facts == {"errno": number}  # noqa: PT017  the last round has no error
             remedy = error.remedy
         reached = len(calls) >= at
-        for version in store.numbers(layout.HEADS, "owl"):
-            manifest = store.manifest(layout.HEADS, "owl", version)
+        for version in store.head("owl").numbers():
+            manifest = store.head("owl").manifest(version)
             assert {path: store.read(manifest, path) for path in CONTENTS} == CONTENTS
         # The sync after the rename fails too late to undo it, and the remedy says so.
         seen = not reached or remedy == files.UNCERTAIN
-        assert len(store.numbers(layout.HEADS, "owl")) == len(listed) + seen
+        assert len(store.head("owl").numbers()) == len(listed) + seen
         assert leftovers(store) == []
         assert publish(store).version > max(listed)
     assert at > LEAST[step]

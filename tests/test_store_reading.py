@@ -46,7 +46,7 @@ def test_point(store):
     )
     second = point(store, 1, 1)
     assert (second.generation, second.active, second.previous) == (2, 1, 2)
-    assert store.pointer(layout.HEADS, "owl") == Store.open(store.root).pointer(layout.HEADS, "owl") == second
+    assert store.head("owl").pointer() == Store.open(store.root).head("owl").pointer() == second
     assert leftovers(store) == []
 
 
@@ -70,7 +70,7 @@ def test_point_at_nothing(store):
     publish(store)
     with pytest.raises(NotFoundError, match=r"'owl' has no version 3\. There are versions 1, 2\."):
         manager.promote("owl", 3)
-    assert store.pointer(layout.HEADS, "owl") == pointers.NOTHING
+    assert store.head("owl").pointer() == pointers.NOTHING
 
 
 def test_two_writers_expect_the_same(store):
@@ -93,7 +93,7 @@ def test_two_writers_expect_the_same(store):
         thread.join()
     won = [item for item in outcome if isinstance(item, int)]
     assert (len(outcome), len(won)) == (2, 1)
-    assert store.pointer(layout.HEADS, "owl").active == won[0]
+    assert store.head("owl").pointer().active == won[0]
     assert leftovers(store) == []
 
 
@@ -107,7 +107,7 @@ def test_point_on_a_full_disk(store, step):
     with pytest.raises(StoreError, match="Free some space and run it again; nothing was changed"):
         point(on_disk(store, disk), 2, 1)
     assert len(calls) == 1
-    assert store.pointer(layout.HEADS, "owl") == before
+    assert store.head("owl").pointer() == before
     assert leftovers(store) == []
     assert point(store, 2, 1).active == 2
 
@@ -122,7 +122,7 @@ def test_damaged_pointer(store):
         for broken in (data[:place], data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]):
             rewrite(path, broken)
             with pytest.raises(CorruptError, match="cannot read generation 1 of the pointer of 'owl': "):
-                store.pointer(layout.HEADS, "owl")
+                store.head("owl").pointer()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_pointer_of_a_stranger(store, changes):
     document = sealed.unseal(path.read_bytes(), "it") | changes
     rewrite(path, sealed.seal({key: value for key, value in document.items() if value is not ...}))
     with pytest.raises(CorruptError, match="cannot read generation 1 of the pointer of 'owl': "):
-        store.pointer(layout.HEADS, "owl")
+        store.head("owl").pointer()
 
 
 # Reading
@@ -170,7 +170,7 @@ def test_damage_is_found(store, tmp_path, path, damage):
         make.get(damage, lambda: os.mkfifo(target) if damage == "fifo" else None)()
     kind = NotFoundError if damage == "missing" else CorruptError
     with pytest.raises(kind, match="cannot read "):
-        store.read(store.manifest(layout.HEADS, "owl", 1), path)
+        store.read(store.head("owl").manifest(1), path)
     if path != layout.MANIFEST:
         with pytest.raises(kind, match=f"cannot read {path} of owl@1"):
             store.read(manifest, path)
@@ -200,14 +200,14 @@ def test_a_version_in_the_place_of_another(store):
     shutil.rmtree(item.version(1))
     item.version(2).rename(item.version(1))
     with pytest.raises(CorruptError, match="it speaks of another version"):
-        store.manifest(layout.HEADS, "owl", 1)
+        store.head("owl").manifest(1)
 
 
 def test_read_tensors(filled):
     """Weights are checked against their record's digest, and for NaN, although every file proves itself."""
     store = filled.store
     version = heads.find(filled.store, "owl@1")
-    manifest = store.manifest(layout.HEADS, "owl", 1)
+    manifest = store.head("owl").manifest(1)
     data = store.read(manifest, layout.TENSORS)
     assert artifacts.decode_weights(data, version.record.tensors, "it") == dict(sorted(some_tensors().items()))
     with pytest.raises(CorruptError, match="their digest is not the one in the record"):
@@ -260,12 +260,12 @@ def test_lock_is_held_by_one(store, monkeypatch):
 
     def try_it():
         try:
-            with store.changing(layout.HEADS, "owl"):
+            with store.head("owl").changing():
                 got.append("locked")
         except ConflictError as error:
             got.append(error)
 
-    with store.changing(layout.HEADS, "owl"), store.changing(layout.HEADS, "fox"):
+    with store.head("owl").changing(), store.head("fox").changing():
         thread = threading.Thread(target=try_it)
         thread.start()
         thread.join()
@@ -280,7 +280,7 @@ def test_errors_under_a_lock_are_not_those_of_the_lock(store):
     """What fails under a lock passes through as it is, and the lock is free again."""
 
     def work(error):
-        with store.changing(layout.HEADS, "owl"):
+        with store.head("owl").changing():
             raise error
 
     with pytest.raises(FileNotFoundError, match="lost"):
@@ -297,6 +297,6 @@ def test_lock_that_is_a_link(store, tmp_path):
     path.parent.mkdir()
     (tmp_path / "precious").write_bytes(b"x")
     path.symlink_to(tmp_path / "precious")
-    with pytest.raises(StoreError, match="cannot lock 'owl'"), store.changing(layout.HEADS, "owl"):
+    with pytest.raises(StoreError, match="cannot lock 'owl'"), store.head("owl").changing():
         pass
     assert (tmp_path / "precious").read_bytes() == b"x"

@@ -36,7 +36,7 @@ def test_rollback_leads_to_what_was_active_before(rich):
         rich.rollback("owl")
     assert caught.value.remedy == "'hydra-detect versions owl' shows what there is to promote."
     assert rich.active("owl").number == 1
-    pointer = rich.store.pointer(*OWL)
+    pointer = rich.store.item(*OWL).pointer()
     assert (pointer.event, pointer.version, pointer.reason) == ("rolled back", 1, "worse")
 
 
@@ -81,7 +81,7 @@ def test_the_way_back_has_an_end(manager):
         create(manager, seed=seed)
     for turn in range(pointers.MOST_EARLIER + 5):
         manager.promote("owl", turn % 2 + 1)
-    assert len(manager.store.pointer(*OWL).earlier) == pointers.MOST_EARLIER
+    assert len(manager.store.item(*OWL).pointer().earlier) == pointers.MOST_EARLIER
 
 
 @pytest.mark.parametrize("path", [layout.TENSORS, layout.RECORD, layout.MANIFEST])
@@ -119,13 +119,13 @@ def test_rollback_beside_another_change(rich):
 def test_pin_and_unpin(rich):
     """A pin has its reason, is told once, and is taken away again; what is active stays."""
     assert rich.pin("owl", 1, reason="shipped").number == 1
-    assert [(pin.version, pin.reason) for pin in rich.store.pointer(*OWL).pins] == [(4, "paper"), (1, "shipped")]
-    generation = rich.store.pointer(*OWL).generation
+    assert [(pin.version, pin.reason) for pin in rich.store.item(*OWL).pointer().pins] == [(4, "paper"), (1, "shipped")]
+    generation = rich.store.item(*OWL).pointer().generation
     rich.pin("owl", 1, reason="again")
-    assert rich.store.pointer(*OWL).generation == generation
+    assert rich.store.item(*OWL).pointer().generation == generation
     rich.unpin("owl", 4, reason="printed")
     rich.unpin("owl", 4)
-    state = rich.store.pointer(*OWL)
+    state = rich.store.item(*OWL).pointer()
     assert (state.generation, state.pinned, state.active, state.earlier) == (generation + 1, (1,), 2, (1, 3))
     assert (state.event, state.version, state.reason) == ("unpinned", 4, "printed")
 
@@ -136,7 +136,7 @@ def test_pins_stay_through_other_changes(rich):
     rich.promote("owl", 4)
     rich.rollback("owl")
     rich.prune("owl", keep=1)
-    assert rich.store.pointer(*OWL).pinned == (4, 1)
+    assert rich.store.item(*OWL).pointer().pinned == (4, 1)
     assert [item.number for item in rich.versions("owl")] == [1, 2, 3, 4]
 
 
@@ -152,10 +152,10 @@ def test_prune(rich):
     assert report.kept == {2: "it is active", 3: "a rollback would make it active", 5: "it is one of the last 1"}
     assert rich.store.layout.item(*OWL).version_numbers() == [2, 3, 5]
     assert leftovers(rich.store) == []
-    state = rich.store.pointer(*OWL)
+    state = rich.store.item(*OWL).pointer()
     assert (state.event, state.reason, state.active, state.earlier, state.gone) == ("pruned", "space", 2, (3,), (1, 4))
     assert rich.prune("owl", keep=1).removed == {}
-    assert rich.store.pointer(*OWL).generation == state.generation
+    assert rich.store.item(*OWL).pointer().generation == state.generation
 
 
 def test_prune_by_default(manager):
@@ -227,7 +227,7 @@ def test_promote_in_a_race(filled):
     other, done = VersionManager(filled.store.root), []
     late = VersionManager(on_disk(filled.store, at_link(lambda: done or done.append(other.promote("owl", 2)))))
     assert late.promote("owl", 3).number == 3
-    pointer = filled.store.pointer(*OWL)
+    pointer = filled.store.item(*OWL).pointer()
     assert (pointer.active, pointer.earlier) == (3, (1, 2))
     assert leftovers(filled.store) == []
 
@@ -276,7 +276,7 @@ def test_who_did_it(store, monkeypatch):
     monkeypatch.setenv(owners.ACTOR_VARIABLE, "nightly")
     first = create(VersionManager(store))
     VersionManager(store, actor="ada").promote("owl", 1)
-    assert (first.actor, store.pointer(*OWL).actor) == ("nightly", "ada")
+    assert (first.actor, store.item(*OWL).pointer().actor) == ("nightly", "ada")
 
 
 @pytest.mark.parametrize("text", ["x" * 1001, "\ud800", b"x", 5, None, ["x"]], ids=lambda text: repr(text)[:12])

@@ -82,7 +82,7 @@ def test_create(manager):
     assert heads.find(manager.store, HeadRef("owl", 1)) == version
     assert manager.versions("owl") == [version]
     assert heads.tensors(manager.store, version) == dict(sorted(tensors.items()))
-    assert manager.store.pointer(layout.HEADS, "owl") == pointers.NOTHING
+    assert manager.store.head("owl").pointer() == pointers.NOTHING
     for ask in (manager.active, lambda head: heads.find(manager.store, head)):
         with pytest.raises(NotFoundError, match=r"none of its versions \(1\) is active") as caught:
             ask("owl")
@@ -100,9 +100,9 @@ def test_create_from_arrays(manager):
 
 def test_create_does_not_move_the_pointer(filled):
     """A new version leaves the active one where it is."""
-    before = filled.store.pointer(layout.HEADS, "owl")
+    before = filled.store.head("owl").pointer()
     assert create(filled).number == 3
-    assert filled.store.pointer(layout.HEADS, "owl") == before
+    assert filled.store.head("owl").pointer() == before
     assert filled.active("owl").number == 1
 
 
@@ -202,7 +202,7 @@ def test_promote(filled):
     find = functools.partial(heads.find, filled.store)
     assert version == find("owl@2") == filled.active("owl") == find("owl")
     assert VersionManager(filled.store.root).active("owl").number == 2
-    pointer = filled.store.pointer(layout.HEADS, "owl")
+    pointer = filled.store.head("owl").pointer()
     assert (pointer.generation, pointer.previous, pointer.reason) == (2, 1, "better")
     assert pointer.manifest == version.manifest
 
@@ -212,9 +212,9 @@ def test_promoting_what_is_active_changes_nothing(filled):
     numbers = [version.number for version in filled.versions("owl")]
     filled.promote("owl", numbers[0])
     filled.promote("owl", numbers[1])
-    before = filled.store.pointer(layout.HEADS, "owl")
+    before = filled.store.head("owl").pointer()
     assert filled.promote("owl", numbers[1]).number == numbers[1]
-    assert filled.store.pointer(layout.HEADS, "owl") == before
+    assert filled.store.head("owl").pointer() == before
     assert (before.active, before.previous) == (numbers[1], numbers[0])
 
 
@@ -256,7 +256,7 @@ def test_weights_of_another_record_are_not_promoted(filled):
         layout.TENSORS: artifacts.encode_tensors(others),
         layout.RECORD: codec.encode(a_record(tensors)),
     }
-    filled.store.publish(layout.HEADS, "owl", contents, created_at=store_fixtures.AT)
+    filled.store.head("owl").publish(contents, created_at=store_fixtures.AT)
     with pytest.raises(CorruptError, match="their digest is not the one in the record"):
         filled.promote("owl", 3)
     assert filled.active("owl").number == 1
@@ -309,7 +309,7 @@ def test_records_of_a_later_version_are_read(filled):
     tensors = some_tensors()
     record = a_record(tensors, unknown={"colour": "red"})
     version = filled.create("owl", tensors, record)
-    data = filled.store.read(filled.store.manifest(layout.HEADS, "owl", version.number), layout.RECORD)
+    data = filled.store.read(filled.store.head("owl").manifest(version.number), layout.RECORD)
     assert codec.decode(HeadRecord, data, "it").unknown == {"colour": "red"}
     assert version.files[layout.RECORD][1] == files.sha256(data) != Digest("0" * 64)
 
@@ -373,7 +373,7 @@ class Histories(RuleBasedStateMachine):
             assert [version.record.tensors for version in versions] == [
                 tensors_digest(some_tensors(seed)) for seed in seeds
             ]
-            assert self.manager.store.pointer(layout.HEADS, head).active == self.active.get(head)
+            assert self.manager.store.head(head).pointer().active == self.active.get(head)
             if head in self.active:
                 active = self.manager.active(head)
                 weights = heads.tensors(self.manager.store, active)

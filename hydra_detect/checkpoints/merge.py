@@ -68,14 +68,10 @@ def merge_checkpoint(store: str | os.PathLike[str] | Store, head: str | HeadRef,
         tensors[old] = tensors.pop(new)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4()}")
     with files.explained(asked):
-        try:
-            files.write_new(store.disk, temporary, _as_bytes(tensors, path.suffix))
-            files.put_if_absent(store.disk, temporary, path)
+        if not files.put_new(store.disk, _as_bytes(tensors, path.suffix), path, aside=temporary):
+            raise ConflictError(asked, "the file exists", "Name a new file, or move that one away first.")
+        with files.explained(asked, files.UNCERTAIN):
             store.disk.sync_folder(path.parent)
-        except FileExistsError:
-            raise ConflictError(asked, "the file exists", "Name a new file, or move that one away first.") from None
-        finally:
-            files.discard(store.disk, temporary)
     return path
 
 

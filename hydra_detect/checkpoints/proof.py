@@ -211,7 +211,7 @@ def verify_all(
     store = Store.open(store)
     inputs = None if inputs is None else list(pictures.iter_pictures(inputs))  # each head is compared on all of them
     checkpoint = None if against is None else _original(against)
-    chosen = heads or [info.name for info in HeadRegistry(store).infos() if info.active is not None or info.problem]
+    chosen = heads or [info.head for info in HeadRegistry(store).infos() if info.active is not None or info.problem]
     if not chosen:
         raise NotFoundError("verify the heads", f"the store {store.root} has none", "Split an original into it first.")
     return [verify(store, head, against=checkpoint, inputs=inputs, progress=progress) for head in chosen]

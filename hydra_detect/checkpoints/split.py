@@ -45,10 +45,12 @@ _LIBRARIES = ("hydra-detect", "torch", "torchvision", "safetensors", "numpy")
 class SplitReport:
     """What a split made, how large it is, what was assumed, and the proof.
 
-    Sizes are bytes as measured: of the original file, and of the tensors' files in the store.
+    Sizes are bytes as measured: of the original file, and of the tensors' files in the store. `is_active` is whether
+    the new version was made the active one of its head.
     """
 
     head: HeadRef
+    is_active: bool
     backbone: str
     backbone_is_new: bool
     architecture: str
@@ -65,6 +67,7 @@ class SplitReport:
         return {
             "head": self.head.name,
             "version": self.head.version,
+            "active": self.is_active,
             "backbone": self.backbone,
             "backbone_is_new": self.backbone_is_new,
             "architecture": self.architecture,
@@ -87,6 +90,8 @@ class SplitReport:
             f"  head      {self.head_bytes / 1e6:8.2f} MB",
             *(f"  assumed: {item}" for item in self.assumed),
         ]
+        if not self.is_active:
+            lines.append(f"  another version is active; 'hydra-detect promote {self.head.name} {self.head.version}'")
         return "\n".join([*lines, str(self.parity)])
 
 
@@ -107,7 +112,8 @@ def split_checkpoint(
     Args:
         path: A `.pth`, `.pt` or `.safetensors` file, or `torchvision:NAME` for torchvision's own weights.
         store: The store, or the path of one; a new or empty folder becomes one.
-        head: Name for the head; if there is such a head, this becomes its next version. It is promoted.
+        head: Name for the head; if there is such a head, this becomes its next version. Where no version is active it
+            becomes the active one; where one is, nothing here has measured which is better (see `decide`).
         backbone: Name for the backbone; if there is one with the same weights and settings, it is shared.
         class_names: Names of the classes without the background, in the order of their labels.
         settings: What the weights cannot tell: a `SplitSettings`, a mapping of its fields, or a preset's name.
@@ -151,9 +157,12 @@ def split_checkpoint(
     stored = backbones.publish(store, backbone, parts.backbone_record(source), rebuilt.backbone)
     manager = VersionManager(store)
     version = manager.create(head, rebuilt.head, record, attachments=attachments)
-    manager.promote(head, version.number, reason=f"split from {source.file}"[:500])
+    is_active = store.head(head).pointer().active is None
+    if is_active:
+        manager.promote(head, version.number, reason=f"split from {source.file}"[:500])
     return SplitReport(
         head=HeadRef(head, version.number),
+        is_active=is_active,
         backbone=stored.name,
         backbone_is_new=stored.is_new,
         architecture=rebuilt.contract.architecture.name,

@@ -8,7 +8,17 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from hydra_detect.cli import output, store_commands, version_commands
-from hydra_detect.cli.options import FAILED, USAGE, JsonOption, Several, StoreOption, progress_bar, store_folder
+from hydra_detect.cli.options import (
+    ERROR,
+    PARTIAL,
+    STOPPED,
+    JsonOption,
+    Several,
+    StoreOption,
+    WholeNumber,
+    progress_bar,
+    store_folder,
+)
 from hydra_detect.cli.split_options import SplitOptions
 from hydra_detect.errors import HydraDetectError
 from hydra_detect.registry import HeadRegistry
@@ -31,20 +41,20 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         output.complain(f"{error} See hydra-detect --help.")
-        return USAGE
+        return ERROR
     except HydraDetectError as error:
-        output.complain(error)
-        return USAGE
+        (output.complain_as_json if "--json" in arguments else output.complain)(error)
+        return ERROR
     except KeyboardInterrupt:
         output.complain("stopped; nothing half-written was left behind")
-        return USAGE
+        return STOPPED
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         output.drop_the_rest()
-        return USAGE
+        return ERROR
     except OSError as error:
         output.complain(f"cannot go on: {error}. See to the file system and run it again.")
         output.drop_the_rest()
-        return USAGE
+        return ERROR
     return code if isinstance(code, int) else 0
 
 
@@ -128,7 +138,7 @@ def verify(
         )
     for item in found:
         output.say(output.as_json(item.to_dict()) if json else str(item))
-    return 0 if all(item.proven for item in found) else FAILED
+    return 0 if all(item.proven for item in found) else PARTIAL
 
 
 @app.command
@@ -157,7 +167,7 @@ def predict(
     backbone: str | None = None,
     score_threshold: float | None = None,
     device: str = "auto",
-    max_pixels: int | None = None,
+    max_pixels: WholeNumber | None = None,
     json: JsonOption = False,
     save: Path | None = None,
 ) -> int:
@@ -218,7 +228,7 @@ def heads(*, store: StoreOption = None, json: JsonOption = False) -> int:
         output.say(output.as_json([info.to_dict() for info in infos]))
     else:
         output.say(output.heads_table(infos))
-    return FAILED if any(info.problem for info in infos) else 0
+    return PARTIAL if any(info.problem for info in infos) else 0
 
 
 @app.command

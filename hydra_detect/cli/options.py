@@ -4,22 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from hydra_detect.errors import StoreError
+from hydra_detect.storage.owners import ACTOR_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cyclopts import Token
 
 STORE_VARIABLE = "HYDRA_DETECT_STORE"
-FAILED, USAGE = 1, 2
+
+PARTIAL, ERROR, DAMAGE, STOPPED = 1, 2, 3, 130
+"""Exit codes beside 0: done, and not all is well; an error; damage in a store; stopped by the user."""
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,8})", re.ASCII)
+
+
+def _integer(_kind: object, tokens: Sequence[Token]) -> int:
+    """Return a whole number: 2.6 is none, and must not become one by rounding."""
+    text = tokens[0].value
+    if not _INTEGER.fullmatch(text):
+        message = f"{text!a:.60} is no whole number."
+        raise ValueError(message)
+    return int(text)
+
+
+def _whole_number(kind: object, tokens: Sequence[Token]) -> int:
+    number = _integer(kind, tokens)
+    if number < 1:
+        message = f"{number} is no whole number from 1."
+        raise ValueError(message)
+    return number
+
 
 StoreOption = Annotated[Path | None, Parameter(help=f"folder of the store; else ${STORE_VARIABLE}")]
 JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="print JSON for programs")]
-ReasonOption = Annotated[str, Parameter(help="why, for the history")]
+ReasonOption = Annotated[str, Parameter(help=f"why, for the history; who is ${ACTOR_VARIABLE}, or user@host")]
+Integer = Annotated[int, Parameter(converter=_integer)]
+WholeNumber = Annotated[int, Parameter(converter=_whole_number)]
 Several = Annotated[list[str], Parameter(negative=(), consume_multiple=True)]
 
 

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra_detect.errors import HydraDetectError, InputError
-from hydra_detect.names import Digest, one_line
+from hydra_detect.names import one_line
 from hydra_detect.storage.files import explained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hydra_detect.detections import Detections
-    from hydra_detect.records import VersionRecord
-    from hydra_detect.registry import HeadInfo
-    from hydra_detect.storage.pointers import Pointer
+    from hydra_detect.overview import HeadInfo, HeadStatus, VersionStatus
     from hydra_detect.storage.usage import Usage
 
 
@@ -41,6 +39,11 @@ def complain(error: HydraDetectError | str) -> None:
     print(f"hydra-detect: {error}", file=sys.stderr, flush=True)  # noqa: T201  and this
 
 
+def complain_as_json(error: HydraDetectError) -> None:
+    """Print an error on standard error as one line of JSON."""
+    print(as_json(error.to_dict()), file=sys.stderr, flush=True)  # noqa: T201  and this
+
+
 def as_json(value: Any) -> str:
     """Return one line of JSON."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -59,7 +62,7 @@ def heads_table(infos: Sequence[HeadInfo]) -> str:
         return "The store has no heads yet: 'hydra-detect split' makes the first."
     rows = [
         [
-            info.name,
+            info.head,
             "-" if info.active is None else str(info.active),
             str(len(info.versions)),
             info.backbone,
@@ -75,35 +78,23 @@ def _classes(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if names[4:] else "")
 
 
-def version_facts(version: VersionRecord, pointer: Pointer) -> dict[str, Any]:
-    """Return one version as plain JSON values: what it is, and what it is to its head."""
-    return {
-        "head": version.head,
-        "version": version.number,
-        "active": version.number == pointer.active,
-        "previous": version.number == pointer.previous,
-        "pinned": version.number in pointer.pinned,
-        "created_at": version.created_at,
-        "actor": version.actor,
-        "nbytes": version.nbytes,
-        "class_names": list(version.record.class_names),
-        "digest": str(version.manifest),
-        "notes": version.record.notes,
-    }
+def versions_table(status: HeadStatus) -> str:
+    """Return the versions of a head, one a line."""
+    header = ["version", "", "created", "by", "size", "samples", "classes", "claims"]
+    text = table(header, [_version_row(version) for version in status.versions])
+    return f"{text}\nwhich is active cannot be read: {status.problem}" if status.problem else text
 
 
-def versions_table(facts: Sequence[dict[str, Any]]) -> str:
-    """Return the versions of a head, one a line, from their `version_facts` or their problem."""
-    rows = []
-    for version in facts:
-        if "problem" in version:
-            rows.append([str(version["version"]), "", "", "", "", "", f"cannot be read: {version['problem']}"])
-            continue
-        marks = " ".join(mark for mark in ("active", "previous", "pinned") if version[mark])
-        size, digest = _megabytes(version["nbytes"]), Digest.parse(version["digest"]).short
-        who = [version["created_at"], one_line(version["actor"])]
-        rows.append([str(version["version"]), marks, *who, size, digest, _classes(version["class_names"])])
-    return table(["version", "", "created", "by", "size", "digest", "classes"], rows)
+def _version_row(version: VersionStatus) -> list[str]:
+    marks = {"active": version.is_active, "previous": version.is_previous, "pinned": bool(version.pinned_for)}
+    told = " ".join(mark for mark, is_so in marks.items() if is_so)
+    if version.record is None:
+        return [str(version.number), told, "", "", "", "", f"cannot be read: {version.problem}", ""]
+    made, facts = version.record, version.record.record
+    samples = "" if facts.sample_count is None else str(facts.sample_count)
+    claims = ", ".join(f"{name} {value:g}" for name, value in facts.claimed_metrics.items())
+    who = [made.created_at, one_line(made.actor), _megabytes(made.nbytes), samples]
+    return [str(version.number), told, *who, _classes(facts.class_names), one_line(claims)]
 
 
 def usage_table(usage: Usage) -> str:
@@ -112,7 +103,7 @@ def usage_table(usage: Usage) -> str:
     for item in usage.items:
         for number, size in item.versions.items():
             rows.append([item.name, str(number), "active" if number == item.active else "", _megabytes(size)])
-        beside = {"being written": item.staging, "quarantine": item.quarantine}
+        beside = {"history": item.history, "being written": item.staging, "quarantine": item.quarantine}
         rows += [[item.name, "", what, _megabytes(size)] for what, size in beside.items() if size]
     beside = {"being written": usage.staging, "quarantine": usage.quarantine}
     rows += [["", "", what, _megabytes(size)] for what, size in beside.items() if size]

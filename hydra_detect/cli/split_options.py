@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 from cyclopts import Parameter
 
+from hydra_detect.cli.options import Integer  # noqa: TC001  cyclopts reads annotations as it runs
 from hydra_detect.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ class SplitOptions:
     preset: Annotated[str | None, Parameter(help="settings by name, such as fasterrcnn_mobilenet_v3_large_320_fpn")] = (
         None
     )
-    min_size: Annotated[int | None, Parameter(help="shorter side of the resized picture, pixels")] = None
-    max_size: Annotated[int | None, Parameter(help="limit of its longer side, pixels")] = None
+    min_size: Annotated[Integer | None, Parameter(help="shorter side of the resized picture, pixels")] = None
+    max_size: Annotated[Integer | None, Parameter(help="limit of its longer side, pixels")] = None
     mean: Annotated[str | None, Parameter(help="per channel, as in 0.485,0.456,0.406")] = None
     std: Annotated[str | None, Parameter(help="per channel, as in 0.229,0.224,0.225")] = None
-    size_divisor: Annotated[int | None, Parameter(help="pictures are padded to a multiple of this")] = None
+    size_divisor: Annotated[Integer | None, Parameter(help="pictures are padded to a multiple of this")] = None
     norm_eps: Annotated[float | None, Parameter(help="eps of the body's BatchNorm")] = None
     pyramid_norm_eps: Annotated[float | None, Parameter(help="eps of the pyramid's BatchNorm")] = None
     box_norm_eps: Annotated[float | None, Parameter(help="eps of the box head's BatchNorm")] = None
@@ -38,19 +39,19 @@ class SplitOptions:
     aspect_ratios: Annotated[str | None, Parameter(help="height/width; levels apart by '/', or one level for all")] = (
         None
     )
-    rpn_pre_nms_top_n: Annotated[int | None, Parameter(help="proposals per level before suppression")] = None
-    rpn_post_nms_top_n: Annotated[int | None, Parameter(help="proposals per picture after suppression")] = None
+    rpn_pre_nms_top_n: Annotated[Integer | None, Parameter(help="proposals per level before suppression")] = None
+    rpn_post_nms_top_n: Annotated[Integer | None, Parameter(help="proposals per picture after suppression")] = None
     rpn_nms_threshold: Annotated[float | None, Parameter(help="overlap above which proposals suppress")] = None
     rpn_score_threshold: Annotated[float | None, Parameter(help="objectness below which proposals are dropped")] = None
     roi_levels: Annotated[str | None, Parameter(help="pyramid levels that boxes are pooled from, as in 0,1,2,3")] = None
-    roi_sampling_ratio: Annotated[int | None, Parameter(help="samples per bin and axis in RoIAlign")] = None
+    roi_sampling_ratio: Annotated[Integer | None, Parameter(help="samples per bin and axis in RoIAlign")] = None
     score_threshold: Annotated[float | None, Parameter(help="score above which boxes are kept")] = None
     nms_threshold: Annotated[float | None, Parameter(help="overlap above which boxes of a class suppress")] = None
-    detections_per_image: Annotated[int | None, Parameter(help="most boxes per picture")] = None
+    detections_per_image: Annotated[Integer | None, Parameter(help="most boxes per picture")] = None
     box_coder_weights: Annotated[str | None, Parameter(help="as in 10,10,5,5")] = None
     operating_threshold: Annotated[float | None, Parameter(help="score at which the head is meant to be used")] = None
     operating_threshold_chosen_on: Annotated[str | None, Parameter(help="the data it was chosen on")] = None
-    sample_count: Annotated[int | None, Parameter(help="labelled samples the head was trained on")] = None
+    sample_count: Annotated[Integer | None, Parameter(help="labelled samples the head was trained on")] = None
     claimed_metrics: Annotated[str | None, Parameter(help="kept as a claim, as in f1=0.93,ap50=0.9")] = None
     notes: Annotated[str | None, Parameter(help="free text for the record")] = None
 

@@ -7,11 +7,10 @@ from typing import Annotated, get_args
 from cyclopts import App, Parameter
 
 from hydra_detect.cli import output
-from hydra_detect.cli.options import FAILED, USAGE, JsonOption, StoreOption, progress_bar, store_folder
+from hydra_detect.cli.options import DAMAGE, ERROR, PARTIAL, JsonOption, StoreOption, progress_bar, store_folder
 from hydra_detect.errors import InputError
-from hydra_detect.storage.check import Depth
-from hydra_detect.storage.store import Store
-from hydra_detect.storage.usage import usage as measure
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage.findings import Depth
 from hydra_detect.versions import VersionManager
 
 app = App(name="store", help="Check and measure a whole store.")
@@ -29,7 +28,10 @@ def verify(
     repair: Flag = False,
     json: JsonOption = False,
 ) -> int:
-    """Check a store; exit code 0 if it is sound, 1 if something was mended and it is now, 2 if damage is left.
+    """Check a store.
+
+    Exit code 0 if it is sound, 1 if something was mended and it is now, 3 if damage is left, 2 if it is not clear,
+    because something could not be read.
 
     Parameters
     ----------
@@ -54,13 +56,13 @@ def verify(
         )
     output.say(output.as_json(report.to_dict()) if json else str(report))
     if not report.is_sound:
-        return USAGE
-    return FAILED if report.mended else 0
+        return DAMAGE if report.verdict == "damaged" else ERROR
+    return PARTIAL if report.mended else 0
 
 
 @app.command
 def usage(*, store: StoreOption = None, json: JsonOption = False) -> int:
     """Say what takes the disk."""
-    found = measure(Store.open(store_folder(store)))
+    found = HeadRegistry(store_folder(store)).usage()
     output.say(output.as_json(found.to_dict()) if json else output.usage_table(found))
     return 0

@@ -7,18 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from hydra_detect.cli import output
-from hydra_detect.cli.options import FAILED, USAGE, JsonOption, ReasonOption, StoreOption, store_folder
+from hydra_detect.cli.options import (
+    ERROR,
+    PARTIAL,
+    JsonOption,
+    ReasonOption,
+    StoreOption,
+    WholeNumber,
+    store_folder,
+)
 from hydra_detect.errors import HydraDetectError, InputError
-from hydra_detect.history import UNREADABLE
-from hydra_detect.names import HeadRef
+from hydra_detect.history import DAMAGED
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.retention import DEFAULT_KEEP
-from hydra_detect.storage import heads, layout
-from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hydra_detect.records import VersionRecord
+
+DryRun = Annotated[bool, Parameter(negative=(), help="say what would go, and do nothing")]
 
 
 def versions(head: str, /, *, store: StoreOption = None, json: JsonOption = False) -> int:
@@ -26,30 +35,29 @@ def versions(head: str, /, *, store: StoreOption = None, json: JsonOption = Fals
 
     Exit code 1 if one of them cannot be read; the others are listed all the same.
     """
-    opened = Store.open(store_folder(store))
-    pointer = opened.pointer(layout.HEADS, head)
-    rows = []
-    for number in heads.numbers(opened, head):
-        try:
-            rows.append(output.version_facts(heads.find(opened, HeadRef(head, number)), pointer))
-        except HydraDetectError as error:
-            rows.append({"head": head, "version": number, "problem": error.found})
-    output.say(output.as_json(rows) if json else output.versions_table(rows))
-    return FAILED if any("problem" in row for row in rows) else 0
+    status = HeadRegistry(store_folder(store)).status(head)
+    output.say(output.as_json(status.to_dict()) if json else output.versions_table(status))
+    return 0 if status.is_whole else PARTIAL
 
 
 def promote(
-    head: str, number: int, /, *, store: StoreOption = None, reason: ReasonOption = "", json: JsonOption = False
+    head: str,
+    number: WholeNumber,
+    /,
+    *,
+    store: StoreOption = None,
+    reason: ReasonOption = "",
+    json: JsonOption = False,
 ) -> int:
-    """Make a version the active one, after reading and checking all of it."""
+    """Make a version the active one, after checking each of its files."""
     manager = VersionManager(store_folder(store))
-    return _say_active(manager, manager.promote(head, number, reason=reason), json=json)
+    return _activate(manager, head, lambda: manager.promote(head, number, reason=reason), json=json)
 
 
 def rollback(head: str, /, *, store: StoreOption = None, reason: ReasonOption = "", json: JsonOption = False) -> int:
-    """Make the version active again that was active before; again and again, as far as the history goes."""
+    """Make the version active again that was active before; again and again, over the last 1,000 promotions."""
     manager = VersionManager(store_folder(store))
-    return _say_active(manager, manager.rollback(head, reason=reason), json=json)
+    return _activate(manager, head, lambda: manager.rollback(head, reason=reason), json=json)
 
 
 def history(head: str, /, *, store: StoreOption = None, json: JsonOption = False) -> int:
@@ -58,7 +66,7 @@ def history(head: str, /, *, store: StoreOption = None, json: JsonOption = False
     Exit code 1 if a part of it cannot be read.
     """
     events = VersionManager(store_folder(store)).history(head)
-    code = FAILED if any(event.what == UNREADABLE for event in events) else 0
+    code = PARTIAL if any(event.what == DAMAGED for event in events) else 0
     if json:
         output.say(output.as_json([event.to_dict() for event in events]))
     else:
@@ -66,7 +74,9 @@ def history(head: str, /, *, store: StoreOption = None, json: JsonOption = False
     return code
 
 
-def compare(head: str, a: int, b: int, /, *, store: StoreOption = None, json: JsonOption = False) -> int:
+def compare(
+    head: str, a: WholeNumber, b: WholeNumber, /, *, store: StoreOption = None, json: JsonOption = False
+) -> int:
     """Compare two versions of a head: claims, sizes, settings, and how far the weights of each layer moved."""
     found = VersionManager(store_folder(store)).compare(head, a, b)
     output.say(output.as_json(found.to_dict()) if json else str(found))
@@ -74,29 +84,45 @@ def compare(head: str, a: int, b: int, /, *, store: StoreOption = None, json: Js
 
 
 def pin(
-    head: str, number: int, /, *, store: StoreOption = None, reason: ReasonOption = "", json: JsonOption = False
+    head: str,
+    number: WholeNumber,
+    /,
+    *,
+    store: StoreOption = None,
+    reason: ReasonOption = "",
+    json: JsonOption = False,
 ) -> int:
-    """Keep a version whatever retention says."""
+    """Keep a version whatever retention says; once for each reason."""
     VersionManager(store_folder(store)).pin(head, number, reason=reason)
-    return _say_done({"head": head, "version": number, "pinned": True}, f"{head}@{number} is pinned", json=json)
+    return _say_done({"head": head, "version": number, "pinned_for": reason}, f"{head}@{number} is pinned", json=json)
 
 
 def unpin(
-    head: str, number: int, /, *, store: StoreOption = None, reason: ReasonOption = "", json: JsonOption = False
+    head: str,
+    number: WholeNumber,
+    /,
+    *,
+    pinned_for: Annotated[str | None, Parameter(help="the reason it was pinned for, if there are several")] = None,
+    store: StoreOption = None,
+    reason: ReasonOption = "",
+    json: JsonOption = False,
 ) -> int:
     """Let retention judge a version again."""
-    VersionManager(store_folder(store)).unpin(head, number, reason=reason)
-    return _say_done({"head": head, "version": number, "pinned": False}, f"{head}@{number} is not pinned", json=json)
+    manager = VersionManager(store_folder(store))
+    manager.unpin(head, number, pinned_for=pinned_for, reason=reason)
+    left = [pin.reason for pin in manager.store.head(head).pointer().pins if pin.version == number]
+    text = f"{head}@{number} is still pinned ({len(left)})" if left else f"{head}@{number} is not pinned"
+    return _say_done({"head": head, "version": number, "still_pinned_for": left}, text, json=json)
 
 
 def prune(
     head: str = "",
     /,
     *,
-    store: StoreOption = None,
     every: Annotated[bool, Parameter(name="--all", negative=(), help="prune every head")] = False,
-    keep: int = DEFAULT_KEEP,
-    dry_run: Annotated[bool, Parameter(negative=(), help="say what would go, and do nothing")] = False,
+    keep: WholeNumber = DEFAULT_KEEP,
+    dry_run: DryRun = False,
+    store: StoreOption = None,
     reason: ReasonOption = "",
     json: JsonOption = False,
 ) -> int:
@@ -112,16 +138,15 @@ def prune(
     """
     manager = VersionManager(store_folder(store))
     if bool(head) == every:
-        raise InputError(
-            "prune", "no head was named" if not head else "a head and --all", "Name a head, or give --all."
-        )
+        found = "both a head and --all were given" if head else "no head was named"
+        raise InputError("prune", found, "Name a head, or give --all.")
     code, reports = 0, []
     for name in list(HeadRegistry(manager.store)) if every else [head]:
         try:
             reports.append(manager.prune(name, keep=keep, dry_run=dry_run, reason=reason))
         except HydraDetectError as error:  # one head holds up no other, and what was done is said
             output.complain(error)
-            code = USAGE
+            code = ERROR
         else:
             if not json:
                 output.say(str(reports[-1]))
@@ -133,7 +158,7 @@ def prune(
 def rename(
     head: str, new: str, /, *, store: StoreOption = None, reason: ReasonOption = "", json: JsonOption = False
 ) -> int:
-    """Give a head another name; the old name keeps its history, and no head can be renamed to it."""
+    """Give a head another name for ever; the old name keeps its history, and no head can be renamed to it."""
     HeadRegistry(store_folder(store)).rename(head, new, reason=reason)
     return _say_done({"head": new, "was": head}, f"{head} is now {new}", json=json)
 
@@ -142,19 +167,20 @@ def remove(
     head: str,
     /,
     *,
-    yes: Annotated[bool, Parameter(negative=(), help="do it; without this it is only said what would go")] = False,
+    yes: Annotated[bool, Parameter(negative=(), help="do it: there is no way back")] = False,
+    dry_run: DryRun = False,
     store: StoreOption = None,
     reason: ReasonOption = "",
     json: JsonOption = False,
 ) -> int:
-    """Delete all versions of a head, the active one too; its history stays."""
+    """Delete all versions of a head, the active one too; its history stays. Nothing but a pin protects it."""
     registry = HeadRegistry(store_folder(store))
-    numbers = heads.numbers(registry.store, head)
-    if yes:
-        registry.remove(head, reason=reason)
+    numbers = registry.remove(head, reason=reason, dry_run=dry_run or not yes)
     which = ", ".join(f"{head}@{number}" for number in numbers)
-    text = f"removed {which}" if yes else f"would remove {which}; give --yes to do it"
-    return _say_done({"head": head, "versions": numbers, "removed": yes}, text, json=json)
+    if not (yes or dry_run):
+        raise InputError(f"remove {head!r}", f"it would delete {which} for ever", "Give --yes; --dry-run only looks.")
+    text = f"would remove {which}" if dry_run else f"removed {which}"
+    return _say_done({"head": head, "versions": numbers, "dry_run": dry_run}, text, json=json)
 
 
 def _say_done(facts: dict[str, Any], text: str, *, json: bool) -> int:
@@ -162,15 +188,19 @@ def _say_done(facts: dict[str, Any], text: str, *, json: bool) -> int:
     return 0
 
 
-def _say_active(manager: VersionManager, version: VersionRecord, *, json: bool) -> int:
-    pointer = manager.store.pointer(layout.HEADS, version.head)
-    if json:
-        output.say(output.as_json(output.version_facts(version, pointer)))
+def _activate(manager: VersionManager, head: str, act: Callable[[], VersionRecord], *, json: bool) -> int:
+    """Make a version active, and say what that changed."""
+    before = manager.store.head(head).pointer()
+    version = act()
+    now = manager.store.head(head).pointer()
+    changed = now.generation != before.generation
+    facts = {"head": head, "version": version.number, "digest": str(version.manifest), "changed": changed}
+    if now.active != version.number:  # between the promotion and this look somebody else may have followed
+        text = f"{version} was made active"
     else:
-        before = f"; before it {pointer.previous} was" if pointer.previous else ""
-        # Between the promotion and this look somebody else may have followed.
-        output.say(f"{version} was made active" if pointer.active != version.number else f"{version} is active{before}")
-    return 0
+        text = f"{version} {'is' if changed else 'was'} active{'' if changed else ' already; nothing was changed'}"
+        text += f"; before it, {head}@{now.previous} was" if changed and now.previous else ""
+    return _say_done({**facts, "active": now.active, "previous": now.previous}, text, json=json)
 
 
 COMMANDS = (versions, promote, rollback, history, compare, pin, unpin, prune, rename, remove)

@@ -7,12 +7,12 @@ be replaced, and cannot replace by boasting.
 
 from __future__ import annotations
 
+import enum
 import math
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
-from attrs import validators as check
 
 from hydra_detect.errors import InputError
 from hydra_detect.names import Digest
@@ -23,14 +23,36 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SHARE = check.and_(check.ge(0.0), check.le(1.0))
+
+def _is_share(value: Any) -> bool:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)  # numpy's numbers are Real, too
+    return is_number and 0 <= value <= 1
 
 
 def _f1(_instance: object, _attribute: object, value: Any) -> None:
     # NaN is a legal outcome of a measurement that went wrong, and never promotes; 1.2 is a mistake of the caller.
-    is_number = isinstance(value, Real) and not isinstance(value, bool)  # numpy's numbers are Real, too
-    if not (is_number and (math.isnan(value) or 0 <= value <= 1)):
+    if not (_is_share(value) or (isinstance(value, Real) and math.isnan(value))):
         raise InputError("judge a version", f"its F1 is {value!r:.60}", "Give a share from 0 to 1.")
+
+
+def _share(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not _is_share(value):
+        raise InputError(f"set {attribute.name}", f"it is {value!r:.60}", "Give a share from 0 to 1.")
+
+
+def _digest(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, Digest):
+        raise InputError(f"set {attribute.name}", f"it is {value!r:.60}", "Give a Digest, as by Digest.parse.")
+
+
+class Standing(enum.Enum):
+    """What there is to compare with, where there is nothing."""
+
+    NONE_ACTIVE = "no version is active"
+
+
+NONE_ACTIVE = Standing.NONE_ACTIVE
+"""Given in place of a measurement, says that no version is active; None says that the active one was not measured."""
 
 
 @attrs.frozen(kw_only=True)
@@ -44,7 +66,7 @@ class Measurement:
     """
 
     f1: float = attrs.field(validator=_f1)
-    samples: Digest = attrs.field(validator=check.instance_of(Digest))
+    samples: Digest = attrs.field(validator=_digest)
 
 
 @attrs.frozen(kw_only=True)
@@ -57,8 +79,8 @@ class PromotionPolicy:
 
     """
 
-    high_f1: float = attrs.field(default=0.95, validator=_SHARE)
-    least_gain: float = attrs.field(default=0.02, validator=_SHARE)
+    high_f1: float = attrs.field(default=0.95, validator=_share)
+    least_gain: float = attrs.field(default=0.02, validator=_share)
 
 
 DEFAULT_POLICY = PromotionPolicy()
@@ -84,45 +106,68 @@ class Decision:
     def __bool__(self) -> bool:
         return self.promote
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; an F1 that is not a number is null."""
+        return {"promote": self.promote, "reason": self.reason, **_plain(self.candidate, self.active)}
+
     def __str__(self) -> str:
         """One line."""
         return f"{'promote' if self.promote else 'keep'}: {self.reason}"
 
 
+def _plain(candidate: Measurement | None, active: Measurement | None) -> dict[str, Any]:
+    figures = {"candidate": candidate, "active": active}
+    return {
+        name: figure and {"f1": None if math.isnan(figure.f1) else float(figure.f1), "samples": str(figure.samples)}
+        for name, figure in figures.items()
+    }
+
+
 def decide(
     candidate: Measurement | None,
-    active: Measurement | None,
+    active: Measurement | Literal[Standing.NONE_ACTIVE] | None,
     *,
-    has_active: bool = True,
     is_pulled: bool = False,
     policy: PromotionPolicy = DEFAULT_POLICY,
 ) -> Decision:
-    """Decide whether a candidate replaces the active version.
+    """Decide whether a candidate replaces the active version; nothing is done.
 
     Args:
         candidate: Its measurement; None if it was not measured.
-        active: The active version's, on the same samples; None if it was not measured.
-        has_active: Whether any version is active; where none is, there is nothing to compare with.
+        active: The active version's, on the same samples; None if it was not measured; `NONE_ACTIVE` if no version is
+            active, and there is nothing to compare with.
         is_pulled: Whether the candidate came from elsewhere: then being the first is not enough.
         policy: The numbers.
 
+    Raises:
+        InputError: If one of these is something else.
+
     """
-    obstacle = _obstacle(candidate, active, has_active=has_active, is_pulled=is_pulled)
+    for name, value, kinds in (
+        ("candidate", candidate, (Measurement, type(None))),
+        ("active", active, (Measurement, Standing, type(None))),
+        ("policy", policy, (PromotionPolicy,)),
+    ):
+        if not isinstance(value, kinds):
+            names = ", ".join(kind.__name__ for kind in kinds)
+            raise InputError("decide on a promotion", f"{name} is {value!r:.60}", f"Give one of: {names}.")
+    measured = active if isinstance(active, Measurement) else None
+    obstacle = _obstacle(candidate, active, is_pulled=is_pulled)
     if obstacle:
         promote, reason = False, obstacle
-    elif not has_active or candidate is None or active is None:  # the last two are obstacles where one is active
-        promote, reason = True, "it is the first version"
+    elif candidate is None or measured is None:  # where a version is active both are obstacles
+        promote, reason = True, "no version is active yet"
     else:
-        promote, reason = _compared(candidate.f1, active.f1, policy)
-    return Decision(promote=promote, reason=reason, candidate=candidate, active=active)
+        promote, reason = _compared(candidate.f1, measured.f1, policy)
+    return Decision(promote=promote, reason=reason, candidate=candidate, active=measured)
 
 
-def _obstacle(candidate: Measurement | None, active: Measurement | None, *, has_active: bool, is_pulled: bool) -> str:
+def _obstacle(candidate: Measurement | None, active: Measurement | Standing | None, *, is_pulled: bool) -> str:
     """Return what forbids a promotion before any figures are compared, or nothing."""
     if candidate is not None and math.isnan(candidate.f1):
         return "the candidate's F1 is not a number"
-    if not has_active:
-        return "it came from elsewhere and nothing here is active: promote it by hand" if is_pulled else ""
+    if isinstance(active, Standing):
+        return "it came from elsewhere and no version is active here: promote it by hand" if is_pulled else ""
     if candidate is None or active is None:
         return f"{'the candidate' if candidate is None else 'the active version'} was not measured"
     if candidate.samples != active.samples:
@@ -160,6 +205,5 @@ def decide_now(
         policy: The numbers.
 
     """
-    if active is None:
-        return decide(measure(candidate), None, has_active=False, is_pulled=is_pulled, policy=policy)
-    return decide(measure(candidate), measure(active), is_pulled=is_pulled, policy=policy)
+    standing = NONE_ACTIVE if active is None else measure(active)
+    return decide(measure(candidate), standing, is_pulled=is_pulled, policy=policy)

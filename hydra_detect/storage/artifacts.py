@@ -1,4 +1,4 @@
-"""Artifacts: tensors as safetensors bytes, checked before anything is allocated, and the manifest that binds files.
+"""Artifacts: tensors as safetensors bytes, checked before anything is allocated.
 
 Equal tensors give equal bytes: no metadata is written, because its order is not stable. A file from a stranger is
 judged by its header alone first: size, names, dtypes, shapes and offsets.
@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
-from typing import Any
-
-import attrs
+from typing import TYPE_CHECKING, Any
 
 from hydra_detect import codec
-from hydra_detect.errors import CorruptError, NameInvalidError, RecordError, listed
-from hydra_detect.names import Digest, check_file_name, check_name
-from hydra_detect.storage import files, sealed
+from hydra_detect.errors import CorruptError, RecordError
 from hydra_detect.tensors import ITEM_BYTES, RawTensor, check_finite, tensors_digest
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hydra_detect.names import Digest
+
 MAX_TENSORS_BYTES = 1 << 30
 MAX_HEADER_BYTES = codec.MAX_JSON_BYTES
 MAX_TENSORS = 4096
@@ -143,129 +142,3 @@ def _checked_entry(name: str, entry: Any, asked: str) -> tuple[str, tuple[int, .
 
 def _corrupt(asked: str, found: str) -> CorruptError:
     return CorruptError(asked, found, "Restore the file from a copy, or make it anew.")
-
-
-Listing = Mapping[str, tuple[int, Digest]]
-"""Files of a version by name: size in bytes and SHA-256."""
-
-
-def listing_of(contents: Mapping[str, bytes]) -> Listing:
-    """Return size and SHA-256 of each of these contents."""
-    return {path: (len(data), files.sha256(data)) for path, data in contents.items()}
-
-
-@attrs.frozen(kw_only=True)
-class Manifest:
-    """What one published version consists of; `digest` is the SHA-256 of its own sealed text.
-
-    `files` gives size in bytes and SHA-256 of each file beside it; `created_at` is UTC in ISO 8601; `actor` is who
-    published it.
-    """
-
-    kind: str
-    name: str
-    version: int
-    created_at: str
-    actor: str
-    files: Listing
-    digest: Digest
-
-
-def make_manifest(kind: str, name: str, version: int, *, listing: Listing, created_at: str, actor: str) -> bytes:
-    """Return the sealed text of a manifest over the files of `listing`.
-
-    Raises:
-        RecordError: If it could not be read again, because it is too large.
-
-    """
-    text = sealed.seal(
-        {
-            "format": FORMAT,
-            "kind": kind,
-            "name": check_name(name),
-            "version": version,
-            "created_at": created_at,
-            "actor": actor,
-            "files": {path: [size, str(digest)] for path, (size, digest) in listing.items()},
-        }
-    )
-    try:
-        read_manifest(text, kind, name, version)
-    except CorruptError as error:
-        raise RecordError(f"publish {name}@{version}", error.found, "Give fewer files, or shorter texts.") from None
-    return text
-
-
-def read_manifest(data: bytes, kind: str, name: str, version: int) -> Manifest:
-    """Read a manifest and see that it speaks of the version in whose folder it lies.
-
-    Raises:
-        CorruptError: If it is damaged or belongs elsewhere.
-        RecordError: If it has a newer format.
-
-    """
-    what = f"the manifest of {name}@{version}"
-    document = sealed.unseal(data, what)
-    sealed.check_format(document, FORMAT, what)
-    place = (document.get("kind"), document.get("name"), document.get("version"))
-    if place != (kind, name, version) or type(place[2]) is not int:
-        raise _corrupt(f"read {what}", "it speaks of another version; the folder was moved or renamed")
-    return Manifest(
-        kind=kind,
-        name=name,
-        version=version,
-        created_at=str(document.get("created_at", "")),
-        actor=str(document.get("actor", "")),
-        files=_listing(document.get("files"), f"read {what}"),
-        digest=files.sha256(data),
-    )
-
-
-def _listing(value: Any, asked: str) -> Listing:
-    # A stranger can seal too: nothing in here has proved itself but its own wholeness.
-    try:
-        listing = {check_file_name(path): (size, Digest.parse(digest)) for path, (size, digest) in value.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        found = error.found if isinstance(error, NameInvalidError) else str(error)
-        raise _corrupt(asked, f"its list of files is malformed ({found})") from None
-    if not all(type(size) is int and size >= 0 for size, _digest in listing.values()):
-        raise _corrupt(asked, "its list of files is malformed (a size is no whole number)")
-    return listing
-
-
-def check_content(manifest: Manifest, path: str, data: bytes) -> None:
-    """See that a file is the one that the manifest lists.
-
-    Raises:
-        CorruptError: If size or SHA-256 differ, or the manifest does not list it.
-
-    """
-    check_listed(manifest, path, len(data), files.sha256(data))
-
-
-def check_lists(manifest: Manifest, path: str) -> None:
-    """See that a manifest lists a file.
-
-    Raises:
-        CorruptError: If it does not.
-
-    """
-    if path not in manifest.files:
-        asked = f"read {path} of {manifest.name}@{manifest.version}"
-        raise _corrupt(asked, f"the manifest lists only {listed(manifest.files)}")
-
-
-def check_listed(manifest: Manifest, path: str, nbytes: int, found: Digest) -> None:
-    """See that size and SHA-256 are those that the manifest lists for a file.
-
-    Raises:
-        CorruptError: If they differ, or the manifest does not list it.
-
-    """
-    asked = f"read {path} of {manifest.name}@{manifest.version}"
-    check_lists(manifest, path)
-    size, digest = manifest.files[path]
-    if nbytes != size:
-        raise _corrupt(asked, f"it has {nbytes} bytes and the manifest says {size}")
-    if found != digest:
-        raise _corrupt(asked, f"its SHA-256 is not the {digest.short}... that the manifest says")

@@ -1,6 +1,6 @@
 """Backbones in a store: published once under a name, never replaced.
 
-A backbone has one version for ever, because every head beside it was made for exactly these weights.
+A backbone has one content for ever, because every head beside it was made for exactly these weights.
 """
 
 from __future__ import annotations
@@ -10,17 +10,28 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect import codec
-from hydra_detect.errors import ConflictError, NotFoundError, listed, near_matches
-from hydra_detect.names import check_name
+from hydra_detect.errors import (
+    ConflictError,
+    HydraDetectError,
+    IncompatibleError,
+    NotFoundError,
+    listed,
+    near_matches,
+)
 from hydra_detect.records import BackboneRecord, utc_now
-from hydra_detect.storage import artifacts, layout, owners, pointers
+from hydra_detect.storage import artifacts, changes, files, layout, manifests, pointers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hydra_detect.storage.artifacts import Manifest
+    from hydra_detect.contracts import BackboneContract
+    from hydra_detect.storage.items import Item
+    from hydra_detect.storage.manifests import Manifest
+    from hydra_detect.storage.pointers import Pointer
     from hydra_detect.storage.store import Store
     from hydra_detect.tensors import RawTensor
+
+_BEGUN = "Run it again, which finishes it: so far the backbone has been written, and is not yet the one of its name."
 
 
 @attrs.frozen
@@ -69,18 +80,28 @@ def find(store: Store, name: str) -> StoredBackbone:
         CorruptError: If its pointer, manifest or record is damaged.
 
     """
-    check_name(name, "backbone")
-    pointer = store.pointer(layout.BACKBONES, name)
-    if pointer.active is None:
+    item = store.backbone(name)
+    found = _active(item, item.pointer())
+    if found is None:
         raise NotFoundError(
             f"find backbone {name!r}",
             f"the store {store.root} has no such backbone",
             near_matches(name, names(store)),
         )
-    manifest = store.manifest(layout.BACKBONES, name, pointer.active)
-    record = codec.decode(BackboneRecord, store.read(manifest, layout.RECORD), f"the record of backbone {name!r}")
-    artifacts.check_lists(manifest, layout.TENSORS)
-    return StoredBackbone(name, record, manifest)
+    return found
+
+
+def _active(item: Item, state: Pointer) -> StoredBackbone | None:
+    return None if state.active is None else _find(item, state.active)
+
+
+def _find(item: Item, number: int) -> StoredBackbone:
+    manifest = item.manifest(number)
+    manifests.listed_size(manifest, layout.TENSORS, f"read backbone {item.name!r}")
+    data = item.read(manifest, layout.RECORD)
+    return StoredBackbone(
+        item.name, codec.decode(BackboneRecord, data, f"the record of backbone {item.name!r}"), manifest
+    )
 
 
 def tensors(store: Store, backbone: StoredBackbone) -> dict[str, RawTensor]:
@@ -90,8 +111,38 @@ def tensors(store: Store, backbone: StoredBackbone) -> dict[str, RawTensor]:
         CorruptError: If they are not what was published.
 
     """
-    data = store.read(backbone.manifest, layout.TENSORS)
+    data = store.backbone(backbone.name).read(backbone.manifest, layout.TENSORS)
     return artifacts.decode_weights(data, backbone.record.contract.digest, f"the weights of backbone {backbone.name!r}")
+
+
+def check_holds(store: Store, contract: BackboneContract, asked: str) -> None:
+    """See that a store has a backbone that a head was made on, weights and settings.
+
+    Raises:
+        IncompatibleError: If it has none; the message says in what those that it has differ.
+        CorruptError: If it has none, and one that cannot be read.
+
+    """
+    differences, unread = [], None
+    for name in names(store):
+        try:
+            own = find(store, name).record.contract.differences(contract)
+        except NotFoundError:  # published, and not yet made the one of its name
+            continue
+        except HydraDetectError as error:
+            unread = error
+            continue
+        if not own:
+            return
+        differences.append(f"{name} ({'; '.join(own)})")
+    if unread:
+        raise unread
+    found = (
+        f"the store's differ from it (stored against given): {listed(differences)}" if differences else "it has none"
+    )
+    raise IncompatibleError(
+        asked, f"the store has no backbone that it was made on: {found}", "Put that backbone into the store first."
+    )
 
 
 def check_free(store: Store, name: str, record: BackboneRecord) -> StoredBackbone | None:
@@ -101,13 +152,16 @@ def check_free(store: Store, name: str, record: BackboneRecord) -> StoredBackbon
         ConflictError: If the name belongs to another backbone; the message says in what they differ.
 
     """
-    if store.pointer(layout.BACKBONES, name).active is None:
-        return None
-    present = find(store, name)
-    differences = present.record.contract.differences(record.contract)
+    item = store.backbone(name)
+    return _same(item, item.pointer(), record)
+
+
+def _same(item: Item, state: Pointer, record: BackboneRecord) -> StoredBackbone | None:
+    present = _active(item, state)
+    differences = present.record.contract.differences(record.contract) if present else ()
     if differences:
         raise ConflictError(
-            f"put this backbone into the store as {name!r}",
+            f"put this backbone into the store as {item.name!r}",
             f"that name belongs to another one (stored against given): {'; '.join(differences)}",
             "Give this one a name of its own (--backbone NAME), or the settings of the stored one if only they differ.",
             differences=differences,
@@ -120,18 +174,37 @@ def publish(store: Store, name: str, record: BackboneRecord, weights: Mapping[st
 
     Raises:
         ConflictError: If the name belongs to another backbone.
-        StoreError: If the disk is full or not writable; nothing is left behind.
+        StoreError: If the disk is full or not writable.
 
     """
-    check_name(name, "backbone")
-    with store.changing(layout.BACKBONES, name):
-        present = check_free(store, name, record)
+    item = store.backbone(name)
+    contents = {layout.TENSORS: artifacts.encode_tensors(weights), layout.RECORD: codec.encode(record)}
+
+    def step(before: Pointer) -> StoredBackbone:
+        present = _same(item, before, record)
         if present:
+            item.confirm()
             return present
-        contents = {layout.TENSORS: artifacts.encode_tensors(weights), layout.RECORD: codec.encode(record)}
-        who = owners.actor()
-        manifest = store.publish(layout.BACKBONES, name, contents, created_at=utc_now(), actor=who)
-        first = {"event": pointers.PROMOTED, "version": manifest.version, "active": manifest.version}
-        facts = {"manifest": manifest.digest, "at": utc_now(), "actor": who, "reason": "first of its name"}
-        store.swap(layout.BACKBONES, name, store.pointer(layout.BACKBONES, name), {**first, **facts})
-    return StoredBackbone(name, record, manifest, is_new=True)
+        # A call that was stopped between its two steps is finished, not repeated.
+        manifest = _published(item, record) or item.publish(contents, created_at=utc_now(), actor=changes.by(""))
+        number, digest = manifest.number, manifest.digest
+        change = changes.change(pointers.PROMOTED, version=number, manifest=digest, reason="first of its name")
+        with files.begun(_BEGUN):
+            item.swap(before, {"active": number, "manifest": digest}, change)
+        return StoredBackbone(name, record, manifest, is_new=True)
+
+    return item.settled(step)
+
+
+def _published(item: Item, record: BackboneRecord) -> Manifest | None:
+    """Return a version that is whole and holds this backbone, if there is one already."""
+    for number in item.numbers():
+        try:
+            found = _find(item, number)
+            if not found.record.contract.differences(record.contract):
+                tensors(item.store, found)
+                return found.manifest
+        except HydraDetectError as error:  # damaged: for `storage.check` to report
+            if files.is_refusal(error):
+                raise
+    return None

@@ -1,127 +1,104 @@
-"""Changing the state of a head: read it, build the next, swap; and again if another process was faster."""
+"""Changes of a head's state: what is written of them, and versions that are taken away."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from hydra_detect.errors import ConflictError, InputError, NotFoundError, StaleError, listed
+import attrs
+
+from hydra_detect.errors import ConflictError, InputError, NotFoundError, listed
 from hydra_detect.records import utc_now
-from hydra_detect.storage import layout, recovery
-from hydra_detect.storage.pointers import PRUNED, Taken
+from hydra_detect.storage import owners, recovery
+from hydra_detect.storage.pointers import Change, Taken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
-    from hydra_detect.storage.pointers import Pointer
-    from hydra_detect.storage.store import Store
+    from hydra_detect.names import HeadRef
+    from hydra_detect.storage.items import Item
+    from hydra_detect.storage.pointers import Pin, Pointer
 
-_MOST_TAKEN = 1000  # of one generation, which has to stay below the size of a record
-_MOST_CHARACTERS = 1000
-_MOST_TRIES = 100  # beyond this many lost races in a row something else is wrong
-
-T = TypeVar("T")
+MOST_CHARACTERS = 1000
+"""Of a reason or an actor."""
 
 
-def settled(store: Store, head: str, step: Callable[[Pointer], T]) -> T:
-    """Run a step on the present state of a head until no other process gets in between; the lock makes that at once.
+def change(what: str, *, actor: str = "", reason: str = "", **facts: Any) -> Change:
+    """Return a change that happens now.
 
-    Raises:
-        StaleError: If others get in between a hundred times in a row.
-
-    """
-    with store.changing(layout.HEADS, head):
-        return steady(store, head, step)
-
-
-def steady(store: Store, head: str, look: Callable[[Pointer], T]) -> T:
-    """Look at the present state of a head, again and again until no other process changed it meanwhile.
-
-    That is right without a lock, too: `Store.swap` refuses what was built on an old state, and a version that is not
-    found counts as missing only if the state that was looked at is still the present one.
-    """
-    for _ in range(_MOST_TRIES - 1):
-        before = store.pointer(layout.HEADS, head)
-        try:
-            return look(before)
-        except StaleError:
-            continue
-        except NotFoundError:
-            if _is_present(store, head, before):
-                raise
-    return look(store.pointer(layout.HEADS, head))
-
-
-def check_present(store: Store, head: str, before: Pointer) -> None:
-    """See that a head is still in the state that was looked at.
+    Args:
+        what: One of `pointers.EVENTS`.
+        actor: Who; left out, $HYDRA_DETECT_ACTOR, or user@host.
+        reason: Why.
+        facts: Further fields of `Change`.
 
     Raises:
-        StaleError: If another process changed it.
+        InputError: If actor or reason is no text, or too long for a history.
 
     """
-    if not _is_present(store, head, before):
-        raise StaleError(f"change {head!r}", "another process changed it first", "Look again, then repeat it.")
+    return Change(what=what, at=utc_now(), actor=by(actor), reason=checked(reason, "reason"), **facts)
 
 
-def _is_present(store: Store, head: str, before: Pointer) -> bool:
-    return store.pointer(layout.HEADS, head).generation == before.generation
-
-
-def note(store: Store, head: str, before: Pointer, after: Mapping[str, Any], *, actor: str, reason: str) -> Pointer:
-    """Swap in the next state of a head, with the time, who and why.
+def by(actor: str) -> str:
+    """Return who is at work, as history will name him: the one given, else $HYDRA_DETECT_ACTOR, else user@host.
 
     Raises:
-        InputError: If the reason is no text, or too long for a history.
-        StaleError: If another process changed the head first.
+        InputError: As `checked`.
 
     """
-    check_text(reason, "reason")
-    return store.swap(layout.HEADS, head, before, {**after, "at": utc_now(), "actor": actor, "reason": reason})
+    return checked(actor or owners.actor(), "actor")
 
 
-def check_text(text: str, what: str) -> None:
-    """See that a text can stand in a history: it is read again with every state of the head.
+def checked(text: str, what: str) -> str:
+    """Return a text if it can stand in a history: it is read again with every state of the head.
 
     Raises:
         InputError: If it is no text, too long, or cannot be written.
 
     """
-    if isinstance(text, str) and len(text) <= _MOST_CHARACTERS:
+    if isinstance(text, str) and len(text) <= MOST_CHARACTERS:
         with contextlib.suppress(UnicodeEncodeError):
             text.encode()
-            return
+            return text
     found = f"the {what} is {text!a:.60}"
-    raise InputError("write to the history", found, f"Give a text of at most {_MOST_CHARACTERS} characters.")
+    raise InputError("write to the history", found, f"Give a text of at most {MOST_CHARACTERS} characters.")
 
 
 def take_away(
-    store: Store,
-    head: str,
-    before: Pointer,
-    numbers: Iterable[int],
-    *,
-    after: Mapping[str, Any],
-    actor: str,
-    reason: str,
-) -> None:
-    """Take versions away: first out of the pointer, so that nobody can come to rely on them; then off the disk.
+    item: Item, before: Pointer, numbers: Collection[int], *, after: Mapping[str, Any], change: Change
+) -> list[int]:
+    """Take versions away: first out of the state, so that nobody can come to rely on them; then off the disk.
+
+    Args:
+        item: The head.
+        before: The state that was looked at.
+        numbers: The versions.
+        after: What else changes in the state.
+        change: What is written of it; what is remembered of the versions is added here.
+
+    Returns:
+        Those whose files could not be moved yet; whoever writes next deletes them.
 
     Raises:
-        CorruptError: If a manifest is damaged; such a version is evidence, and stays.
+        CorruptError: If a manifest is damaged: of such a version nothing could be remembered.
         StaleError: If another process changed the head meanwhile; then nothing was taken away.
 
     """
-    numbers = sorted(numbers, key=lambda number: number == before.active)  # the active one with the last
-    for first in range(0, len(numbers), _MOST_TAKEN):
-        batch = tuple(sorted(numbers[first : first + _MOST_TAKEN]))
-        is_last = first + _MOST_TAKEN >= len(numbers)
-        remembered = tuple(_remember(store, head, number) for number in batch)
-        change = {**before.without(batch), "gone": batch, "taken": remembered}
-        change |= after if is_last else {"event": PRUNED}
-        before = note(store, head, before, change, actor=actor, reason=reason)
-    item = store.layout.item(layout.HEADS, head)
-    for number in numbers:
-        recovery.take_away(store.disk, store.layout, item, number)
+    taken: Any = tuple(remember(item, number) for number in sorted(numbers))  # attrs takes the converter for its type
+    state = {**before.without(numbers), "gone": tuple(sorted(numbers)), **after}
+    item.swap(before, state, attrs.evolve(change, taken=taken))
+    return [number for number in sorted(numbers) if not recovery.take_away(item, number)]
+
+
+def remember(item: Item, number: int) -> Taken:
+    """Return what history is to remember of a version once it is taken away.
+
+    Raises:
+        CorruptError: If its manifest is damaged.
+
+    """
+    manifest = item.manifest(number)
+    return Taken(version=number, created_at=manifest.created_at, actor=manifest.actor, manifest=manifest.digest)
 
 
 def check_unpinned(asked: str, before: Pointer) -> None:
@@ -132,12 +109,30 @@ def check_unpinned(asked: str, before: Pointer) -> None:
 
     """
     if before.pins:
-        pins = listed(f"{pin.version}{f' ({pin.reason})' if pin.reason else ''}" for pin in before.pins)
-        raise ConflictError(
-            asked, f"something relies on it: versions are pinned: {pins}", "Unpin them first, if nothing needs them."
-        )
+        found = f"something relies on it: versions are pinned: {listed(map(str, before.pins))}"
+        raise ConflictError(asked, found, "Unpin them first, if nothing needs them.")
 
 
-def _remember(store: Store, head: str, number: int) -> Taken:
-    manifest = store.manifest(layout.HEADS, head, number)
-    return Taken(version=number, created_at=manifest.created_at, actor=manifest.actor, manifest=manifest.digest)
+def pin_of(state: Pointer, ref: HeadRef, pinned_for: str | None) -> Pin | None:
+    """Return the pin of a version that is meant; None if the version is not pinned.
+
+    Args:
+        state: The state.
+        ref: The version.
+        pinned_for: The reason of the pin; None where there is one alone.
+
+    Raises:
+        NotFoundError: If it is pinned, and not for that.
+        ConflictError: If it is pinned for several reasons, and none was named.
+
+    """
+    there = [pin for pin in state.pins if pin.version == ref.version]
+    meant = [pin for pin in there if pinned_for in {None, pin.reason}]
+    reasons = listed(repr(pin.reason) for pin in there)
+    if there and not meant:
+        found = f"it is not pinned for {pinned_for!r:.80}, but for: {reasons}"
+        raise NotFoundError(f"unpin {ref}", found, "Name one of these.")
+    if len(meant) > 1:
+        remedy = "Say which with pinned_for (--pinned-for)."
+        raise ConflictError(f"unpin {ref}", f"it is pinned for several reasons: {reasons}", remedy)
+    return meant[0] if meant else None

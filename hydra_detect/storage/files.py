@@ -31,6 +31,8 @@ _REMEDIES = {
     errno.EROFS: "The file system is read-only: name another folder.",
 }
 _REMEDY = "Nothing was changed; see to the file system and run it again."
+_TO_READ = "See to the file system, and whether you have the right to read there."
+_GONE = {errno.ENOENT, errno.ESTALE}  # the second on a network file system, of a file that another machine deleted
 _PIECE = 1 << 20
 UNCERTAIN = "The change can be seen, but a power loss could undo it: see to the file system, then look again."
 """The remedy once the commit point is passed and the disk did not confirm it."""
@@ -52,6 +54,11 @@ def explained(asked: str, remedy: str = "") -> Iterator[None]:
         where = f" ({error.filename})" if error.filename else ""
         found = f"{error.strerror or error}{where}"
         raise StoreError(asked, found, remedy or _REMEDIES.get(number, _REMEDY), errno=number) from error
+
+
+def reading(asked: str) -> contextlib.AbstractContextManager[None]:
+    """Return `explained` with the remedy for what cannot be read."""
+    return explained(asked, _TO_READ)
 
 
 @contextlib.contextmanager
@@ -101,22 +108,19 @@ def claim(disk: Disk, path: Path) -> None:
 
 
 def make_folder(disk: Disk, path: Path) -> None:
-    """Create a folder and its parents; one that exists is left alone.
+    """Create a folder and those above it that are missing, and make their entries durable.
 
-    Every parent up to the first that was there before us is synced, also where another process made the folder a
-    moment ago: it may have been killed before it could.
+    The folder's own entry is synced in any case: whoever made it may have been killed before he could.
     """
-    if path.is_dir() and not path.is_symlink():
-        return
-    if path != path.parent:
+    if not path.parent.is_dir():
         make_folder(disk, path.parent)
     with contextlib.suppress(FileExistsError):
         disk.make_folder(path)
     disk.sync_folder(path.parent)
 
 
-def make_branch(disk: Disk, root: Path, path: Path) -> None:
-    """Create the folders from `root` down to `path` and make each of their entries durable.
+def make_branch(disk: Disk, root: Path, *paths: Path) -> None:
+    """Create folders below `root` and those on the way to them, and make all their entries durable.
 
     All are synced, whoever made them: a version is not safe in a folder whose own entry could be lost.
 
@@ -124,13 +128,27 @@ def make_branch(disk: Disk, root: Path, path: Path) -> None:
         CorruptError: If one of them is a link or a file, which would lead out of the store.
 
     """
-    for part in path.relative_to(root).parts:
-        here = root / part
-        with contextlib.suppress(FileExistsError):
-            disk.make_folder(here)
-        check_folder(here, f"write to {path}")
-        disk.sync_folder(root)
-        root = here
+    parents = {root: None}  # in order, each once
+    for path in paths:
+        here = root
+        for part in path.relative_to(root).parts:
+            parents[here] = None
+            here = here / part
+            ensure_folder(disk, here, f"write to {path}")
+    for parent in parents:
+        disk.sync_folder(parent)
+
+
+def ensure_folder(disk: Disk, path: Path, asked: str) -> None:
+    """Create a folder if it is not there, without waiting for the disk.
+
+    Raises:
+        CorruptError: If something else stands there.
+
+    """
+    with contextlib.suppress(FileExistsError):
+        disk.make_folder(path)
+    check_folder(path, asked)
 
 
 def check_folder(path: Path, asked: str) -> None:
@@ -151,24 +169,34 @@ def check_folder(path: Path, asked: str) -> None:
         ) from None
 
 
-def put_if_absent(disk: Disk, temporary: Path, target: Path) -> None:
-    """Give a finished file its final name, unless the name is taken: the commit point of a compare-and-swap.
+def put_new(disk: Disk, data: bytes, target: Path, *, aside: Path, mode: int = 0o666) -> bool:
+    """Write a file aside and give it its name, unless the name is taken: the commit point of a compare-and-swap.
 
-    The folder is not synced: that is the caller's, who knows what to say if it fails.
+    The folder of `target` is not synced: that is the caller's, who knows what to say if it fails.
 
-    Raises:
-        FileExistsError: If another writer was first.
+    Args:
+        disk: The disk.
+        data: What the file is to hold.
+        target: Its place.
+        aside: Where it is written first, on the same file system.
+        mode: Its mode, of which the umask takes away.
+
+    Returns:
+        Whether it was done; False if another writer was first.
 
     """
-    if os.name == "nt":
-        disk.rename(temporary, target)  # refuses an existing target on Windows, unlike on POSIX
-    else:
-        try:
-            disk.link(temporary, target)
-        except FileExistsError:
-            # A network file system may repeat a request whose answer was lost, and then find its own work.
-            if not temporary.samefile(target):
-                raise
+    try:
+        write_new(disk, aside, data, mode=mode)
+        if os.name == "nt":
+            disk.rename(aside, target)  # refuses an existing target on Windows, unlike on POSIX
+        else:
+            disk.link(aside, target)
+    except FileExistsError:
+        # A network file system may repeat a request whose answer was lost, and then find its own work.
+        return aside.exists() and target.exists() and aside.samefile(target)
+    finally:
+        discard(disk, aside)
+    return True
 
 
 def discard(disk: Disk, path: Path) -> None:
@@ -192,48 +220,70 @@ def nbytes(folder: Path, *without: str) -> int:
     return total
 
 
-def read_whole(path: Path, *, limit: int, asked: str) -> bytes:
+def check_size(path: Path, size: int, *, asked: str) -> None:
+    """See that a file is there and of a size, without opening it.
+
+    Raises:
+        NotFoundError: If there is none.
+        CorruptError: If it is a link, a folder or a device, or of another size.
+
+    """
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        raise NotFoundError(asked, f"{path} does not exist", "Restore it from a copy.") from None
+    if not stat.S_ISREG(facts.st_mode):
+        raise CorruptError(asked, f"{path} is no regular file", "Restore it from a copy.")
+    if facts.st_size != size:
+        found = f"{path} has {facts.st_size} bytes and the manifest says {size}"
+        raise CorruptError(asked, found, "Restore it from a copy.")
+
+
+def read_whole(path: Path, *, limit: int, asked: str, size: int | None = None) -> bytes:
     """Read a regular file into one buffer.
 
+    Args:
+        path: Its place.
+        limit: How many bytes it may have at the most.
+        asked: What is being done, for the error.
+        size: How many bytes it has to have, where that is known: seen before one is read.
+
     Raises:
         NotFoundError: If there is none.
-        CorruptError: If it is a link, a folder or a device, or larger than `limit` bytes.
+        CorruptError: If it is a link, a folder or a device, or of another size.
         StoreError: If the system refuses.
 
     """
-    with _opened(path, limit=limit, asked=asked) as (file, size):
-        return file.read(size)
+    with _opened(path, limit=limit, asked=asked, size=size) as (file, nbytes):
+        return file.read(nbytes)
 
 
-def hash_whole(path: Path, *, limit: int, asked: str) -> tuple[int, Digest]:
+def hash_whole(path: Path, *, limit: int, asked: str, size: int | None = None) -> tuple[int, Digest]:
     """Return size and SHA-256 of a regular file, read piece by piece: in half the time, and without its memory.
 
-    Raises:
-        NotFoundError: If there is none.
-        CorruptError: If it is a link, a folder or a device, or larger than `limit` bytes.
-        StoreError: If the system refuses.
-
+    Arguments and errors are those of `read_whole`.
     """
     total, piece, read = hashlib.sha256(), memoryview(bytearray(_PIECE)), 0
-    with _opened(path, limit=limit, asked=asked) as (file, size):
-        while read < size and (count := file.readinto(piece[: size - read])):
+    with _opened(path, limit=limit, asked=asked, size=size) as (file, nbytes):
+        while read < nbytes and (count := file.readinto(piece[: nbytes - read])):
             total.update(piece[:count])
             read += count
     return read, Digest(total.hexdigest())
 
 
 @contextlib.contextmanager
-def _opened(path: Path, *, limit: int, asked: str) -> Iterator[tuple[BufferedReader, int]]:
-    """Open a regular file that is no larger than `limit`; give it and its size."""
+def _opened(path: Path, *, limit: int, asked: str, size: int | None) -> Iterator[tuple[BufferedReader, int]]:
+    """Open a regular file of a size that it may have; give it and its size."""
     remedy = "Restore it from a copy; nothing was changed."
     try:
         descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))  # a FIFO must not block
-    except FileNotFoundError:
-        raise NotFoundError(asked, f"{path} does not exist", "Check the path, or restore it from a copy.") from None
     except OSError as error:
+        if error.errno in _GONE:
+            found = f"{path} does not exist"
+            raise NotFoundError(asked, found, "Check the path, or restore it from a copy.") from None
         if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}:
             raise CorruptError(asked, f"{path} is no regular file", remedy) from None
-        with explained(asked):
+        with reading(asked):
             raise
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):
@@ -242,5 +292,7 @@ def _opened(path: Path, *, limit: int, asked: str) -> Iterator[tuple[BufferedRea
     with os.fdopen(descriptor, "rb") as file:
         if facts.st_size > limit:
             raise CorruptError(asked, f"{path} has {facts.st_size} bytes, the limit is {limit}", remedy)
-        with explained(asked):
+        if size not in {None, facts.st_size}:
+            raise CorruptError(asked, f"{path} has {facts.st_size} bytes and the manifest says {size}", remedy)
+        with reading(asked):
             yield file, facts.st_size

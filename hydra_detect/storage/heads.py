@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hydra_detect import codec
-from hydra_detect.errors import ConflictError, CorruptError, NotFoundError, near_matches
-from hydra_detect.names import HeadRef, check_name
+from hydra_detect.errors import CorruptError, NotFoundError, listed_numbers, near_matches
+from hydra_detect.names import HeadRef
 from hydra_detect.records import HeadRecord, VersionRecord, utc_now
-from hydra_detect.storage import artifacts, layout, owners
+from hydra_detect.storage import artifacts, backbones, changes, layout, manifests, pointers
+from hydra_detect.tensors import check_finite, tensors_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hydra_detect.storage.artifacts import Manifest
+    from hydra_detect.storage.items import Item
+    from hydra_detect.storage.manifests import Manifest
+    from hydra_detect.storage.pointers import Pointer
     from hydra_detect.storage.store import Store
     from hydra_detect.tensors import RawTensor
-
-_MOST_TRIES = 20  # a reader that a prune overtakes looks again; more than this many prunes in a row is no accident
 
 
 def names(store: Store) -> list[str]:
@@ -25,20 +26,22 @@ def names(store: Store) -> list[str]:
     return store.names(layout.HEADS)
 
 
-def numbers(store: Store, head: str) -> list[int]:
-    """Return the numbers of a head's versions, ascending.
+def there(store: Store, head: str) -> Item:
+    """Return a head that has versions.
 
     Raises:
-        NotFoundError: If there is no such head; the message says which come near.
+        NotFoundError: If there is no such head; the message says what became of it, or which come near.
 
     """
-    check_name(head)
-    found = store.numbers(layout.HEADS, head)
-    if not found:
-        raise NotFoundError(
-            f"find head {head!r}", f"the store {store.root} has no such head", near_matches(head, names(store))
-        )
-    return found
+    item = store.head(head)
+    if item.numbers():
+        return item
+    asked, change = f"find head {head!r}", item.pointer().change
+    if change and change.what in {pointers.RENAMED, pointers.REMOVED}:
+        other = f" to {change.other!r}" if change.other else ""
+        remedy = f"Use {change.other!r}." if change.other else f"'hydra-detect history {head}' tells its story."
+        raise NotFoundError(asked, f"it was {change.what}{other} by {change.actor} at {change.at}", remedy)
+    raise NotFoundError(asked, f"the store {store.root} has no such head", near_matches(head, names(store)))
 
 
 def find(store: Store, ref: str | HeadRef) -> VersionRecord:
@@ -50,17 +53,10 @@ def find(store: Store, ref: str | HeadRef) -> VersionRecord:
 
     """
     ref = HeadRef.parse(ref)
+    item = store.head(ref.name)
     if ref.version is not None:
-        return _find(store, ref.name, ref.version)
-    for _ in range(_MOST_TRIES):
-        pointer = store.pointer(layout.HEADS, ref.name)
-        try:
-            return _active(store, ref.name, pointer.active, pointer.manifest)
-        except NotFoundError:
-            # Taken away between the two looks: then the pointer has moved, and the new one counts.
-            if store.pointer(layout.HEADS, ref.name).generation == pointer.generation:
-                raise
-    raise _restless(ref)
+        return _find(item, ref.version)
+    return item.steady(lambda state: _active(item, state))
 
 
 def load(store: Store, ref: str | HeadRef) -> tuple[VersionRecord, dict[str, RawTensor]]:
@@ -72,44 +68,49 @@ def load(store: Store, ref: str | HeadRef) -> tuple[VersionRecord, dict[str, Raw
 
     """
     ref = HeadRef.parse(ref)
-    for _ in range(_MOST_TRIES):
-        version = find(store, ref)
-        try:
-            return version, tensors(store, version)
-        except NotFoundError:
-            if ref.version is not None or find(store, ref) == version:
-                raise
-    raise _restless(ref)
+    item = store.head(ref.name)
+    if ref.version is not None:
+        return _loaded(item, _find(item, ref.version))
+    return item.steady(lambda state: _loaded(item, _active(item, state)))
 
 
-def _restless(ref: HeadRef) -> ConflictError:
-    return ConflictError(f"read {ref}", f"it was replaced {_MOST_TRIES} times meanwhile", "Try again later.")
+def _loaded(item: Item, version: VersionRecord) -> tuple[VersionRecord, dict[str, RawTensor]]:
+    return version, tensors(item.store, version)
 
 
-def _find(store: Store, head: str, number: int) -> VersionRecord:
-    manifest = store.manifest(layout.HEADS, head, number)
-    artifacts.check_lists(manifest, layout.TENSORS)
-    data = store.read(manifest, layout.RECORD)
-    return version_record(manifest, codec.decode(HeadRecord, data, f"the record of {head}@{number}"))
+def _find(item: Item, number: int) -> VersionRecord:
+    manifest = item.manifest(number)
+    manifests.listed_size(manifest, layout.TENSORS, f"read {item.name}@{number}")
+    data = item.read(manifest, layout.RECORD)
+    return version_record(manifest, codec.decode(HeadRecord, data, f"the record of {item.name}@{number}"))
 
 
-def _active(store: Store, head: str, number: int | None, promoted: object) -> VersionRecord:
-    asked = f"find the active version of {head!r}"
-    if number is None:
-        there = numbers(store, head)
+def _active(item: Item, state: Pointer) -> VersionRecord:
+    if state.active is None:
+        numbers = there(item.store, item.name).numbers()
         raise NotFoundError(
-            asked,
-            f"none of its versions ({', '.join(map(str, there))}) is active",
-            f"Promote one: 'hydra-detect promote {head} {there[-1]}'.",
+            f"find the active version of {item.name!r}",
+            f"none of its versions ({listed_numbers(numbers)}) is active",
+            f"Promote one: 'hydra-detect promote {item.name} {numbers[-1]}'.",
         )
-    version = _find(store, head, number)
-    if version.manifest != promoted:
+    version = _find(item, state.active)
+    check_is_active(version, state)
+    return version
+
+
+def check_is_active(version: VersionRecord, state: Pointer) -> None:
+    """See that a version is the one that was promoted, not another in its place.
+
+    Raises:
+        CorruptError: If its manifest has another digest.
+
+    """
+    if not state.is_active(version.number, version.manifest):
         raise CorruptError(
-            asked,
-            f"version {number} is not the one that was promoted: its manifest has another digest",
+            f"find the active version of {version.head!r}",
+            f"version {version.number} is not the one that was promoted: its manifest has another digest",
             "Restore the version from a copy, or see 'hydra-detect store verify --repair'.",
         )
-    return version
 
 
 def tensors(store: Store, version: VersionRecord) -> dict[str, RawTensor]:
@@ -120,31 +121,77 @@ def tensors(store: Store, version: VersionRecord) -> dict[str, RawTensor]:
         CorruptError: If they are not what was published.
 
     """
-    manifest = store.manifest(layout.HEADS, version.head, version.number)
-    data = store.read(manifest, layout.TENSORS)
+    data = store.head(version.head).read(version, layout.TENSORS)
     return artifacts.decode_weights(data, version.record.tensors, f"the weights of {version.head}@{version.number}")
 
 
-def publish(store: Store, head: str, record: HeadRecord, contents: Mapping[str, bytes], *, actor: str) -> VersionRecord:
-    """Publish a version of a head, not active yet.
+def whole(item: Item, number: int) -> VersionRecord:
+    """Return a version after checking each of its files, byte for byte.
 
     Raises:
+        NotFoundError: If there is no such version.
+        CorruptError: If any of it is damaged.
+
+    """
+    version = _find(item, number)
+    for path in version.files:
+        item.check(version, path)
+    return version
+
+
+def check_same(item: Item, version: VersionRecord) -> None:
+    """See that a version is still there, and is still the one that was checked.
+
+    Raises:
+        NotFoundError: If it was taken away meanwhile.
+        CorruptError: If another stands in its place.
+
+    """
+    if item.manifest(version.number).digest != version.manifest:
+        found = "its manifest was exchanged while it was checked"
+        raise CorruptError(f"read {version.head}@{version.number}", found, "See who else writes into the store.")
+
+
+def publish(
+    store: Store,
+    head: str,
+    record: HeadRecord,
+    weights: Mapping[str, RawTensor],
+    *,
+    attachments: Mapping[str, bytes],
+    actor: str = "",
+) -> VersionRecord:
+    """Publish a version of a head, not active yet: what is in a store was checked on this way in.
+
+    Raises:
+        CorruptError: If a tensor holds NaN or infinity, or the digest in the record is another.
+        IncompatibleError: If the store has no backbone that the head was made on.
+        RecordError: If record or weights could not be read again.
         StoreError: If the disk is full or not writable; nothing is left behind.
 
     """
-    check_name(head)
-    whole = {layout.RECORD: codec.encode(record), **contents}
-    manifest = store.publish(layout.HEADS, head, whole, created_at=utc_now(), actor=actor or owners.actor())
-    return version_record(manifest, record)
+    item, asked, actor = store.head(head), f"create a version of {head!r}", changes.by(actor)
+    contents = {layout.TENSORS: artifacts.encode_tensors(weights), layout.RECORD: codec.encode(record), **attachments}
+    check_finite(weights, asked)
+    found = tensors_digest(weights)
+    if found != record.tensors:
+        raise CorruptError(
+            asked,
+            f"the record names tensors {record.tensors.short}... and these have {found.short}...",
+            "Make the record from these tensors.",
+        )
+    backbones.check_holds(store, record.backbone, asked)
+    return version_record(item.publish(contents, created_at=utc_now(), actor=actor), record)
 
 
 def version_record(manifest: Manifest, record: HeadRecord) -> VersionRecord:
     """Return what is known of a published version."""
     return VersionRecord(
         head=manifest.name,
-        number=manifest.version,
+        number=manifest.number,
         created_at=manifest.created_at,
         actor=manifest.actor,
+        parent=manifest.parent,
         manifest=manifest.digest,
         files=manifest.files,
         record=record,

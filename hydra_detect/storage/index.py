@@ -46,7 +46,11 @@ def summaries(
     found: dict[str, T] = {}
     entries: dict[str, dict[str, Any]] = {}
     for name in store.names(layout.HEADS):
-        stamp = _stamp(store, name)
+        try:
+            stamp = _stamp(store, name)
+        except HydraDetectError:  # it may not be looked into; `read` says so
+            found[name] = read(name)
+            continue
         summary = _current(known.get(name), stamp, restore)
         found[name] = read(name) if summary is None else summary
         values = plain(found[name])
@@ -72,11 +76,11 @@ def _stamp(store: Store, name: str) -> list[str]:
     Numbers alone could be those of a new head in the place of an old one. The bytes are compared, not believed: a
     damaged file gives another stamp, and whoever reads the head then finds out.
     """
-    item = store.layout.item(layout.HEADS, name)
-    generations, numbers = item.pointer_generations(), store.numbers(layout.HEADS, name)
+    item = store.head(name)
+    generations, numbers = item.place.pointer_generations(), item.numbers()
     proofs = [
-        *(item.pointer(generation) for generation in generations[-1:]),
-        *(item.version(number) / layout.MANIFEST for number in numbers[-1:]),
+        *(item.place.pointer(generation) for generation in generations[-1:]),
+        *(item.place.version(number) / layout.MANIFEST for number in numbers[-1:]),
     ]
     return [*(_digest_of(path) for path in proofs), *map(str, numbers)]
 

@@ -10,7 +10,7 @@
         versions/000007/              immutable after one rename
             model.safetensors  record.json  parity.json  MANIFEST.json
         pointer/00000012.json         the highest one says which version is active
-        tmp/<host>.<pid>.<uuid>       what is being written or taken away, on the same file system by construction
+        tmp/<host>.<pid>.<began>.<uuid>   what is being written or taken away, on one file system by construction
         quarantine/                   what a repair set aside; nothing here is ever deleted
     registry.json                     derived; rebuilt at will
 """
@@ -161,7 +161,7 @@ def _numbers(folder: Path, name_of: Callable[[int], str]) -> list[int]:
     except OSError as error:
         if error.errno == errno.ELOOP:  # links that lead in a circle
             return []
-        with files.explained(f"list {folder}"):
+        with files.reading(f"list {folder}"):
             raise
     numbers = {int(begin[0]) for begin in map(_NUMBER.match, entries) if begin}
     return sorted(number for number in numbers if number and name_of(number) in entries)

@@ -15,7 +15,8 @@ ACTOR_VARIABLE = "HYDRA_DETECT_ACTOR"
 _LONGEST_HOST = 24
 _HERE_DIGITS = 12
 _DAY = 24 * 3600.0
-_STAGED = re.compile(r"([a-z0-9-]+)\.([0-9]+)\.[0-9a-f]{32}", re.ASCII)
+_STAGED = re.compile(r"([a-z0-9-]+)\.([0-9]+)\.([0-9]+)\.[0-9a-f]{32}", re.ASCII)
+_BEGAN_FIELD = 22  # of /proc/PID/stat, counted from 1; the name, field 2, may hold spaces and brackets
 
 
 def actor() -> str:
@@ -31,8 +32,8 @@ def actor() -> str:
 
 
 def staging_name() -> str:
-    """Return a new name for something that is being written, which says whose it is."""
-    return f"{_here()}.{os.getpid()}.{uuid.uuid4().hex}"
+    """Return a new name for something that is being written, which says whose it is: <here>.<pid>.<began>.<uuid>."""
+    return f"{_here()}.{os.getpid()}.{_began(os.getpid())}.{uuid.uuid4().hex}"
 
 
 def is_abandoned(path: Path) -> bool:
@@ -45,7 +46,7 @@ def is_abandoned(path: Path) -> bool:
     if not found:
         return False
     if found[1] == _here() and os.name != "nt":  # on Windows the question would end the process
-        return not _is_alive(int(found[2]))
+        return not _is_alive(int(found[2]), int(found[3]))
     try:
         return time.time() - path.lstat().st_mtime > _DAY
     except OSError:  # somebody else took it away
@@ -71,11 +72,21 @@ def _here() -> str:
     return f"{word}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:_HERE_DIGITS]}"
 
 
-def _is_alive(process: int) -> bool:
+def _is_alive(process: int, began: int) -> bool:
+    """Whether a process lives that has this number and began then: in a container most have one of a few numbers."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # alive, and somebody else's
-        return True
-    return True
+        pass
+    return not began or _began(process) in {began, 0}
+
+
+def _began(process: int) -> int:
+    """Return when a process began, in ticks since the system did; 0 where the system does not say."""
+    try:
+        facts = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return 0
+    return int(facts.rpartition(")")[2].split()[_BEGAN_FIELD - 3])

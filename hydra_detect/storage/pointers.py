@@ -1,12 +1,13 @@
 """The pointer: the one record that changes, as a sequence of generations that are themselves written once.
 
-Each generation is a file that holds the whole state after one event: which version is active, which were before, what
-is pinned, what was taken away. The highest number counts, and only one writer can create it. So the state, its undo
-and its history are one thing, and cannot disagree.
+Each generation is a file that holds the whole state after one change: which version is active, which were before, what
+is pinned, what was taken away; and the change itself, with when, who and why. The highest number counts, and only one
+writer can create it. So the state, its undo and its history are one thing, and cannot disagree.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,28 +19,36 @@ from hydra_detect.names import Digest
 from hydra_detect.storage import files, sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from hydra_detect.storage.layout import ItemLayout
 
 FORMAT = 1
-MOST_EARLIER = 256
-"""How many promotions back a rollback can go."""
+MAX_BYTES = 16 << 20
+"""Of one generation: a pruning remembers each version that it takes away, in some 200 bytes."""
+MOST_EARLIER = 1000
+"""How many promotions back a rollback can go: each generation lists them."""
 
 PROMOTED, ROLLED_BACK, PINNED, UNPINNED = "promoted", "rolled back", "pinned", "unpinned"
 PRUNED, REMOVED, RENAMED, REPAIRED = "pruned", "removed", "renamed", "repaired"
 EVENTS = (PROMOTED, ROLLED_BACK, PINNED, UNPINNED, PRUNED, REMOVED, RENAMED, REPAIRED)
 
+_NOT_OURS = "It is whole: upgrade hydra-detect; if no newer version wrote it, move it to the quarantine folder."
 _NUMBER = check.ge(1)
 _NUMBERS = fields.each(_NUMBER)
 
 
 @attrs.frozen(kw_only=True)
 class Pin(codec.Record):
-    """A version that is kept whatever retention says, and why."""
+    """A version that is kept whatever retention says, and why; one version may have several."""
 
     version: int = attrs.field(validator=_NUMBER)
     reason: str = ""
+    actor: str = ""
+
+    def __str__(self) -> str:
+        """Number and reason."""
+        return f"{self.version}{f' ({self.reason})' if self.reason else ''}"
 
 
 @attrs.frozen(kw_only=True)
@@ -53,20 +62,15 @@ class Taken(codec.Record):
 
 
 @attrs.frozen(kw_only=True)
-class Pointer(codec.Record):
-    """One generation: the state of a head or backbone after one event.
+class Change(codec.Record):
+    """What happened, of which a generation is the outcome.
 
     Args:
-        generation: From 1; 0 is the state before anything happened, and has no file.
-        event: What happened, one of `EVENTS`.
+        what: One of `EVENTS`.
         version: The version that it happened to, where it was one.
-        active: The active version.
-        earlier: The versions that were active before it and can be rolled back to, the latest last.
-        manifest: SHA-256 of the active version's manifest.
-        pins: Versions that retention keeps.
-        gone: Versions that were taken away and whose files may still have been there.
-        taken: Those that this event took away.
-        high: The highest number ever given out, as far as was known.
+        manifest: SHA-256 of that version's manifest, where it could be read.
+        taken: The versions that were taken away.
+        lost: Generations that a repair found missing or damaged, as (first, last).
         other: The other name, of a renaming.
         at: When, ISO 8601 in UTC.
         actor: Who.
@@ -74,20 +78,48 @@ class Pointer(codec.Record):
 
     """
 
-    generation: int = attrs.field(validator=check.ge(0))
-    event: str = attrs.field(validator=check.in_(EVENTS))
+    what: str = attrs.field(validator=check.in_(EVENTS))
     version: int | None = attrs.field(default=None, validator=check.optional(_NUMBER))
-    active: int | None = attrs.field(default=None, validator=check.optional(_NUMBER))
-    earlier: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
     manifest: Digest | None = None
-    pins: tuple[Pin, ...] = attrs.field(default=(), converter=tuple)
-    gone: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
     taken: tuple[Taken, ...] = attrs.field(default=(), converter=tuple)
-    high: int = attrs.field(default=0, validator=check.ge(0))
+    lost: tuple[tuple[int, int], ...] = attrs.field(default=(), converter=fields.integer_rows)
     other: str = ""
-    at: str = ""
+    at: str
     actor: str = ""
     reason: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Pointer(codec.Record):
+    """One generation: the state of a head or backbone, and the change that led to it.
+
+    Args:
+        generation: From 1; 0 is the state before anything happened, and has no file.
+        active: The active version.
+        manifest: SHA-256 of its manifest.
+        earlier: The versions that were active before it and can be rolled back to, the latest last.
+        pins: Why which versions are kept.
+        gone: Versions that were taken away and whose files may still have been there.
+        high: The highest number ever given out, as far as was known.
+        change: What happened; None for generation 0.
+
+    """
+
+    generation: int = attrs.field(validator=check.ge(0))
+    active: int | None = attrs.field(default=None, validator=check.optional(_NUMBER))
+    manifest: Digest | None = None
+    earlier: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
+    pins: tuple[Pin, ...] = attrs.field(default=(), converter=tuple)
+    gone: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
+    high: int = attrs.field(default=0, validator=check.ge(0))
+    change: Change | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a generation that does not say what happened."""
+        if (self.generation == 0) != (self.change is None):
+            raise RecordError(
+                f"make generation {self.generation} of a pointer", "what happened is missing", "Give the change."
+            )
 
     @property
     def previous(self) -> int | None:
@@ -96,8 +128,12 @@ class Pointer(codec.Record):
 
     @property
     def pinned(self) -> tuple[int, ...]:
-        """Numbers of the pinned versions."""
-        return tuple(pin.version for pin in self.pins)
+        """Numbers of the pinned versions, in the order in which they were pinned first."""
+        return tuple(dict.fromkeys(pin.version for pin in self.pins))
+
+    def is_active(self, number: int, manifest: Digest) -> bool:
+        """Whether a version is the active one, and its manifest the one that was promoted."""
+        return (self.active, self.manifest) == (number, manifest)
 
     def without(self, numbers: Collection[int]) -> dict[str, Any]:
         """Return the fields that change when versions can no longer be gone back to."""
@@ -114,105 +150,120 @@ def steps_back(earlier: Sequence[int], active: int | None) -> tuple[int, ...]:
     return tuple(steps[-MOST_EARLIER:])
 
 
-NOTHING = Pointer(generation=0, event=PROMOTED)
+NOTHING = Pointer(generation=0)
 """The state before anything happened."""
 
 
-def newest(item: ItemLayout, name: str) -> Pointer:
+def newest(place: ItemLayout) -> Pointer:
     """Return the state of a head or backbone: `NOTHING` if nothing ever happened to it.
 
     Raises:
         CorruptError: If the newest generation is damaged. The one before is no answer: it may name a version that
             was rolled back from for good reason.
-        RecordError: If it has a newer format.
+        RecordError: If it is whole, and says what this version of the library does not know.
 
     """
-    generations = item.pointer_generations()
-    return read(item, name, generations[-1]) if generations else NOTHING
+    generations = place.pointer_generations()
+    return read(place, generations[-1]) if generations else NOTHING
 
 
-def read(item: ItemLayout, name: str, generation: int) -> Pointer:
+def read(place: ItemLayout, generation: int) -> Pointer:
     """Read one generation.
 
     Raises:
         NotFoundError: If it is not there.
-        CorruptError: If it is damaged.
-        RecordError: If it has a newer format.
+        CorruptError: If it is damaged, or of another head or backbone.
+        RecordError: If it is whole, and says what this version of the library does not know.
 
     """
-    what = f"generation {generation} of the pointer of {name!r}"
-    data = files.read_whole(item.pointer(generation), limit=codec.MAX_JSON_BYTES, asked=f"read {what}")
-    return parse(data, generation, what, of=owner_of(item))
+    what = _what(place, generation)
+    data = files.read_whole(place.pointer(generation), limit=MAX_BYTES, asked=f"read {what}")
+    return parse(place, data, generation)
 
 
-def owner_of(item: ItemLayout) -> str:
+def _what(place: ItemLayout, generation: int) -> str:
+    return f"generation {generation} of the pointer of {place.root.name!r}"
+
+
+def _owner(place: ItemLayout) -> str:
     """Return whose state a generation is, as it says itself: "heads/owl"."""
-    return f"{item.root.parent.name}/{item.root.name}"
+    return f"{place.root.parent.name}/{place.root.name}"
 
 
-def parse(data: bytes, generation: int, what: str, *, of: str = "") -> Pointer:
-    """Read the text of a generation.
-
-    Args:
-        data: The text.
-        generation: Its number.
-        what: What it is, for the error.
-        of: Whose state it has to be.
-
-    Raises:
-        CorruptError: If it is not what was written for this generation, or for this head or backbone.
-        RecordError: If it has a newer format.
-
-    """
-    document = sealed.unseal(data, what)
+def parse(place: ItemLayout, data: bytes, generation: int) -> Pointer:
+    """Read the text of a generation, as `read` does."""
+    what = _what(place, generation)
+    document = sealed.unseal(data, what, limit=MAX_BYTES)
     sealed.check_format(document, FORMAT, what)
-    remedy = "Restore it from a copy, or see 'hydra-detect store verify --repair'."
-    facts = {key: value for key, value in document.items() if key not in {"format", "of"}}
+    owner = document.pop("of", None)
+    del document["format"]
     try:
-        pointer = codec.from_dict(Pointer, facts, what)
-    except RecordError as error:
-        raise CorruptError(error.asked, error.found, remedy) from None
+        pointer = codec.from_dict(Pointer, document, what)
+    except RecordError as error:  # its seal is right: it is what somebody wrote
+        raise RecordError(error.asked, error.found, _NOT_OURS) from None
+    remedy = "Restore it from a copy, or see 'hydra-detect store verify --repair'."
     if pointer.generation != generation or generation < 1:
         raise CorruptError(f"read {what}", "it is another generation", remedy)
-    if document.get("of") != of:
-        raise CorruptError(f"read {what}", f"it is one of {document.get('of')!r:.100}", remedy)
+    if owner != _owner(place):
+        raise CorruptError(f"read {what}", f"it is one of {owner!r:.100}", remedy)
     return pointer
 
 
-def text(pointer: Pointer, *, of: str = "") -> bytes:
+def text(place: ItemLayout, pointer: Pointer) -> bytes:
     """Return the sealed text of a generation.
-
-    Args:
-        pointer: The state.
-        of: Whose it is.
 
     Raises:
         RecordError: If it could not be read again: a reason that is no text, or texts that are too long.
 
     """
-    facts: Mapping[str, Any] = codec.to_dict(pointer)
-    data = sealed.seal({"format": FORMAT, "of": of, **facts})
-    what = f"generation {pointer.generation} of a pointer"
+    data = sealed.seal({"format": FORMAT, "of": _owner(place), **codec.to_dict(pointer)})
     try:
-        parse(data, pointer.generation, what, of=of)
-    except CorruptError as error:
+        parse(place, data, pointer.generation)
+    except (CorruptError, RecordError) as error:
         remedy = "Nothing was changed: give reason and actor as texts, and short ones."
-        raise RecordError(f"write {what}", error.found, remedy) from None
+        raise RecordError(f"write {_what(place, pointer.generation)}", error.found, remedy) from None
     return data
 
 
-def intact(item: ItemLayout, name: str) -> list[Pointer]:
-    """Return all generations that are whole, oldest first.
+def intact(place: ItemLayout) -> list[Pointer]:
+    """Return all generations that can be read, oldest first.
 
     Raises:
         StoreError: If the system refuses to read one.
 
     """
     found = []
-    for generation in item.pointer_generations():
+    for generation in place.pointer_generations():
         try:
-            found.append(read(item, name, generation))
+            found.append(read(place, generation))
         except HydraDetectError as error:  # `storage.check` reports damage; the others are history all the same
             if files.is_refusal(error):
                 raise
     return found
+
+
+def missing(generations: Iterable[int], known: Iterable[Pointer], *, until: int = 0) -> list[tuple[int, int]]:
+    """Return the spans (first, last) of generations that are not there, but for those that a repair has written off.
+
+    Args:
+        generations: The numbers of those that are there, ascending.
+        known: Those of them that can be read.
+        until: The highest number that there ever was, if it is beyond them.
+
+    """
+    there = sorted({0, *generations})
+    spans = [(low + 1, high - 1) for low, high in itertools.pairwise([*there, max(until, there[-1]) + 1])]
+    for state in known:
+        for lost in state.change.lost if state.change else ():
+            spans = [part for span in spans for part in _outside(span, lost)]
+    return [(first, last) for first, last in spans if first <= last]
+
+
+def _outside(span: tuple[int, int], lost: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return what is left of a span on both sides of another."""
+    return [(span[0], min(span[1], lost[0] - 1)), (max(span[0], lost[1] + 1), span[1])]
+
+
+def spanned(first: int, last: int) -> str:
+    """Return a span of generations in words."""
+    return f"generation {first}" if first == last else f"generations {first} to {last}"

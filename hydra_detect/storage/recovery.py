@@ -1,7 +1,7 @@
 """Clearing away what dead processes left, and taking away versions that nobody may use any more.
 
 Recovery decides nothing: it only finishes what a pointer says, and empties what has no name yet. So it may be
-stopped at any point and run any number of times.
+stopped at any point and run any number of times. It belongs to writing: whoever writes next does it, readers never.
 """
 
 from __future__ import annotations
@@ -10,50 +10,75 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from hydra_detect.errors import HydraDetectError
-from hydra_detect.storage import files, owners, pointers
+from hydra_detect.storage import files, owners
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hydra_detect.storage.disk import Disk
-    from hydra_detect.storage.layout import ItemLayout, StoreLayout
+    from hydra_detect.storage.items import Item
 
 
-def recover(disk: Disk, where: StoreLayout, item: ItemLayout) -> None:
-    """Clear away what was left behind at one backbone or head, and in the store's own staging folder."""
-    if any(folder.is_symlink() for folder in (item.root.parent, item.root, item.versions)):
+def recover(item: Item) -> None:
+    """Clear away what was left behind at one backbone or head, and in the store's own staging folder.
+
+    Raises:
+        StoreError: If the disk does not confirm that versions were taken away, which is needed before they are deleted.
+
+    """
+    place = item.place
+    if any(folder.is_symlink() for folder in (place.root.parent, place.root, place.versions)):
         return  # what lies behind a link is not the store's
-    for folder in (where.staging, item.staging):
+    for folder in (item.store.layout.staging, place.staging):
         for path in abandoned(folder):
-            files.discard(disk, path)
-    for number in unfinished(item):
-        take_away(disk, where, item, number)
+            sweep(item.disk, path, folder)
+    numbers = unfinished(item)
+    if numbers:
+        # Whoever wrote that they are gone may have been killed before he could sync it: a power loss must not bring
+        # back a state that names them, once their files are deleted.
+        with files.explained(f"finish taking away versions of {item.name!r}"):
+            item.disk.sync_folder(place.pointers)
+        for number in numbers:
+            take_away(item, number)
 
 
 def abandoned(folder: Path) -> list[Path]:
     """Return what lies in a staging folder and belongs to nobody who is still at work."""
     if folder.is_symlink() or not folder.is_dir():
         return []
-    with files.explained(f"list {folder}"):
+    with files.reading(f"list {folder}"):
         return sorted(path for path in folder.iterdir() if owners.is_abandoned(path))
 
 
-def unfinished(item: ItemLayout) -> list[int]:
+def unfinished(item: Item) -> list[int]:
     """Return the numbers of versions that were taken away and whose folders are still in their place."""
     try:
-        gone = pointers.newest(item, item.root.name).gone
+        gone = item.pointer().gone
     except HydraDetectError:  # without knowing what is gone nothing may be deleted
         return []
-    return [number for number in item.version_numbers() if number in gone]
+    return [number for number in item.place.version_numbers() if number in gone]
 
 
-def take_away(disk: Disk, where: StoreLayout, item: ItemLayout, number: int) -> None:
-    """Delete the folder of a version that the pointer calls gone: out of its place in one rename, then file by file.
+def take_away(item: Item, number: int) -> bool:
+    """Delete the folder of a version that the pointer calls gone; return whether it is out of its place.
 
     One that cannot be moved now, because a reader on Windows holds it, is left for the next recovery.
     """
-    aside = item.staging / owners.staging_name()
     with contextlib.suppress(OSError, HydraDetectError):
-        files.make_branch(disk, where.root, item.staging)
-        disk.rename(item.version(number), aside)
-        files.discard(disk, aside)
+        files.ensure_folder(item.disk, item.place.staging, f"delete {item.name}@{number}")
+        return sweep(item.disk, item.place.version(number), item.place.staging)
+    return False
+
+
+def sweep(disk: Disk, path: Path, staging: Path) -> bool:
+    """Delete a file or folder: out of its place in one rename, then file by file; return whether it is out.
+
+    Nobody can see half of it, not even an owner who is alive after all: his next step fails instead.
+    """
+    aside = staging / owners.staging_name()
+    try:
+        disk.rename(path, aside)
+    except OSError:  # somebody else is at it, or has it open on Windows
+        return False
+    files.discard(disk, aside)
+    return True

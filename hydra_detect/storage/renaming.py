@@ -9,43 +9,54 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from hydra_detect.errors import ConflictError, CorruptError, StaleError
 from hydra_detect.names import check_name
-from hydra_detect.records import utc_now
-from hydra_detect.storage import artifacts, changes, files, heads, layout, owners, pointers
+from hydra_detect.storage import changes, files, heads, layout, manifests, owners, pointers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from hydra_detect.names import Digest
+    from hydra_detect.storage.items import Item
     from hydra_detect.storage.layout import ItemLayout
-    from hydra_detect.storage.pointers import Pointer
+    from hydra_detect.storage.manifests import Manifest
+    from hydra_detect.storage.pointers import Change, Pointer
     from hydra_detect.storage.store import Store
 
+# Of file systems that have no links, or no more for this file; any other error is one.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
-def remove(store: Store, head: str, *, actor: str, reason: str = "") -> None:
+
+def remove(store: Store, head: str, *, actor: str, reason: str = "", dry_run: bool = False) -> list[int]:
     """Take all versions of a head away; its history stays, and its numbers are never given out again.
+
+    Returns:
+        The numbers of its versions.
 
     Raises:
         NotFoundError: If there is no such head.
         ConflictError: If a version is pinned.
-        CorruptError: If a manifest is damaged: evidence is never deleted.
+        CorruptError: If a manifest is damaged.
 
     """
+    item = heads.there(store, head)
 
-    def step(before: Pointer) -> None:
-        numbers = heads.numbers(store, head)
+    def plan(before: Pointer) -> list[int]:
         changes.check_unpinned(f"remove head {head!r}", before)
-        after = {"event": pointers.REMOVED, "active": None, "manifest": None}
-        changes.take_away(store, head, before, numbers, after=after, actor=actor, reason=reason)
+        return heads.there(store, head).numbers()
 
-    heads.numbers(store, head)
-    changes.settled(store, head, step)
+    def step(before: Pointer) -> list[int]:
+        numbers = plan(before)
+        change = changes.change(pointers.REMOVED, actor=actor, reason=reason)
+        changes.take_away(item, before, numbers, after={"active": None, "manifest": None}, change=change)
+        return numbers
+
+    return item.steady(plan) if dry_run else item.settled(step)
 
 
 def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -> None:
@@ -61,27 +72,27 @@ def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -
 
     """
     asked = f"rename head {check_name(head)!r} to {check_name(new)!r}"
-    heads.numbers(store, head)
-    with store.changing(layout.HEADS, head):
-        before = store.pointer(layout.HEADS, head)
+    item, target = heads.there(store, head), store.head(new)
+    change = changes.change(pointers.RENAMED, actor=actor, reason=reason, other=new)
+    with item.changing():
+        before = item.pointer()
         changes.check_unpinned(asked, before)
-        numbers = heads.numbers(store, head)
+        numbers = heads.there(store, head).numbers()
         if before.active:  # what is not the version that was promoted would become so under the new name
             heads.find(store, head)
-        if not _is_begun(store, head, new, before, numbers):
-            _publish(store, head, new, before, actor=actor, reason=reason, asked=asked)
+        if not _is_begun(item, target, before, numbers):
+            _publish(item, target, before, attrs.evolve(change, other=head), asked=asked)
         for number in numbers:  # nothing is taken away before it was seen whole where it went
-            _check_arrived(store, head, new, number)
-        after = {"event": pointers.RENAMED, "active": None, "manifest": None, "other": new}
+            _check_arrived(item, target, number)
         try:
             with files.begun(f"Run it again, which finishes it: so far {new!r} is there as well."):
-                changes.take_away(store, head, before, numbers, after=after, actor=actor, reason=reason)
+                changes.take_away(item, before, numbers, after={"active": None, "manifest": None}, change=change)
         except StaleError:
             found = f"another process changed {head!r} meanwhile; {new!r} is what it was before"
             raise ConflictError(asked, found, f"Remove one of the two: {head!r} is the later one.") from None
 
 
-def _check_arrived(store: Store, head: str, new: str, number: int) -> None:
+def _check_arrived(item: Item, target: Item, number: int) -> None:
     """See that a version lies under its new name as it lies under the old one.
 
     Raises:
@@ -89,112 +100,105 @@ def _check_arrived(store: Store, head: str, new: str, number: int) -> None:
         CorruptError: If files are missing or have other sizes.
 
     """
-    arrived, left = (store.manifest(layout.HEADS, name, number) for name in (new, head))
-    folder = store.layout.item(layout.HEADS, new).version(number)
+    arrived, left = (one.manifest(number) for one in (target, item))
+    folder = target.place.version(number)
     sizes = {path: (folder / path).stat().st_size for path in arrived.files if (folder / path).is_file()}
     if arrived.files != left.files or sizes != {path: size for path, (size, _digest) in left.files.items()}:
         raise CorruptError(
-            f"rename head {head!r} to {new!r}",
-            f"{new}@{number} is not whole",
-            f"Remove {new!r}; {head!r} is as it was.",
+            f"rename head {item.name!r} to {target.name!r}",
+            f"{target.name}@{number} is not whole",
+            f"Remove {target.name!r}; {item.name!r} is as it was.",
         )
 
 
-def _is_begun(store: Store, head: str, new: str, before: Pointer, numbers: Sequence[int]) -> bool:
+def _is_begun(item: Item, target: Item, before: Pointer, numbers: Sequence[int]) -> bool:
     """Whether an earlier call was stopped between its two steps, and everything is under the new name as well.
 
     A version that was published under the old name since is not, and must not be taken away.
     """
-    there = store.pointer(layout.HEADS, new)
-    if (there.generation, there.event, there.other) != (1, pointers.RENAMED, head):
+    there = target.pointer()
+    change = there.change
+    if not change or (there.generation, change.what, change.other) != (1, pointers.RENAMED, item.name):
         return False
-    if (there.active, there.earlier) != (before.active, before.earlier):
+    if (there.active, there.earlier) != (before.active, before.earlier) or not set(numbers) <= set(target.numbers()):
         return False
-    if not set(numbers) <= set(store.numbers(layout.HEADS, new)):
-        return False
-    pairs = ([store.manifest(layout.HEADS, name, number) for name in (head, new)] for number in numbers)
-    return all((one.created_at, one.files) == (other.created_at, other.files) for one, other in pairs)
+    return all(_facts(item.manifest(number)) == _facts(target.manifest(number)) for number in numbers)
 
 
-def _publish(store: Store, head: str, new: str, before: Pointer, *, actor: str, reason: str, asked: str) -> None:
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    """Return what a manifest says beside its place."""
+    return {
+        "listing": manifest.files,
+        "created_at": manifest.created_at,
+        "actor": manifest.actor,
+        "parent": manifest.parent,
+        "unknown": manifest.unknown,
+    }
+
+
+def _publish(item: Item, target: Item, before: Pointer, change: Change, *, asked: str) -> None:
     """Make the whole head under its new name aside, then put it in place with one rename."""
-    source, target = (store.layout.item(layout.HEADS, name) for name in (head, new))
+    store, place = item.store, target.place
     taken = ConflictError(
-        asked, f"the name {new!r} is in use, or was: its numbers mean its own versions for ever", "Choose another name."
+        asked,
+        f"the name {target.name!r} is in use, or was: its numbers mean its own versions for ever",
+        f"Choose another name; if a renaming of {item.name!r} was cut off, both names have it: remove one.",
     )
-    if os.path.lexists(target.root):
+    if os.path.lexists(place.root):
         raise taken
     stage = layout.ItemLayout(store.layout.staging / owners.staging_name())
     with files.explained(asked):
-        for folder in (store.layout.staging, target.root.parent):
-            files.make_branch(store.disk, store.root, folder)
+        files.make_branch(store.disk, store.root, store.layout.staging, place.root.parent)
         try:
-            digests = _stage(store, head, new, stage)
-            first = attrs.evolve(
-                before,
-                generation=1,
-                event=pointers.RENAMED,
-                version=None,
-                manifest=digests[before.active] if before.active else None,
-                gone=(),
-                taken=(),
-                other=head,
-                at=utc_now(),
-                actor=actor,
-                reason=reason,
-            )
-            text = pointers.text(first, of=pointers.owner_of(target))
-            files.write_new(store.disk, stage.pointer(1), text, mode=0o444)
+            digests = _stage(item, target, stage)
+            active = digests[before.active] if before.active else None
+            first = attrs.evolve(before, generation=1, manifest=active, gone=(), change=change)
+            files.write_new(store.disk, stage.pointer(1), pointers.text(place, first), mode=0o444)
             for folder in (stage.versions, stage.pointers, stage.root):
                 store.disk.sync_folder(folder)
-            for number in source.claimed_numbers():
+            for number in item.place.claimed_numbers():
                 files.claim(store.disk, stage.claim(number))
-            _put(store, stage, target, taken)
+            _put(store, stage, place, taken)
         finally:
             files.discard(store.disk, stage.root)
 
 
-def _put(store: Store, stage: ItemLayout, target: ItemLayout, taken: ConflictError) -> None:
+def _put(store: Store, stage: ItemLayout, place: ItemLayout, taken: ConflictError) -> None:
     """Give a finished head its place, unless somebody took it meanwhile."""
-    if os.path.lexists(target.root):  # POSIX would replace an empty folder
+    if os.path.lexists(place.root):  # POSIX would replace an empty folder
         raise taken
     try:
-        store.disk.rename(stage.root, target.root)  # synced before the next step, as every folder above a pointer
+        store.disk.rename(stage.root, place.root)  # synced with the next change, before its own commit point
     except OSError as error:
         if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
             raise taken from None
         raise
 
 
-def _stage(store: Store, head: str, new: str, stage: ItemLayout) -> dict[int, Digest]:
+def _stage(item: Item, target: Item, stage: ItemLayout) -> dict[int, Digest]:
     """Write the folders of the versions under the new name; return the digests of their manifests."""
+    disk = item.disk
     for folder in (stage.root, stage.claims, stage.versions, stage.pointers):
-        store.disk.make_folder(folder)
+        disk.make_folder(folder)
     digests = {}
-    for number in heads.numbers(store, head):
-        manifest = store.manifest(layout.HEADS, head, number)
+    for number in item.numbers():
+        manifest = item.manifest(number)
         folder = stage.version(number)
-        store.disk.make_folder(folder)
+        disk.make_folder(folder)
         for path in manifest.files:
-            _link(store, store.layout.item(layout.HEADS, head).version(number) / path, folder / path)
-        text = artifacts.make_manifest(
-            layout.HEADS,
-            new,
-            number,
-            listing=manifest.files,
-            created_at=manifest.created_at,
-            actor=manifest.actor,
-        )
-        files.write_new(store.disk, folder / layout.MANIFEST, text, mode=0o444)
-        store.disk.sync_folder(folder)
+            _link(item, manifest, path, folder / path)
+        text = manifests.text(layout.HEADS, target.name, number, **_facts(manifest))
+        files.write_new(disk, folder / layout.MANIFEST, text, mode=0o444)
+        disk.sync_folder(folder)
         digests[number] = files.sha256(text)
     return digests
 
 
-def _link(store: Store, path: Path, target: Path) -> None:
-    """Link a file, or copy it where the file system has no links."""
+def _link(item: Item, manifest: Manifest, path: str, target: Path) -> None:
+    """Link a file, or copy it where the file system has no links; what is damaged is not copied."""
     try:
-        store.disk.link(path, target)
-    except OSError:
-        data = files.read_whole(path, limit=artifacts.MAX_TENSORS_BYTES, asked=f"copy {path}")
-        files.write_new(store.disk, target, data, mode=0o444)
+        item.disk.link(item.place.version(manifest.number) / path, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        files.write_new(item.disk, target, item.read(manifest, path), mode=0o444)

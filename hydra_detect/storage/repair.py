@@ -1,52 +1,44 @@
 """Repairing a store: set damage aside, go back to what is sound, and say so in the history.
 
 Nothing is deleted but what is derived or was never named: damaged versions, pointers and strangers' files go to a
-`quarantine` folder. A repair may be stopped at any point and run again.
+`quarantine` folder. What is whole and only cannot be used or understood here is left alone. A repair may be stopped at
+any point and run again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from hydra_detect.errors import ConflictError, HydraDetectError, StaleError
-from hydra_detect.records import utc_now
-from hydra_detect.storage import check, files, layout, owners, pointers
+from hydra_detect.storage import changes, files, findings, layout, owners, pointers
 from hydra_detect.storage.pointers import Taken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from hydra_detect.records import BackboneRecord, HeadRecord
-    from hydra_detect.storage.check import CheckReport, Finding
+    from hydra_detect.storage.check import Checker
+    from hydra_detect.storage.findings import CheckReport, Finding
+    from hydra_detect.storage.items import Item
     from hydra_detect.storage.pointers import Pointer
     from hydra_detect.storage.store import Store
-    from hydra_detect.tensors import RawTensor
 
 _LONGEST_NAME = 40  # of what is set aside: with whose and when behind it, no longer than a file name may be
 _AGAIN = "Run it again; what was mended stays mended."
-_STATE = frozenset([check.VERSION, check.POINTER, check.STATE, check.GAP])
+_STATE = frozenset([findings.VERSION, findings.POINTER, findings.STATE, findings.GAP])
 
 
-def repair(
-    store: Store,
-    found: CheckReport,
-    *,
-    actor: str,
-    build: Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object] | None = None,
-) -> CheckReport:
-    """Mend what a check found, and check again.
+def repair(store: Store, checker: Checker, *, actor: str = "") -> CheckReport:
+    """Check a store, mend what is wrong, and check again.
 
     Args:
         store: The store.
-        found: The report of `check.check`.
+        checker: Who looks at it.
         actor: Who repairs, for the history.
-        build: As for `check.check`.
 
     Returns:
         What is left, and what was mended.
@@ -56,113 +48,118 @@ def repair(
         StoreError: If the disk is full or not writable.
 
     """
-    store.check_writable(f"repair the store {store.root}")
-    if not found.findings:
-        return found
+    asked = f"repair the store {store.root}"
+    store.check_writable(asked)
+    found = checker.run().findings
+    if not found:
+        return checker.run()
+    with files.begun(_AGAIN), files.explained(asked, _AGAIN):
+        mended = _mend_top(store, [finding for finding in found if not finding.name])
+        for kind, name in dict.fromkeys((finding.kind, finding.name) for finding in found if finding.name):
+            before = [finding for finding in found if (finding.kind, finding.name) == (kind, name)]
+            mended += _mend_item(store.item(kind, name), before, checker, actor)
+    return attrs.evolve(checker.run(), mended=tuple(mended))
+
+
+def _mend_top(store: Store, found: Sequence[Finding]) -> list[str]:
     mended = []
-    with files.begun(_AGAIN), files.explained(f"repair the store {store.root}", _AGAIN):
-        for finding in found.findings:
-            if not finding.name:
-                mended += _mend_top(store, finding)
-        belonging = [finding for finding in found.findings if finding.name]
-        for (kind, name), group in itertools.groupby(belonging, key=lambda finding: (finding.kind, finding.name)):
-            mended += _mend_item(store, kind, name, list(group), actor)
-    after = check.check(store, depth=found.depth, build=build)
-    return attrs.evolve(after, mended=tuple(mended))
-
-
-def _mend_top(store: Store, finding: Finding) -> list[str]:
-    path = store.root / finding.path
-    if finding.what == check.LEFTOVER or (finding.what == check.INDEX and path.is_file()):
-        files.discard(store.disk, path)
-        return [f"{finding.path} was removed"]
-    if finding.what in {check.PLACE, check.INDEX}:
-        return [_set_aside(store, path, store.layout.quarantine)]
-    return []
-
-
-def _mend_item(store: Store, kind: str, name: str, findings: Sequence[Finding], actor: str) -> list[str]:
-    """Mend one backbone or head: places first, then versions, then the pointer, damaged generations last."""
-    if any(finding.what == check.REFUSED for finding in findings):
-        return []  # what cannot be read may be sound: nothing is decided without it
-    item = store.layout.item(kind, name)
-    by_what = {what: [finding for finding in findings if finding.what == what] for what in _all(findings)}
-    places = by_what.get(check.PLACE, [])
-    mended = [_set_aside(store, store.root / finding.path, store.layout.quarantine) for finding in places]
-    if item.root.is_symlink() or not item.root.is_dir():
-        return mended
-    with store.changing(kind, name):  # which clears leftovers and finishes what was begun
-        mended += [f"{f.path} was removed" for f in findings if f.what in {check.LEFTOVER, check.UNFINISHED}]
-        for finding in by_what.get(check.EXTRA, []):
-            mended.append(_set_aside(store, store.root / finding.path, item.quarantine))
-        damaged = [finding.number or 0 for finding in by_what.get(check.VERSION, [])]
-        taken = tuple(_remember(store, kind, name, number) for number in damaged)
-        mended += [_set_aside(store, item.version(number), item.quarantine) for number in damaged]
-        for finding in by_what.get(check.CLAIM, []):
-            files.make_branch(store.disk, store.root, item.claims)
-            with contextlib.suppress(FileExistsError):
-                files.claim(store.disk, item.claim(finding.number or 0))
-            mended.append(f"{finding.path} was claimed again")
-        if _STATE.intersection(by_what):
-            lost = len([*by_what.get(check.POINTER, []), *by_what.get(check.GAP, [])])
-            mended += _mend_pointer(store, kind, name, actor, lost=lost, taken=taken)
-        for finding in by_what.get(check.POINTER, []):
-            mended.append(_set_aside(store, store.root / finding.path, item.quarantine))
+    for finding in found:
+        if finding.what == findings.PLACE:
+            mended.append(_set_aside(store, store.root / finding.path, store.layout.quarantine))
+        elif finding.what in {findings.INDEX, findings.LEFTOVER}:
+            files.discard(store.disk, store.root / finding.path)
+            mended.append(f"{finding.path} was removed")
     return mended
 
 
-def _all(findings: Sequence[Finding]) -> set[str]:
-    return {finding.what for finding in findings}
+def _mend_item(item: Item, before: Sequence[Finding], checker: Checker, actor: str) -> list[str]:
+    """Mend one backbone or head, by what is found there once nobody else can change it.
+
+    The state comes first, as everywhere: once it names a damaged version no more, that may leave its place.
+    """
+    with item.changing():  # which clears leftovers and finishes what was begun
+        found = checker.look_at(item)
+        by_what = {what: [one for one in found if one.what == what] for what in {one.what for one in found}}
+        if findings.REFUSED in by_what:
+            return []  # what cannot be read may be sound: nothing is decided without it
+        swept = [one for one in before if one.what in {findings.LEFTOVER, findings.UNFINISHED} and one not in found]
+        mended = [f"{one.path} was removed" for one in swept]
+        mended += _set_all_aside(item.store, by_what.get(findings.PLACE, []), item.store.layout.quarantine)
+        if item.place.root.is_symlink() or not item.place.root.is_dir():
+            return mended
+        damaged = [one.number or 0 for one in by_what.get(findings.VERSION, [])]
+        if _STATE.intersection(by_what):
+            lost = [one.number or 0 for one in by_what.get(findings.POINTER, [])]
+            mended += _mend_state(item, actor, damaged=damaged, unread=lost)
+        mended += [_set_aside(item.store, item.place.version(number), item.place.quarantine) for number in damaged]
+        for what in (findings.EXTRA, findings.POINTER):
+            mended += _set_all_aside(item.store, by_what.get(what, []), item.place.quarantine)
+        mended += [_claim_again(item, one.number or 0) for one in by_what.get(findings.CLAIM, [])]
+    return mended
 
 
-def _remember(store: Store, kind: str, name: str, number: int) -> Taken:
+def _claim_again(item: Item, number: int) -> str:
+    files.make_branch(item.disk, item.store.root, item.place.claims)
+    with contextlib.suppress(FileExistsError):
+        files.claim(item.disk, item.place.claim(number))
+    return f"number {number} of {item.name} was claimed again"
+
+
+def _mend_state(item: Item, actor: str, *, damaged: Sequence[int], unread: Sequence[int]) -> list[str]:
+    """Write a new generation that names only what is there; none if the newest is whole and true already."""
+    generations, known = item.place.pointer_generations(), pointers.intact(item.place)
+    last = known[-1] if known else pointers.NOTHING
+    taken = [_remember(item, number) for number in damaged if number not in _remembered(known)]
+    there = [number for number in generations if number not in unread]
+    lost = pointers.missing(there, known, until=max(unread, default=0))
+    after = _sound_state(item, last, damaged)
+    is_true = all(getattr(last, field) == value for field, value in after.items())
+    if is_true and not lost and not taken:
+        return []
+    newest = max([0, *generations])
+    reason = _reason(last, after, newest=newest, damaged=damaged, lost=lost)
+    change = changes.change(
+        pointers.REPAIRED,
+        actor=actor,
+        reason=reason,
+        version=after["active"],
+        manifest=after["manifest"],
+        taken=tuple(taken),
+        lost=tuple(lost),
+    )
+    try:
+        item.swap(attrs.evolve(last, generation=newest), after, change)
+    except StaleError as error:
+        raise ConflictError(f"repair {item.name!r}", error.found, "Run the repair again.") from None
+    return [f"{item.kind}/{item.name}: {reason}"]
+
+
+def _remembered(known: Iterable[Pointer]) -> set[int]:
+    """Return the versions that the history remembers already: a repair that was stopped said so before it ended."""
+    return {taken.version for state in known if state.change for taken in state.change.taken}
+
+
+def _remember(item: Item, number: int) -> Taken:
     """Return what history is to remember of a version that is set aside, as far as it can be read."""
     try:
-        manifest = store.manifest(kind, name, number)
+        return changes.remember(item, number)
     except HydraDetectError:
         return Taken(version=number)
-    return Taken(version=number, created_at=manifest.created_at, actor=manifest.actor, manifest=manifest.digest)
 
 
-def _mend_pointer(store: Store, kind: str, name: str, actor: str, *, lost: int, taken: tuple[Taken, ...]) -> list[str]:
-    """Write a new generation that names only what is there; none if the newest is whole and true already."""
-    item = store.layout.item(kind, name)
-    known = pointers.intact(item, name)
-    generations = item.pointer_generations()
-    if not generations and not taken:
-        return []
-    last = known[-1] if known else pointers.NOTHING
-    after = _sound_state(store, kind, name, last)
-    if not lost and not taken and all(getattr(last, field) == value for field, value in after.items()):
-        return []
-    reason = _reason(last, after, lost=lost, taken=taken)
-    before = attrs.evolve(last, generation=max([0, *generations]))
-    facts = {"event": pointers.REPAIRED, "version": after["active"], "at": utc_now(), "actor": actor, "reason": reason}
-    try:
-        store.swap(kind, name, before, {**after, **facts, "taken": taken})
-    except StaleError as error:
-        raise ConflictError(f"repair {name!r}", error.found, "Run the repair again.") from None
-    return [f"{kind}/{name}: {reason}"]
-
-
-def _sound_state(store: Store, kind: str, name: str, last: Pointer) -> dict[str, Any]:
+def _sound_state(item: Item, last: Pointer, damaged: Sequence[int]) -> dict[str, Any]:
     """Return the state that comes nearest to the last one with what can still be read."""
-    item = store.layout.item(kind, name)
     digests = {}
-    for number in item.version_numbers():
-        if number not in last.gone:
-            try:
-                digests[number] = store.manifest(kind, name, number).digest
-            except HydraDetectError as error:
-                if files.is_refusal(error):
-                    raise
+    for number in item.place.version_numbers():
+        if number not in last.gone and number not in damaged:
+            digests[number] = item.manifest(number).digest
     earlier = [number for number in last.earlier if number in digests]
     active = last.active if last.active in digests else None
-    if active and digests[active] != last.manifest:
+    if active and not last.is_active(active, digests[active]):
         active = None
     if active is None and last.active is not None and earlier:
         active = earlier.pop()
-    if active is None and kind == layout.BACKBONES and digests:  # all its versions are the same weights
+    if active is None and item.kind == layout.BACKBONES and digests:  # all its versions are the same weights
         active = max(digests)
     return {
         "active": active,
@@ -172,13 +169,29 @@ def _sound_state(store: Store, kind: str, name: str, last: Pointer) -> dict[str,
     }
 
 
-def _reason(last: Pointer, after: Mapping[str, Any], *, lost: int, taken: tuple[Taken, ...]) -> str:
-    reasons = [f"set aside as damaged: version {version.version}" for version in taken]
-    reasons += [f"generations of the pointer damaged or missing: {lost}"] if lost else []
-    if last.active != after["active"]:
-        now = f"version {after['active']} is active again" if after["active"] else "none is active: promote one"
+def _reason(
+    last: Pointer,
+    after: Mapping[str, Any],
+    *,
+    newest: int,
+    damaged: Sequence[int],
+    lost: Iterable[tuple[int, int]],
+) -> str:
+    """Say what was wrong and what is so now: this is all that people will know of it."""
+    active = after["active"]
+    now = f"version {active} is active again" if active else "none is active: promote one"
+    reasons = [f"set aside as damaged: version {number}" for number in damaged]
+    reasons += [f"damaged or missing: {pointers.spanned(first, last_one)}" for first, last_one in lost]
+    if last.generation < newest:
+        reasons.append(f"what was active last is not known; as of generation {last.generation}, {now}")
+    elif last.active != active:
         reasons.append(f"version {last.active} is damaged or missing; {now}" if last.active else now)
-    return "; ".join(reasons) or "what was damaged or missing is no longer named"
+    reasons += [f"no longer pinned: version {pin}" for pin in last.pins if pin not in after["pins"]]
+    return "; ".join(reasons)[: changes.MOST_CHARACTERS] or "what was damaged or missing is no longer named"
+
+
+def _set_all_aside(store: Store, found: Sequence[Finding], quarantine: Path) -> list[str]:
+    return [_set_aside(store, store.root / finding.path, quarantine) for finding in found]
 
 
 def _set_aside(store: Store, path: Path, quarantine: Path) -> str:

@@ -20,14 +20,19 @@ def seal(document: dict[str, Any]) -> bytes:
     return codec.dumps({**document, _SEAL: str(files.sha256(codec.dumps(document)))})
 
 
-def unseal(data: bytes, what: str) -> dict[str, Any]:
+def unseal(data: bytes, what: str, *, limit: int = codec.MAX_JSON_BYTES) -> dict[str, Any]:
     """Return the document, without its seal.
+
+    Args:
+        data: The text.
+        what: What it is, for the error.
+        limit: How many bytes it may have.
 
     Raises:
         CorruptError: If the text is not exactly what `seal` wrote.
 
     """
-    document = codec.loads(data, what)
+    document = codec.loads(data, what, limit=limit)
     if not isinstance(document, dict) or seal({k: v for k, v in document.items() if k != _SEAL}) != data:
         raise CorruptError(f"read {what}", "its digest does not match its content", "Restore it from a copy.")
     del document[_SEAL]

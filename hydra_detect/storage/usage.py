@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping  # noqa: TC003  the codec reads annotations as it runs
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from hydra_detect import codec
 from hydra_detect.errors import HydraDetectError, NameInvalidError
 from hydra_detect.storage import files, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from hydra_detect.storage.store import Store
 
@@ -27,7 +25,8 @@ class ItemUsage:
         kind: "backbones" or "heads".
         name: Its name.
         active: The active version.
-        versions: Bytes by version number.
+        versions: Bytes by version number, those that were taken away and not deleted yet among them.
+        history: Bytes of claims and of the generations of the pointer.
         staging: Bytes of what is being written, or was left by a process that died.
         quarantine: Bytes of what a repair set aside.
 
@@ -37,13 +36,28 @@ class ItemUsage:
     name: str
     active: int | None
     versions: Mapping[int, int]
+    history: int
     staging: int
     quarantine: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return sum(self.versions.values()) + self.staging + self.quarantine
+        return sum(self.versions.values()) + self.history + self.staging + self.quarantine
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        versions = [{"version": number, "nbytes": size} for number, size in self.versions.items()]
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "active": self.active,
+            "versions": versions,
+            "history": self.history,
+            "staging": self.staging,
+            "quarantine": self.quarantine,
+            "total": self.total,
+        }
 
 
 @attrs.frozen(kw_only=True)
@@ -61,8 +75,12 @@ class Usage:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        plain: dict[str, Any] = codec.to_dict(self)
-        return {**plain, "total": self.total}
+        return {
+            "items": [item.to_dict() for item in self.items],
+            "staging": self.staging,
+            "quarantine": self.quarantine,
+            "total": self.total,
+        }
 
 
 def usage(store: Store) -> Usage:
@@ -70,18 +88,20 @@ def usage(store: Store) -> Usage:
     items = []
     for kind in (layout.BACKBONES, layout.HEADS):
         for name in _names(store.layout, kind):
-            item = store.layout.item(kind, name)
+            item = store.item(kind, name)
+            place = item.place
             try:
-                active = store.pointer(kind, name).active
+                active = item.pointer().active
             except HydraDetectError:  # damage is for `storage.check` to report
                 active = None
             found = ItemUsage(
                 kind=kind,
                 name=name,
                 active=active,
-                versions={number: files.nbytes(item.version(number)) for number in store.numbers(kind, name)},
-                staging=files.nbytes(item.staging),
-                quarantine=files.nbytes(item.quarantine),
+                versions={number: files.nbytes(place.version(number)) for number in place.version_numbers()},
+                history=files.nbytes(place.claims) + files.nbytes(place.pointers),
+                staging=files.nbytes(place.staging),
+                quarantine=files.nbytes(place.quarantine),
             )
             if found.versions or found.total:
                 items.append(found)
@@ -92,7 +112,7 @@ def usage(store: Store) -> Usage:
 def _names(where: layout.StoreLayout, kind: str) -> Iterator[str]:
     """Yield every name below which something could lie, also where no version is left of it."""
     folder = where.kind(kind)
-    with files.explained(f"list {folder}"):
+    with files.reading(f"list {folder}"):
         names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208  names alone
     for name in names:
         with contextlib.suppress(NameInvalidError):  # a folder of another name is not ours

@@ -120,7 +120,7 @@ class Writer:
                     self._do(what, head, {"mine": mine, "any": self._any(head), "none": None}[number])
 
     def _any(self, head):
-        return self.random.choice(self.manager.store.numbers(layout.HEADS, head))
+        return self.random.choice(self.manager.store.head(head).numbers())
 
     def _publish(self, head):
         says = self.name * 1_000_000 + self.count + 1
@@ -166,7 +166,7 @@ def read(root, folder, name, reads):
         number, says = said(manager.store, head)
         seen.append([head, before, _look(manager.store, head, generations), number, says])
         if choice.random() < 0.2:
-            number = choice.choice(manager.store.numbers(layout.HEADS, head))
+            number = choice.choice(manager.store.head(head).numbers())
             try:
                 seen.append([head, 0, 0, *said(manager.store, f"{head}@{number}")])
             except NotFoundError:
@@ -179,7 +179,7 @@ def read(root, folder, name, reads):
 
 def _look(store, head, generations):
     """Return the generation of a head's pointer; it never goes back."""
-    generation = store.pointer(layout.HEADS, head).generation
+    generation = store.head(head).pointer().generation
     assert generation >= generations[head], f"the pointer of {head} went from {generations[head]} to {generation}"
     generations[head] = generation
     return generation

@@ -103,9 +103,9 @@ def read(store, path):
     elif rest == [layout.TENSORS]:
         backbones.tensors(store, backbones.find(store, name))
     elif rest == [layout.MANIFEST]:
-        store.manifest(kind, name, number)
+        store.item(kind, name).manifest(number)
     else:
-        store.read(store.manifest(kind, name, number), rest[0])
+        store.read(store.item(kind, name).manifest(number), rest[0])
 
 
 def is_found(store, path):

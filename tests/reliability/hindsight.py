@@ -106,7 +106,7 @@ class Head:
         counts = Counter(deed.result for deed in publishes if deed.end)
         assert max(counts.values()) == 1, f"given out twice: {counts.most_common(3)}"
         self.check_order(list(self.published.values()), lambda deed: deed.result)
-        present = set(self.store.numbers(layout.HEADS, self.name))
+        present = set(self.store.head(self.name).numbers())
         lost = set(self.published) - present - set(self.taken)
         assert not lost, f"acknowledged, and lost: {lost}"
         assert not present & set(self.taken), "taken away, and there"

@@ -119,14 +119,14 @@ def reading(states):
     _refused(lambda: heads.load(manager.store, "owl@7"), "a version in the place of another")
     kept = manager.create("owl", *worlds.head_of(50), attachments={"note.txt": b"owls"}).number
     flip(root / f"heads/owl/versions/{kept:06}/note.txt")
-    _refused(lambda: manager.store.read(manager.store.manifest(*worlds.OWL, kept), "note.txt"), "a note was changed")
+    _refused(lambda: manager.store.read(manager.store.item(*worlds.OWL).manifest(kept), "note.txt"), "a note was changed")
     shutil.rmtree(root / "heads/owl/versions/000003")
     elsewhere = root.parent / "elsewhere/six-none-active/heads/owl/versions/000003"
     shutil.copytree(elsewhere, root / "heads/owl/versions/000003")
     _refused(lambda: manager.active("owl"), "the active version was exchanged")
     pointer = root / "heads/owl/pointer/00000004.json"
     flip(pointer, place=len(pointer.read_bytes()) // 2)
-    _refused(lambda: manager.store.pointer(*worlds.OWL), "the pointer is damaged")
+    _refused(lambda: manager.store.item(*worlds.OWL).pointer(), "the pointer is damaged")
     _strangers(manager, *worlds.head_of(50))
 
 
@@ -156,16 +156,16 @@ def races(states):
     """Of two writers who looked at the same state one is refused, and no version that is in use is taken away."""
     root = states["six, promoted"]
     first, second = worlds.manager_of(root), worlds.manager_of(root)
-    looked = first.store.pointer(*worlds.OWL)
+    looked = first.store.item(*worlds.OWL).pointer()
     second.pin("owl", 5)
     _refused(
-        lambda: first.store.swap(*worlds.OWL, looked, {"event": "unpinned", "at": "", "actor": "", "reason": ""}),
+        lambda: first.store.item(*worlds.OWL).swap(looked, {"event": "unpinned", "at": "", "actor": "", "reason": ""}),
         "two changes of one state",
     )
     worlds.manager_of(root).unpin("owl", 5)
     (root / "heads/owl/pointer/00000005.json").rename(root / "heads/owl/elsewhere")
     _refused(
-        lambda: first.store.swap(*worlds.OWL, looked, {"event": "pinned", "at": "", "actor": "", "reason": ""}),
+        lambda: first.store.item(*worlds.OWL).swap(looked, {"event": "pinned", "at": "", "actor": "", "reason": ""}),
         "a change of an old state, into a gap of the history",
     )
     (root / "heads/owl/elsewhere").rename(root / "heads/owl/pointer/00000005.json")
@@ -184,10 +184,10 @@ def races(states):
         Store.swap = swap
     assert first.active("owl").number == 4, "pruned although it was active by then"
     heads.load(first.store, "owl")
-    assert {1, 2, 6} & set(first.store.numbers(*worlds.OWL)) == {6}, (
+    assert {1, 2, 6} & set(first.store.item(*worlds.OWL).numbers()) == {6}, (
         "kept what nobody needs, or lost what somebody does"
     )
-    assert first.store.pointer(*worlds.OWL).previous == 3
+    assert first.store.item(*worlds.OWL).pointer().previous == 3
     assert HeadRegistry(root).info("owl").active == 4
 
 

@@ -78,9 +78,9 @@ def test_its_state(manager):
     """Active, earlier, pinned and present versions of each head are as they were left."""
     store = manager.store
     for head, (active, earlier, pinned, numbers) in STATES.items():
-        state = store.pointer(layout.HEADS, head)
+        state = store.head(head).pointer()
         assert (state.active, state.earlier, state.pinned) == (active, earlier, pinned), head
-        assert tuple(store.numbers(layout.HEADS, head)) == numbers, head
+        assert tuple(store.head(head).numbers()) == numbers, head
         if active:
             assert manager.active(head).number == active
     infos = {info.name: (info.active, info.versions) for info in HeadRegistry(store).infos()}
@@ -118,7 +118,7 @@ def test_its_records(manager):
     version = heads.find(manager.store, "owl@1")
     assert version.record == full_record(weights(1))
     assert not version.record.unknown
-    manifest = manager.store.manifest(layout.HEADS, "owl", 1)
+    manifest = manager.store.head("owl").manifest(1)
     assert manager.store.read(manifest, layout.PARITY) == b'{"equal": true}\n'
     assert backbones.find(manager.store, "demo").record == backbone()[1]
 

@@ -129,7 +129,7 @@ def test_recovery_at_home_clears_what_is_dead(copy):
     for place in places:
         place.write_bytes(b"precious")
     shutil.copytree(root / NEVER_PROMOTED, root / "heads" / "owl" / "versions" / "000003")
-    with Store.open(root, durability="fast").changing(layout.HEADS, "owl"):
+    with Store.open(root, durability="fast").head("owl").changing():
         assert not any(place.exists() for place in places)
         assert not (root / "heads" / "owl" / "versions" / "000003").exists()
 

@@ -68,7 +68,7 @@ def entry_points(store, name):
     record, one = a_record(tensors), {"x": b""}
 
     def change():
-        with store.changing(layout.HEADS, name):
+        with store.head(name).changing():
             pass
 
     return {
@@ -88,11 +88,11 @@ def entry_points(store, name):
         "find backbone": lambda: backbones.find(store, name),
         "check backbone": lambda: backbones.check_free(store, name, backbone),
         "publish backbone": lambda: backbones.publish(store, name, backbone, weights),
-        "publish": lambda: store.publish(layout.HEADS, name, one, created_at=AT),
-        "publish beside": lambda: store.publish(layout.BACKBONES, name, one, created_at=AT),
-        "pointer": lambda: store.pointer(layout.HEADS, name),
-        "manifest": lambda: store.manifest(layout.BACKBONES, name, 1),
-        "swap": lambda: store.swap(layout.HEADS, name, NOTHING, {}), "changing": change,
+        "publish": lambda: store.head(name).publish(one, created_at=AT),
+        "publish beside": lambda: store.backbone(name).publish(one, created_at=AT),
+        "pointer": lambda: store.head(name).pointer(),
+        "manifest": lambda: store.backbone(name).manifest(1),
+        "swap": lambda: store.head(name).swap(NOTHING, {}), "changing": change,
         "item": lambda: store.layout.item(layout.HEADS, name), "lock": lambda: store.layout.lock(layout.HEADS, name),
         "make manifest": lambda: artifacts.make_manifest(
             layout.HEADS, name, 1, listing={}, created_at=AT, actor="x"
@@ -170,7 +170,7 @@ def test_hostile_file_names(copy, tally):
     manager, record, before = VersionManager(store), a_record(tensors), snapshot(root.parent)
     ways = {
         "check": check_file_name,
-        "publish": lambda name: store.publish(layout.HEADS, "owl", {"a": b"", name: b"x"}, created_at=AT),
+        "publish": lambda name: store.head("owl").publish({"a": b"", name: b"x"}, created_at=AT),
         "attach": lambda name: manager.create("owl", tensors, record, attachments={name: b"x"}),
     }
     for number, name in enumerate(FILE_NAMES):
@@ -185,7 +185,7 @@ def test_hostile_file_names(copy, tally):
     for number, name in enumerate(name for name in FILE_NAMES if not SURROGATE.search(name)):  # no JSON holds those
         rewrite(path, sealed.seal({**document, "files": {**document["files"], name: [0, "sha256:" + "0" * 64]}}))
         with pytest.raises(CorruptError, match="its list of files is malformed"):
-            store.manifest(layout.HEADS, "owl", 6)
+            store.head("owl").manifest(6)
         cases.case(number, "listed")
     cases.require(300 * 4)
 

@@ -133,4 +133,4 @@ def test_hostile_names_of_heads(serving, tmp_path):
                 load(name)
     assert detector.heads == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
-    assert HeadRegistry(tmp_path / "store").store.numbers(layout.HEADS, "owl") == [1, 2]
+    assert HeadRegistry(tmp_path / "store").store.head("owl").numbers() == [1, 2]

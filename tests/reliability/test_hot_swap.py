@@ -99,9 +99,9 @@ def make_store(folder, size, damages):
 
 def make_active(store, number, manifest):
     """Make a version active without a look at it, as if it had been damaged a moment after its promotion."""
-    before = store.pointer(*OWL)
+    before = store.item(*OWL).pointer()
     after = {"event": pointers.PROMOTED, "version": number, "active": number, "manifest": manifest}
-    store.swap(*OWL, before, {**after, "earlier": (*before.earlier, before.active)})
+    store.item(*OWL).swap(before, {**after, "earlier": (*before.earlier, before.active)})
 
 
 # The load

@@ -66,7 +66,7 @@ def held(root, whose, before_it_goes=lambda: None):
     (ready, say), (waiting, begin) = os.pipe(), os.pipe()
 
     def hold():
-        with Store.open(root).changing(*whose):
+        with Store.open(root).item(*whose).changing():
             os.write(say, b"!")
             os.read(waiting, 1)
             before_it_goes()
@@ -137,7 +137,7 @@ def test_lets_go(operation, state, whose, copy):
     """After an operation, one that failed too, another process can have the lock at once."""
     root = copy(state)
     perform(operation, root)
-    with pytest.raises(HydraDetectError), Store.open(root).changing(*whose):
+    with pytest.raises(HydraDetectError), Store.open(root).item(*whose).changing():
         raise NotFoundError("look", "it is not there", "Look elsewhere.")
     with held(root, whose):
         pass
@@ -189,13 +189,13 @@ def test_threads_wait_too(copy):
         except ConflictError as error:
             found.append(error)
 
-    with store.changing(*worlds.OWL), store.changing(*worlds.OWL):
+    with store.item(*worlds.OWL).changing(), store.item(*worlds.OWL).changing():
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
         perform("pin", root)
     assert len(found) == 1
-    assert store.numbers(*worlds.OWL) == [1, 2, 3, 4, 5, 6]
+    assert store.item(*worlds.OWL).numbers() == [1, 2, 3, 4, 5, 6]
     assert result_of(partial(perform, "create", root))["end"] == "done"
 
 
@@ -210,12 +210,12 @@ def test_rolling_back_means_what_was_seen(copy):
         manager.promote("owl", 5)
         manager.prune("owl", keep=1)
 
-    before = manager.store.pointer(*worlds.OWL).previous
+    before = manager.store.item(*worlds.OWL).pointer().previous
     with held(root, worlds.OWL, move_on) as (let_go, _holder), Child(partial(perform, "roll back", root)) as child:
         assert child.result(WHILE) is None
         let_go()
         result = child.result(ENOUGH)
-    assert before not in manager.store.numbers(*worlds.OWL)
+    assert before not in manager.store.item(*worlds.OWL).numbers()
     assert result["kinds"][0] == "StaleError", result
     assert "Look again" in result["text"]
     assert manager.active("owl").number == 5
@@ -229,4 +229,4 @@ def test_many_that_wait_all_come_through(copy):
         assert [child.result(0.05) for child in waiting] == [None] * 8
         let_go()
         assert [child.result(ENOUGH)["end"] for child in waiting] == ["done"] * 8
-    assert Store.open(root).numbers(*worlds.OWL) == list(range(1, 15))
+    assert Store.open(root).item(*worlds.OWL).numbers() == list(range(1, 15))

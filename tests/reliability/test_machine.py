@@ -112,7 +112,7 @@ class HeadMachine(RuleBasedStateMachine):
     def seen(self):
         """Return what the store says of the head, each version read and checked."""
         store = Store.open(self.root)
-        state = store.pointer(layout.HEADS, "owl")
+        state = store.head("owl").pointer()
         found = worlds.facts(self.root).get("owl")
         weights = {number: digest for number, (digest, _data) in found[3].items()} if found else {}
         return state.active, state.earlier, state.pinned, weights
@@ -121,11 +121,11 @@ class HeadMachine(RuleBasedStateMachine):
     def create(self, crash):
         """Publish a version; its number is new for ever."""
         self.seed += 1
-        seed, known = self.seed, set(Store.open(self.root).numbers(*worlds.OWL))
+        seed, known = self.seed, set(Store.open(self.root).item(*worlds.OWL).numbers())
         digest = str(worlds.head_of(seed)[1].tensors)
 
         def change(model, version):
-            now = set(Store.open(self.root).numbers(*worlds.OWL)) - known
+            now = set(Store.open(self.root).item(*worlds.OWL).numbers()) - known
             for number in [version.number] if version else now:
                 assert number > model.high, f"number {number} was used before"
                 model.create(number, digest)
@@ -213,10 +213,10 @@ def test_the_machine_fails_when_it_should(monkeypatch):
     from hydra_detect.versions import VersionManager
 
     def wrong(self, head, **_options):
-        pointer = self.store.pointer(layout.HEADS, head)
+        pointer = self.store.head(head).pointer()
         if pointer.previous is None:
             raise NotFoundError("roll back", "nothing", "")
-        below = [number for number in self.store.numbers(layout.HEADS, head) if number < pointer.active]
+        below = [number for number in self.store.head(head).numbers() if number < pointer.active]
         return self.promote(head, below[-1] if below else pointer.previous)
 
     monkeypatch.setattr(VersionManager, "rollback", wrong)

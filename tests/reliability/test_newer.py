@@ -28,7 +28,7 @@ def declare(store, **limits):
 
 def lock(store):
     """Hold the lock of a head, as each change does."""
-    with store.changing(*OWL):
+    with store.item(*OWL).changing():
         pass
 
 
@@ -45,8 +45,8 @@ WAYS_IN = {
     "remove": lambda m: HeadRegistry(m.store).remove("fox"),
     "repair": lambda m: m.repair(),
     "publish a backbone": lambda m: backbones.publish(m.store, "other", a_backbone(5)[1], a_backbone(5)[0]),
-    "publish": lambda m: m.store.publish(*OWL, {"a.bin": b"a"}, created_at=AT),
-    "swap": lambda m: m.store.swap(*OWL, m.store.pointer(*OWL), {"event": pointers.PROMOTED}),
+    "publish": lambda m: m.store.item(*OWL).publish({"a.bin": b"a"}, created_at=AT),
+    "swap": lambda m: m.store.item(*OWL).swap(m.store.item(*OWL).pointer(), {"event": pointers.PROMOTED}),
     "lock": lambda m: lock(m.store),
 }
 """Every way to change a store."""
@@ -139,10 +139,10 @@ def test_unknown_fields_of_a_pointer(filled):
     """Fields that this version does not know do not hinder reading, and the generations after it keep them."""
     reseal(newest(filled), **NEWER)
     assert filled.active("owl").number == 1
-    assert filled.store.pointer(*OWL).unknown == NEWER
+    assert filled.store.item(*OWL).pointer().unknown == NEWER
     filled.promote("owl", 2)
     filled.rollback("owl")
-    assert filled.store.pointer(*OWL).unknown == NEWER
+    assert filled.store.item(*OWL).pointer().unknown == NEWER
     assert filled.verify().findings == ()
 
 

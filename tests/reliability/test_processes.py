@@ -70,13 +70,13 @@ def check_end(store, judged):
     """See that every version can be read, that a pruning keeps what it has to, and that nothing is left behind."""
     manager = worlds.manager_of(store.root, Disk("fast"))
     for name, head in judged.items():
-        numbers = store.numbers(layout.HEADS, name)
+        numbers = store.head(name).numbers()
         assert [said(store, f"{name}@{number}")[0] for number in numbers] == numbers
         manager.prune(name)
         assert len(manager.history(name)) >= len(head.published) + len(head.states) - 1
-        state = store.pointer(layout.HEADS, name)
+        state = store.head(name).pointer()
         kept = {*numbers[-5:], state.active, state.previous, *state.pinned} - {None}
-        assert set(store.numbers(layout.HEADS, name)) == kept
+        assert set(store.head(name).numbers()) == kept
         assert list(head.item.staging.iterdir()) == []
     assert list(store.layout.staging.iterdir()) == []
     assert manager.verify().findings == ()

@@ -144,7 +144,7 @@ def check_nothing_changes(manager, operation, model):
 def check_agrees(manager, model):
     """See that the store says of the head, in each way it can be asked, what the model says."""
     store = manager.store
-    state = store.pointer(*OWL)
+    state = store.item(*OWL).pointer()
     previous = model.promotions[-1] if model.promotions else None
     assert (state.active, state.earlier, state.previous) == (model.active, model.promotions, previous)
     assert state.pinned == model.pinned
@@ -292,7 +292,7 @@ def test_ten_follows_nine(manager):
     assert [version.number for version in manager.versions("owl")] == list(range(1, 12))
     assert HeadRegistry(manager.store).info("owl").versions == tuple(range(1, 12))
     assert sorted(manager.prune("owl", keep=2).kept) == [10, 11]
-    assert manager.store.numbers(*OWL) == [10, 11]
+    assert manager.store.item(*OWL).numbers() == [10, 11]
 
 
 def test_a_million_follows_999_999(manager):
@@ -301,13 +301,13 @@ def test_a_million_follows_999_999(manager):
     manager.promote("owl", 1)
     take_number(manager, 999_998)
     make_versions(manager, 999_999, 1_000_000, 1_000_001)
-    assert manager.store.numbers(*OWL) == [1, 999_999, 1_000_000, 1_000_001]
+    assert manager.store.item(*OWL).numbers() == [1, 999_999, 1_000_000, 1_000_001]
     for number in (999_999, 1_000_000, 1_000_001):
         manager.promote("owl", number)
         assert heads.find(manager.store, f"owl@{number}") == manager.active("owl")
     assert [manager.rollback("owl").number for _ in range(2)] == [1_000_000, 999_999]
     assert list(manager.prune("owl", keep=1).removed) == [1_000_000]
-    assert manager.store.numbers(*OWL) == [1, 999_999, 1_000_001]
+    assert manager.store.item(*OWL).numbers() == [1, 999_999, 1_000_001]
     assert [event.versions for event in manager.history("owl") if event.what == "created"] == [
         (1,), (999_999,), (1_000_000,), (1_000_001,),
     ]  # fmt: skip
@@ -318,7 +318,7 @@ def test_a_number_taken_by_the_dead_is_not_given_out(manager):
     """A claim without a version, at 999,999 itself, is passed over for ever."""
     take_number(manager, 999_999)
     make_versions(manager, 1_000_000)
-    assert manager.store.numbers(*OWL) == [1_000_000]
+    assert manager.store.item(*OWL).numbers() == [1_000_000]
     with pytest.raises(NotFoundError, match="no version 999999"):
         manager.promote("owl", 999_999)
 
@@ -351,4 +351,4 @@ def test_pinned_versions_stay_whatever_their_number(manager):
     }
     manager.unpin("owl", 9)
     assert list(manager.prune("owl", keep=1).removed) == [9]
-    assert manager.store.numbers(*OWL) == [2, 3, 10, 12]
+    assert manager.store.item(*OWL).numbers() == [2, 3, 10, 12]

@@ -82,7 +82,7 @@ def test_promoting_after_many_promotions(tmp_path, figure):
         manager.promote("owl", 1 + turn % 2)
     seconds = median_seconds(lambda turn: manager.promote("owl", 1 + turn % 2), repeats=21)
     figure("promote a version after 400 promotions", seconds, 0.02, "s")
-    seconds = median_seconds(lambda _: manager.store.pointer(layout.HEADS, "owl"), repeats=21)
+    seconds = median_seconds(lambda _: manager.store.head("owl").pointer(), repeats=21)
     figure("look what is active after 400 promotions", seconds, 0.002, "s")
 
 

@@ -48,11 +48,11 @@ def _publish_backbone(manager):
 
 
 def _newest(manager):
-    return [1, *manager.store.numbers(*OWL)][-1]
+    return [1, *manager.store.item(*OWL).numbers()][-1]
 
 
 def _oldest(manager):
-    return [*manager.store.numbers(*OWL), 1][0]
+    return [*manager.store.item(*OWL).numbers(), 1][0]
 
 
 OPERATIONS = {
@@ -62,7 +62,7 @@ OPERATIONS = {
     "promote first": lambda manager: manager.promote("owl", _oldest(manager)),
     "roll back": lambda manager: manager.rollback("owl"),
     "pin": lambda manager: manager.pin("owl", _newest(manager), reason="test"),
-    "unpin": lambda manager: manager.unpin("owl", (manager.store.pointer(*OWL).pinned or (1,))[0]),
+    "unpin": lambda manager: manager.unpin("owl", (manager.store.item(*OWL).pointer().pinned or (1,))[0]),
     "prune": lambda manager: manager.prune("owl", keep=2),
     "rename": lambda manager: HeadRegistry(manager.store).rename("owl", "strix"),
     "remove": lambda manager: HeadRegistry(manager.store).remove("owl"),
@@ -85,7 +85,7 @@ def _promoted(manager):
 
 
 def _damage_active(manager):
-    number = manager.store.pointer(*OWL).active
+    number = manager.store.item(*OWL).pointer().active
     flip(manager.store.root / "heads/owl/versions" / f"{number:06}" / layout.TENSORS)
 
 
@@ -144,9 +144,9 @@ def facts(root):
     store = Store.open(root)
     found = {}
     for name in store.names(layout.HEADS):
-        state = store.pointer(layout.HEADS, name)
+        state = store.head(name).pointer()
         weights = {}
-        for number in store.numbers(layout.HEADS, name):
+        for number in store.head(name).numbers():
             version, tensors = heads.load(store, f"{name}@{number}")
             weights[number] = (str(version.record.tensors), bytes(tensors["box.weight"].data))
         if state.active is not None:
@@ -228,7 +228,7 @@ def check_goes_on(root, known):
     manager = manager_of(root, Disk("fast"))
     version = create(manager, 1000)
     assert version.number > known, f"number {version.number} was used before"
-    before = manager.store.pointer(*OWL).active
+    before = manager.store.item(*OWL).pointer().active
     manager.promote("owl", version.number)
     if before:
         assert manager.rollback("owl").number == before
