@@ -10,6 +10,7 @@ import numpy as np
 
 from hydra_detect.detections import Detections, Timing
 from hydra_detect.errors import InputError, NotFoundError, near_matches
+from hydra_detect.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +72,7 @@ def check_thresholds(given: float | Mapping[str, float] | None, heads: Mapping[s
     named: Mapping[str, Any] = given if isinstance(given, Mapping) else {"all heads": given}
     for name, value in named.items():
         if named is given and name not in heads:
-            raise NotFoundError(f"set the threshold of {name!r}", "it is not loaded", near_matches(name, heads))
+            raise NotFoundError(f"set the threshold of {shown(name)}", "it is not loaded", near_matches(name, heads))
         if not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
-            raise InputError("predict", f"the score threshold of {name} is {value}", "Give a number from 0 to 1.")
+            found = f"the score threshold of {name} is {shown(value)}"
+            raise InputError("predict", found, "Give a number from 0 to 1.")

@@ -7,6 +7,7 @@ NaN, duplicate keys, deep nesting and oversized files are refused before anythin
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin
@@ -14,7 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import attrs
 import cattrs
 
-from hydra_detect.errors import CorruptError, RecordError
+from hydra_detect.errors import CorruptError, HydraDetectError, RecordError
 from hydra_detect.names import Digest
 
 SCHEMA = 1
@@ -185,7 +186,11 @@ def to_dict(record: Any) -> Any:
 def _first_problem(error: BaseException) -> str:
     if isinstance(error, cattrs.BaseValidationError):
         return str(cattrs.transform_error(error)[0])[:400]
-    return f"{type(error).__name__}: {error}"[:400]
+    if isinstance(error, HydraDetectError):
+        return f"{error.asked}: {error.found}"[:400]
+    # The validators of attrs give the field and all its settings after the sentence.
+    text = str(error.args[0]) if isinstance(error, ValueError) and error.args else f"{type(error).__name__}: {error}"
+    return text[:400]
 
 
 def _strict(kind: Any) -> Any:
@@ -222,7 +227,7 @@ def _structure_record(value: Any, kind: Any) -> Any:
     if not isinstance(value, dict):
         message = f"expected an object, found {value!r:.60}"
         raise TypeError(message)
-    fields = {field.name: field for field in attrs.fields(attrs.resolve_types(kind)) if field.name != "unknown"}
+    fields = _fields(kind)
     known, problems = {}, []
     for name, field in fields.items():
         if name in value:
@@ -237,9 +242,16 @@ def _structure_record(value: Any, kind: Any) -> Any:
     return kind(**known, unknown={name: item for name, item in value.items() if name not in fields})
 
 
+@functools.cache
+def _fields(kind: Any) -> dict[str, Any]:
+    """Return the fields of a record that have a place of their own, by name."""
+    return {field.name: field for field in attrs.fields(attrs.resolve_types(kind)) if field.name != "unknown"}
+
+
 def _unstructure_record(record: Record) -> dict[str, Any]:
-    fields = [field.name for field in attrs.fields(type(record)) if field.name != "unknown"]
-    return {**record.unknown, **{name: _CONVERTER.unstructure(getattr(record, name)) for name in fields}}
+    kind: Any = type(record)
+    own = {name: _CONVERTER.unstructure(getattr(record, name)) for name in _fields(kind)}
+    return {**record.unknown, **own}
 
 
 def _make_converter() -> cattrs.Converter:

@@ -23,7 +23,7 @@ from hydra_detect.answers import LoadedHead
 from hydra_detect.detections import Detections, Timing
 from hydra_detect.errors import InputError, NotFoundError, near_matches
 from hydra_detect.loading import build_head
-from hydra_detect.names import HeadRef
+from hydra_detect.names import HeadRef, shown
 from hydra_detect.nets import devices
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.state import module_bytes
@@ -112,7 +112,7 @@ class HydraDetector:
         store = Store.open(store)
         watching.check_seconds(watch)
         place, precision = devices.choose_device(device), devices.choose_dtype(dtype)
-        stored = backbones.find(store, backbone or backbones.only(store))
+        stored = backbones.find(store, backbones.only(store) if backbone is None else backbone)
         module = Backbone(stored.record.contract, backbones.tensors(store, stored))
         detector = cls(store, module, device=place, dtype=precision)
         if heads is None:
@@ -373,15 +373,14 @@ class HydraDetector:
             return heads
         missing = [name for name in names if name not in heads]
         if missing:
-            raise NotFoundError(
-                f"{verb} head {missing[0]!r}", "it is not loaded", f"{near_matches(missing[0], heads)} See load_head()."
-            )
+            remedy = f"{near_matches(missing[0], heads)} See load_head()."
+            raise NotFoundError(f"{verb} head {shown(missing[0])}", "it is not loaded", remedy)
         return {name: heads[name] for name in names}
 
 
 def _listed_heads(heads: Sequence[str]) -> list[str]:
     if isinstance(heads, str) or not all(isinstance(name, str) for name in heads):
-        raise InputError("predict", f"heads is {heads!r:.80}", "Give a list of names of loaded heads, as ['owl'].")
+        raise InputError("predict", f"heads is {shown(heads)}", "Give a list of names of loaded heads, as ['owl'].")
     return list(heads)
 
 

@@ -129,7 +129,8 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     if not names:
         return "There is none yet."
     folded = {candidate.casefold(): candidate for candidate in names}
-    close = [folded[key] for key in difflib.get_close_matches(name.casefold(), list(folded), n=3)]
+    text = name.casefold() if isinstance(name, str) else ""  # whatever was asked for is answered
+    close = [folded[key] for key in difflib.get_close_matches(text, list(folded), n=3)]
     if close:
         return f"Did you mean {' or '.join(repr(candidate) for candidate in close)}?"
     return f"There are: {listed(names)}."

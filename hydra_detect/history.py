@@ -36,7 +36,7 @@ class Event:
         head: Its name.
         versions: The versions it happened to; several for "pruned", "removed", "renamed" and "repaired".
         digests: SHA-256 of the manifest of each of these, None of one that was damaged.
-        other: The other name, of a renaming.
+        other: The other name, of a renaming; what the version was pinned for, of an unpinning.
         active: The version that was active after it; None if none was, and for a creation, which does not change it.
         active_digest: SHA-256 of the manifest of that version.
         actor: Who did it.
@@ -71,7 +71,8 @@ class Event:
         """One line: when, what, who and why, and which version was active from then on."""
         which = ", ".join(f"{self.head}@{number}" for number in self.versions) or self.head
         digest = f" {self.digest.short}" if self.digest else ""
-        other = f" {'to' if self.versions else 'from'} {self.other}" if self.other else ""
+        to = "for" if self.what == pointers.UNPINNED else "to" if self.versions else "from"
+        other = f" {to} {self.other}" if self.other else ""
         who = f" by {self.actor}" if self.actor else ""
         why = f": {self.reason}" if self.reason else ""
         what = "rolled back to" if self.what == pointers.ROLLED_BACK else self.what
@@ -84,6 +85,11 @@ def history(store: Store, head: str) -> list[Event]:
 
     A generation that is damaged has its place too, as an event "damaged"; `VersionManager.repair` sets it aside.
     """
+    return _history(store, head, frozenset())
+
+
+def _history(store: Store, head: str, later: frozenset[str]) -> list[Event]:
+    """Return the history of a head; names that it had later are not looked at again, whatever a stranger wrote."""
     item = store.head(head)
     generations, changes = [], []
     for generation in item.place.pointer_generations():
@@ -95,19 +101,21 @@ def history(store: Store, head: str) -> list[Event]:
     came = _renaming(generations)
     born = generations[0].high if came else 0  # the versions up to there were created under another name
     creations = [event for event in _creations(item, generations) if event.versions[0] > born]
-    return [*(_until_renamed(store, came.other, head) if came else []), *_merged(creations, changes)]
+    before = _until_renamed(store, came.other, head, later | {head}) if came else []
+    return [*before, *_merged(creations, changes)]
 
 
 def _renaming(generations: list[Pointer]) -> Change | None:
     """Return the change by which a head came from another name, if it did."""
     first = generations[0] if generations else None
-    is_renamed = first and first.generation == 1 and first.change and first.change.what == pointers.RENAMED
-    return first.change if first and is_renamed else None
+    change = first.change if first and first.generation == 1 else None
+    # Of a head that went, versions were taken away; it may have gone with its first change.
+    return change if change and change.what == pointers.RENAMED and not change.taken else None
 
 
-def _until_renamed(store: Store, head: str, new: str) -> list[Event]:
+def _until_renamed(store: Store, head: str, new: str, later: frozenset[str]) -> list[Event]:
     """Return what happened to a head under its earlier name; nothing of what the name was used for since."""
-    events = history(store, head)
+    events = [] if head in later else _history(store, head, later)
     ends = [place for place, event in enumerate(events) if (event.what, event.other) == (pointers.RENAMED, new)]
     return events[: ends[0] + 1] if ends else events
 

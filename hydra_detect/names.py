@@ -27,7 +27,8 @@ _VERSIONS_END = 1_000_000_000
 _SHOWN = 80
 
 
-def _text_of(value: object) -> str:
+def shown(value: object) -> str:
+    """Return anything as a short text for an error, whatever it is."""
     try:
         text = ascii(value)
     except (ValueError, RecursionError):  # a whole number of 5,000 digits; lists a thousand deep
@@ -50,7 +51,7 @@ def check_name(value: str, kind: str = "head") -> str:
     if isinstance(value, str) and _NAME.fullmatch(value) and value not in _WINDOWS_DEVICES:
         return value
     raise NameInvalidError(
-        f"use {_text_of(value)} as a {kind} name",
+        f"use {shown(value)} as a {kind} name",
         "a name is 1 to 64 characters of a-z, 0-9, '-' and '_', begins with a letter or digit, "
         "and is no device name of Windows",
         _advice(value),
@@ -85,7 +86,7 @@ def check_file_name(value: str) -> str:
     ):
         return value
     raise NameInvalidError(
-        f"name a file {_text_of(value)}",
+        f"name a file {shown(value)}",
         f"a file name is 1 to {_LONGEST_FILE_NAME} printable characters, neither begins nor ends with a dot or space, "
         "holds none of " + " ".join(sorted(_FILE_NAME_FORBIDS)) + ", and is no device name of Windows",
         "Choose another name.",
@@ -113,7 +114,7 @@ class HeadRef:
         if value is not None and not (type(value) is int and 0 < value < _VERSIONS_END):
             raise NameInvalidError(
                 f"refer to a version of {self.name!r}",
-                f"{_text_of(value)} is no version number",
+                f"{shown(value)} is no version number",
                 "Give the version as a whole number from 1.",
                 name=value,
             )
@@ -135,8 +136,8 @@ class HeadRef:
         name, at, number = text.partition("@") if isinstance(text, str) else (text, "", "")
         if at and not re.fullmatch(r"[1-9][0-9]{0,8}", number, re.ASCII):
             raise NameInvalidError(
-                f"read {_text_of(text)} as a head reference",
-                f"{_text_of(number)} is no version number",
+                f"read {shown(text)} as a head reference",
+                f"{shown(number)} is no version number",
                 "Write the version as a whole number from 1, as in 'owl@3'.",
                 name=text,
             )
@@ -153,7 +154,7 @@ class Digest:
     def _check(self, _attribute: object, value: str) -> None:
         if not isinstance(value, str) or not _DIGEST.fullmatch(f"sha256:{value}"):
             raise NameInvalidError(
-                f"read {_text_of(value)} as a SHA-256",
+                f"read {shown(value)} as a SHA-256",
                 "it is not 64 lower-case hex digits",
                 "Give the whole digest; a shortened one proves too little.",
             )
@@ -177,7 +178,7 @@ class Digest:
         """
         if not isinstance(text, str) or not _DIGEST.fullmatch(text):
             raise NameInvalidError(
-                f"read {_text_of(text)} as a digest",
+                f"read {shown(text)} as a digest",
                 "it is not 'sha256:' and 64 lower-case hex digits",
                 "Give the whole digest; a shortened one proves too little.",
             )

@@ -25,7 +25,7 @@ from hydra_detect.history import Event, history
 from hydra_detect.names import HeadRef, check_name
 from hydra_detect.records import HeadRecord
 from hydra_detect.retention import DEFAULT_KEEP, PruneReport, kept
-from hydra_detect.storage import changes, files, heads, layout, pointers
+from hydra_detect.storage import changes, files, heads, pointers
 from hydra_detect.storage.check import Checker
 from hydra_detect.storage.pointers import Pin
 from hydra_detect.storage.repair import repair
@@ -252,7 +252,8 @@ class VersionManager:
                 item.confirm()
                 return
             pins = tuple(one for one in before.pins if one is not pin)
-            item.swap(before, {"pins": pins}, self._change(pointers.UNPINNED, reason, version=ref.version))
+            change = self._change(pointers.UNPINNED, reason, version=ref.version, other=pin.reason)
+            item.swap(before, {"pins": pins}, change)
 
         item.settled(step)
 
@@ -348,9 +349,6 @@ def _weights(tensors: Mapping[str, Any], asked: str) -> dict[str, RawTensor]:
 
 
 def _attachments(attachments: Mapping[str, bytes], asked: str) -> Mapping[str, bytes]:
-    own = {layout.TENSORS, layout.RECORD}.intersection(attachments)
-    if own:
-        raise NameInvalidError(asked, f"attachments would replace {listed(own)}", "Name them otherwise.")
     wrong = [name for name, data in attachments.items() if not isinstance(data, bytes)]
     if wrong:
         raise InputError(asked, f"attachments are no bytes: {listed(map(str, wrong))}", "Encode them first.")

@@ -14,7 +14,7 @@ import pytest
 from hydra_detect.contracts import Architecture, BackboneContract, Level, Preprocessing
 from hydra_detect.names import Digest
 from hydra_detect.records import BackboneRecord, HeadRecord, HeadSettings
-from hydra_detect.storage import backbones, layout, owners, pointers
+from hydra_detect.storage import backbones, owners, pointers
 from hydra_detect.storage.disk import FAST, Disk
 from hydra_detect.storage.pointers import Change
 from hydra_detect.storage.store import Store
@@ -39,7 +39,7 @@ HOSTILE_NAMES = (
     "%TEMP%", "owl;rm", "owl&fox", "owl@", "owl@0", "owl@-1", "owl@+1", "owl@01", "owl@1.0", "owl@1@2", "owl@\u0663",
     "owl@1\n", "owl@9999999999", "@", "@1", "\ufeffowl", "\U0001f989", "\x7f", "\x1b[31mowl", "owl#1", "owl,fox",
 )  # fmt: skip
-NO_TEXT = (None, 1, 1.5, True, b"owl", ["owl"], ("owl",), {"owl": 1}, object())
+NO_TEXT = (None, 1, 1.5, True, b"owl", ["owl"], ("owl",), {"owl": 1}, ...)
 
 
 def a_contract(digit="", **changes):
@@ -177,7 +177,8 @@ def point(store, number, expected, name="owl"):
     earlier = (*before.earlier, before.active) if before.active else ()
     after = {"active": number, "earlier": earlier, "manifest": digest}
     change = Change(what=pointers.PROMOTED, version=number, manifest=digest, at=AT, reason="test")
-    return item.swap(attrs.evolve(before, generation=expected, change=before.change or change), after, change)
+    seen = attrs.evolve(before, generation=expected, change=(before.change or change) if expected else None)
+    return item.swap(seen, after, change)
 
 
 def dead_name():

@@ -8,12 +8,11 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from record_strategies import names, tensor_sets, versions
-from store_fixtures import AT, HOSTILE_NAMES, some_tensors
+from record_strategies import tensor_sets
 
-from hydra_detect import codec
-from hydra_detect.errors import CorruptError, NameInvalidError, RecordError
-from hydra_detect.storage import artifacts, files, sealed
+from hydra_detect.errors import CorruptError, RecordError
+from hydra_detect.names import Digest
+from hydra_detect.storage import artifacts
 from hydra_detect.tensors import ITEM_BYTES, RawTensor, tensors_digest
 
 SMALL = {"w": RawTensor.of(np.array([1, 2], dtype=np.float32)), "n": RawTensor.of(np.array(3, dtype=np.int64))}
@@ -243,82 +242,12 @@ def test_files_beyond_the_limit(monkeypatch):
         artifacts.encode_tensors(SMALL)
 
 
-def manifest_text(name, version, contents):
-    """Return the text of a manifest over these contents."""
-    listing = artifacts.listing_of(contents)
-    return artifacts.make_manifest("heads", name, version, listing=listing, created_at=AT, actor="tester")
-
-
-@given(names, versions, st.dictionaries(st.sampled_from(["a", "b.json", "c"]), st.binary(max_size=9)))
-def test_manifest_round_trip(name, version, contents):
-    """A manifest reads back as what it was made of, in whatever order the files came."""
-    text = manifest_text(name, version, contents)
-    manifest = artifacts.read_manifest(text, "heads", name, version)
-    assert (manifest.kind, manifest.name, manifest.version) == ("heads", name, version)
-    assert (manifest.created_at, manifest.actor) == (AT, "tester")
-    assert manifest.files == {path: (len(data), files.sha256(data)) for path, data in contents.items()}
-    assert manifest.digest == files.sha256(text)
-    turned = dict(reversed(contents.items()))
-    assert manifest_text(name, version, turned) == text
-    for path, data in contents.items():
-        artifacts.check_content(manifest, path, data)
-
-
-@pytest.mark.parametrize("where", [("backbones", "owl", 1), ("heads", "fox", 1), ("heads", "owl", 2)])
-def test_manifest_of_another_version(where):
-    """A manifest speaks of the one version in whose folder it lies."""
-    text = manifest_text("owl", 1, {})
-    with pytest.raises(CorruptError, match="it speaks of another version"):
-        artifacts.read_manifest(text, *where)
-
-
-def test_manifest_of_another_format():
-    """A manifest of a later format is refused with both numbers."""
-    text = sealed.seal({"format": 2, "kind": "heads", "name": "owl", "version": 1})
-    with pytest.raises(RecordError, match="its format is 2 and this version of hydra-detect reads 1"):
-        artifacts.read_manifest(text, "heads", "owl", 1)
-
-
-@pytest.mark.parametrize(
-    "listing",
-    [
-        None, [], 5, "a", {"a": None}, {"a": []}, {"a": [1]}, {"a": [1, "x"]}, {"a": ["1", "sha256:" + "0" * 64]},
-        {"a": [-1, "sha256:" + "0" * 64]}, {"a": [True, "sha256:" + "0" * 64]}, {"a": [1, 5]}, {"a": [1, None, 3]},
-        *({name: [1, "sha256:" + "0" * 64]} for name in ("../a", "/etc/passwd", "a/b", "C:a", "..", "", "a\\b", "NUL")),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_manifest_of_a_stranger(listing):
-    """A stranger can seal too: a listing that is malformed, or names files elsewhere, is refused."""
-    text = sealed.seal({"format": 1, "kind": "heads", "name": "owl", "version": 1, "created_at": AT, "files": listing})
-    with pytest.raises(CorruptError, match="its list of files is malformed"):
-        artifacts.read_manifest(text, "heads", "owl", 1)
-
-
-@pytest.mark.parametrize("name", HOSTILE_NAMES[:8])
-def test_manifest_of_no_name(name):
-    """No manifest is made for what is no name."""
-    with pytest.raises(NameInvalidError, match="as a head name"):
-        manifest_text(name, 1, {})
-
-
-def test_check_content():
-    """A file that the manifest does not list, or lists otherwise, is refused with the reason."""
-    contents = {"a": b"owl", "b": b""}
-    text = manifest_text("owl", 3, contents)
-    manifest = artifacts.read_manifest(text, "heads", "owl", 3)
-    with pytest.raises(CorruptError, match="cannot read c of owl@3: the manifest lists only a, b"):
-        artifacts.check_content(manifest, "c", b"owl")
-    with pytest.raises(CorruptError, match="it has 4 bytes and the manifest says 3"):
-        artifacts.check_content(manifest, "a", b"owls")
-    with pytest.raises(CorruptError, match=f"its SHA-256 is not the {files.sha256(b'owl').short}"):
-        artifacts.check_content(manifest, "a", b"fox")
-
-
-def test_manifest_is_canonical_json():
-    """A manifest is a small sealed JSON text that a person can read."""
-    tensors = artifacts.encode_tensors(some_tensors())
-    text = manifest_text("owl", 1, {"model.safetensors": tensors})
-    value = json.loads(text)
-    assert codec.dumps(value) == text
-    assert value["files"] == {"model.safetensors": [len(tensors), str(files.sha256(tensors))]}
+def test_decode_weights():
+    """Weights are those that their record names, with finite values alone, whatever their file proves of itself."""
+    data, digest = artifacts.encode_tensors(SMALL), tensors_digest(SMALL)
+    assert artifacts.decode_weights(data, digest, "it") == SMALL
+    with pytest.raises(CorruptError, match="cannot load it: their digest is not the one in the record"):
+        artifacts.decode_weights(data, Digest("0" * 64), "it")
+    broken = {"w": RawTensor.of(np.array([1, np.nan], dtype=np.float32))}
+    with pytest.raises(CorruptError, match="cannot load it: NaN or infinity in 1 of 1 tensors: w"):
+        artifacts.decode_weights(artifacts.encode_tensors(broken), tensors_digest(broken), "it")

@@ -1,35 +1,41 @@
 """Checking a store: every kind of damage is found where it is, sound stores are called sound, nothing is changed."""
 
-import json
 import os
-import re
-import shutil
+import time
 
-import attrs
+import numpy as np
 import pytest
 import store_damage
 import store_fixtures
-from store_damage import DAMAGES, HARMLESS, OWL, at, flipped, other_weights, version
-from store_fixtures import WatchedDisk, create, flip, on_disk, snapshot
+from damage_table import DAMAGES, NEWER
+from store_damage import at, cut, flipped, gone, made, other_weights, pointer, smuggled, version
+from store_fixtures import WatchedDisk, a_backbone, a_record, create, flip, on_disk, snapshot, some_tensors
 
+from hydra_detect import codec
 from hydra_detect.errors import InputError, StoreError
-from hydra_detect.storage import check, layout
-from hydra_detect.storage.check import CheckReport, Finding
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage import backbones, check, findings, layout
+from hydra_detect.storage.check import Checker
+from hydra_detect.storage.items import Item
 from hydra_detect.storage.store import Store
+from hydra_detect.tensors import RawTensor
 from hydra_detect.versions import VersionManager
 
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
 rich = store_damage.rich
 
-NO_INDEX = tuple(name for name in DAMAGES if "index" not in name)
 
-
-def told(report):
-    """Return what a report found, and where; of what has a random name, the folder."""
+def told(found):
+    """Return what was found, and where; of what has a random name, the folder."""
     return sorted(
-        (finding.what, f"{finding.path.rpartition('/')[0]}/*" if finding.what == check.LEFTOVER else finding.path)
-        for finding in report.findings
+        (finding.what, f"{finding.path.rpartition('/')[0]}/*" if finding.what == findings.LEFTOVER else finding.path)
+        for finding in found
     )
+
+
+def checked(manager, depth="full", build=None):
+    """Return what a check without torch finds."""
+    return told(Checker(manager.store, depth=depth, build=build).run().findings)
 
 
 # Sound stores
@@ -38,10 +44,9 @@ def told(report):
 @pytest.mark.parametrize("depth", ["quick", "full", "deep"])
 def test_sound_stores(store, rich, depth):
     """An empty store, one without heads, and one with some history are sound at every depth."""
-    for manager in (VersionManager(Store.create(store.root.parent / "empty")), rich):
-        report = manager.verify(depth="full" if depth == "deep" else depth)
-        assert (report.findings, report.mended, report.is_sound) == ((), (), True)
-    assert check.check(store, depth=depth).findings == ()
+    for some in (Store.create(store.root.parent / "empty"), rich.store):
+        report = Checker(some, depth=depth).run()
+        assert (report.findings, report.mended, report.is_sound, report.verdict) == ((), (), True, "sound")
 
 
 def test_counts(rich):
@@ -67,6 +72,18 @@ def test_progress(rich):
     assert calls == []
 
 
+def test_a_second_run_begins_anew(rich):
+    """A checker that looks again counts and tells what there is now, and nothing twice."""
+    checker = Checker(rich.store)
+    flip(at(rich, version(2, layout.TENSORS)))
+    first = checker.run()
+    assert checker.run() == first
+    flip(at(rich, version(2, layout.TENSORS)))
+    assert checker.run().findings == ()
+    gone("backbones")(rich)
+    assert len(checker.run().findings) == 5  # no head has its backbone any more
+
+
 @pytest.mark.parametrize("depth", ["", "FULL", "deeper", None, 1])
 def test_unknown_depth(store, depth):
     """A depth that there is not is refused with those that there are, rather than taken for a shallow one."""
@@ -79,26 +96,19 @@ def test_unknown_depth(store, depth):
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_found(rich, name):
-    """Each kind of damage is found where it is and nothing else is, by both depths that can see it; nothing changes."""
+    """Each kind of damage, and nothing else, is found in its very file, by each depth that sees it; nothing changes."""
     damage = DAMAGES[name]
     damage.do(rich)
     before = snapshot(rich.store.root)
     full, quick = rich.verify(depth="full"), rich.verify(depth="quick")
-    assert told(full) == sorted(damage.found)
-    # A quick check reads records without hashing them, and so blames the version rather than the file.
-    seen = sorted((what, version_of(path)) for what, path in damage.found if what not in damage.hidden)
-    assert sorted((what, version_of(path)) for what, path in told(quick)) == seen
+    assert told(full.findings) == sorted(damage.found)
+    assert told(quick.findings) == sorted((what, path) for what, path in damage.found if what not in damage.hidden)
     assert snapshot(rich.store.root) == before
     for report in (full, quick):
-        assert report.is_sound == ({finding.what for finding in report.findings} <= HARMLESS)
+        assert report.is_sound == ({finding.what for finding in report.findings} <= findings.HARMLESS)
         for finding in report.findings:
             assert finding.problem
             assert (finding.kind, finding.name) == owner(finding)
-
-
-def version_of(path):
-    """Return the version that a file lies in, or the path itself."""
-    return re.sub(r"(/versions/[0-9]{6})/.*", r"\1", path)
 
 
 def owner(finding):
@@ -109,13 +119,55 @@ def owner(finding):
     )
 
 
-def test_a_deep_check_looks_inside(rich):
-    """Weights that are not those of the record are found by a deep check alone: every file proves itself."""
+@pytest.mark.parametrize("name", DAMAGES)
+def test_looking_at_one_alone(rich, name):
+    """A look at one backbone or head finds what a check of the whole store found there, and leaves no trace in it."""
+    DAMAGES[name].do(rich)
+    checker = Checker(rich.store, depth="deep")
+    report = checker.run()
+    for kind, names in ((layout.BACKBONES, ["demo", "second"]), (layout.HEADS, ["owl", "fox", "wolf", "nobody"])):
+        for one in names:
+            expected = [finding for finding in report.findings if (finding.kind, finding.name) == (kind, one)]
+            for _ in range(2):
+                assert checker.look_at(rich.store.item(kind, one)) == expected
+    assert checker.run() == report
+
+
+def not_finite(manager):
+    """Publish a version with NaN among its weights, and all digests right."""
+    tensors = {**some_tensors(6), "box.bias": RawTensor.of(np.array([np.nan], dtype=np.float32))}
+    smuggled(manager, tensors, codec.encode(a_record(tensors)))
+
+
+SEEN_FROM = {
+    "a size": (cut(version(2, layout.TENSORS)), "quick", findings.VERSION, version(2, layout.TENSORS)),
+    "a record": (flipped(version(2, layout.RECORD)), "quick", findings.VERSION, version(2, layout.RECORD)),
+    "a bit": (flipped(version(2, layout.TENSORS)), "full", findings.VERSION, version(2, layout.TENSORS)),
+    "NaN": (not_finite, "deep", findings.CONTENT, version(5)),
+    "other weights": (other_weights, "deep", findings.CONTENT, version(5)),
+}
+
+
+@pytest.mark.parametrize("name", SEEN_FROM)
+def test_depths(rich, name):
+    """Quick sees sizes and records, full each bit, deep also whether weights are finite and those of the record."""
+    do, least, *finding = SEEN_FROM[name]
+    do(rich)
+    depths = ("quick", "full", "deep")
+    for depth in depths:
+        is_seen = depths.index(depth) >= depths.index(least)
+        assert checked(rich, depth) == ([tuple(finding)] if is_seen else [])
+
+
+def test_a_deep_check_says_what_is_wrong_inside(rich):
+    """What proves itself and is of no use is not called damaged: the reason is told in the words of who reads it."""
     other_weights(rich)
-    assert rich.verify(depth="full").is_sound
-    report = check.check(rich.store, depth="deep")
-    assert told(report) == [(check.VERSION, version(5))]
-    assert report.findings[0].problem == "their digest is not the one in the record"
+    not_finite(rich)
+    found = Checker(rich.store, depth="deep").run().findings
+    assert [(finding.severity, finding.problem) for finding in found] == [
+        ("unusable", "their digest is not the one in the record"),
+        ("unusable", "NaN or infinity in 1 of 3 tensors: box.bias"),
+    ]
 
 
 def test_a_deep_check_builds_networks(rich):
@@ -127,40 +179,84 @@ def test_a_deep_check_builds_networks(rich):
         if tensors["box.count"].data[0] == 3:
             raise InputError("build it", "it has three legs", "Take one off.")
 
-    report = check.check(rich.store, depth="deep", build=build)
+    (finding,) = Checker(rich.store, depth="deep", build=build).run().findings
     assert sorted(built) == ["BackboneRecord", *["HeadRecord"] * 5]
-    assert [(finding.path, finding.problem) for finding in report.findings] == [(version(4), "it has three legs")]
+    assert (finding.what, finding.path, finding.problem) == (findings.CONTENT, version(4), "it has three legs")
     built.clear()
-    check.check(rich.store, depth="full", build=build)
+    assert checked(rich, "full", build) == []
     assert built == []
 
 
 def test_one_damaged_version_hides_no_other(rich):
     """Everything that is damaged is told at once, in the order of the store."""
-    paths = [f"{OWL}/versions/{number:06}/{layout.TENSORS}" for number in (1, 3)]
+    paths = [version(number, layout.TENSORS) for number in (1, 3)]
     flipped(*paths)(rich)
-    flip(at(rich, f"{OWL}/pointer/00000002.json"), 30)
+    flip(at(rich, pointer(2)), 30)
     at(rich, "README").touch()
-    assert [finding.path for finding in rich.verify().findings] == ["README", *paths, f"{OWL}/pointer/00000002.json"]
+    assert [finding.path for finding in rich.verify().findings] == ["README", *paths, pointer(2)]
 
 
-def test_a_repaired_gap_is_no_finding(rich):
-    """A gap that a repair has looked at and written down is not told again; a new one is."""
-    at(rich, f"{OWL}/pointer/00000002.json").unlink()
-    rich.repair()
+@pytest.mark.parametrize("path", ["backbones/demo/pointer/00000001.json", "backbones/demo/pointer"])
+def test_a_backbone_that_is_not_the_one_of_its_name_is_no_backbone(rich, path):
+    """Heads need a backbone that is published and active; one whose state is lost is a note that says what to do."""
+    gone(path)(rich)
+    first, *others = rich.verify().findings
+    assert (first.what, first.severity, first.path) == (findings.UNUSED, "note", "backbones/demo/versions")
+    assert first.problem.endswith("publish it again, which does")
+    assert {finding.what for finding in others} == {findings.BACKBONE}
+    tensors, record = a_backbone()
+    backbones.publish(rich.store, "demo", record, tensors)
     assert rich.verify().findings == ()
+
+
+# Gaps
+
+
+def test_a_gap_is_told_once(rich):
+    """Generations that are missing in a row are one finding, which names the first and the last."""
+    gone(pointer(2), pointer(3))(rich)
+    (finding,) = rich.verify().findings
+    assert (finding.what, finding.number, finding.path) == (findings.GAP, 2, pointer(2))
+    assert finding.problem == "missing from the history: generations 2 to 3"
+
+
+def test_a_stray_generation_costs_no_time(rich):
+    """A file with a number far too high is one damaged file and one gap, which nobody counts out one by one."""
+    made(pointer(99_999_999))(rich)
+    began = time.monotonic()
+    found = rich.verify(depth="quick").findings
+    assert time.monotonic() - began < 5
+    assert told(found) == [(findings.GAP, pointer(5)), (findings.POINTER, pointer(99_999_999))]
+    assert found[-1].problem == "missing from the history: generations 5 to 99999998"
+
+
+def test_only_what_a_repair_wrote_off_is_accepted(rich):
+    """What goes missing after a repair is found, before its generation and beside what that one wrote off."""
+    flip(at(rich, version(3, layout.TENSORS)))
+    rich.repair()  # generation 5, which writes nothing off
+    gone(pointer(2))(rich)
+    assert checked(rich) == [(findings.GAP, pointer(2))]
+    rich.repair()  # generation 6, which writes 2 off
+    assert checked(rich) == []
+    gone(pointer(1), pointer(3))(rich)
+    assert checked(rich) == [(findings.GAP, pointer(1)), (findings.GAP, pointer(3))]
     rich.promote("owl", 1)
-    rich.promote("owl", 4)
-    at(rich, f"{OWL}/pointer/00000006.json").unlink()
-    assert told(rich.verify()) == [(check.GAP, f"{OWL}/pointer/00000006.json")]
+    gone(pointer(6))(rich)
+    assert checked(rich) == [(findings.GAP, pointer(1)), (findings.GAP, pointer(6))]
 
 
-def test_a_stray_generation_is_not_a_thousand_findings(rich):
-    """A file with a high number is damage; the numbers below it that never were are not told one by one."""
-    shutil.copy(at(rich, f"{OWL}/pointer/00000004.json"), at(rich, f"{OWL}/pointer/99999999.json"))
-    report = rich.verify(depth="quick")
-    assert {finding.what for finding in report.findings} == {check.POINTER, check.GAP}
-    assert len(report.findings) < 1000
+# What cannot be judged here
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_what_a_newer_version_wrote_is_not_called_damaged(rich, name):
+    """What is whole and speaks of what this version does not know is told as not read, in its file, at each depth."""
+    damage = NEWER[name]
+    damage.do(rich)
+    for depth in ("quick", "full", "deep"):
+        report = Checker(rich.store, depth=depth).run()
+        assert told(report.findings) == list(damage.found)
+        assert (report.verdict, report.findings[0].severity) == ("unclear", "not read")
 
 
 def test_what_the_system_refuses_is_not_called_damaged(rich, monkeypatch):
@@ -174,88 +270,20 @@ def test_what_the_system_refuses_is_not_called_damaged(rich, monkeypatch):
 
     monkeypatch.setattr(os, "open", guarded)
     report = rich.verify()
-    assert [(finding.what, finding.number) for finding in report.findings] == [(check.REFUSED, 2)]
-    assert "Permission denied" in report.findings[0].problem
-    assert not report.is_sound
+    (finding,) = report.findings
+    assert (finding.what, finding.path, finding.number) == (findings.REFUSED, version(2, layout.TENSORS), 2)
+    assert "Permission denied" in finding.problem
+    assert (report.is_sound, report.verdict) == (False, "unclear")
 
 
-# Beside others
+def test_a_store_that_is_gone(rich):
+    """A store that vanished is an error, and no sound store."""
+    rich.store.root.rename(rich.store.root.parent / "elsewhere")
+    with pytest.raises(StoreError, match="cannot check the store"):
+        rich.verify()
 
 
-@pytest.mark.parametrize("depth", ["quick", "full"])
-def test_versions_that_are_pruned_meanwhile_are_no_damage(rich, monkeypatch, depth):
-    """A check beside a pruning finds nothing wrong with versions that were there when it began and are gone now."""
-    contract = rich.active("owl").record.backbone
-    create(rich, seed=4, backbone=contract)
-    other, pruned, manifest = VersionManager(rich.store.root), [], Store.manifest
-
-    def prune_meanwhile(store, kind, name, number):
-        found = manifest(store, kind, name, number)
-        if (name, number) == ("owl", 1) and store is rich.store and not pruned:
-            pruned.append(None)
-            other.promote("owl", 4)
-            other.promote("owl", 2)
-            other.unpin("owl", 4)
-            pruned.append(other.prune("owl", keep=1).removed)
-        return found
-
-    monkeypatch.setattr(Store, "manifest", prune_meanwhile)
-    report = rich.verify(depth=depth)
-    assert set(pruned[1]) == {1, 3}
-    assert report.findings == ()
-
-
-def test_versions_that_appear_meanwhile_are_no_damage(rich):
-    """A check beside somebody who publishes finds nothing wrong with what is being written."""
-    contract, reports = rich.active("owl").record.backbone, []
-
-    def look(_step, *_arguments):
-        reports.append(VersionManager(rich.store.root).verify(depth="quick"))
-
-    other = VersionManager(on_disk(rich.store, WatchedDisk(look)))
-    create(other, "owl", 8, backbone=contract)
-    create(other, "wolf", 9, backbone=contract)
-    other.promote("wolf", 1)
-    assert len(reports) > 30
-    assert {report.findings for report in reports} == {()}
-
-
-# Reports
-
-FINDING = Finding(
-    what=check.VERSION, path="heads/owl/versions/000001", problem="it is damaged", kind="heads", name="owl"
-)
-
-
-def test_a_report_for_people():
-    """For people a report is a line for each finding and each mending, and the verdict last."""
-    harmless = attrs.evolve(FINDING, what=check.LEFTOVER, problem="a process left it behind")
-    report = CheckReport(
-        depth="full", findings=(FINDING, harmless), versions=3, nbytes=1_500_000, mended=("it was moved",)
-    )
-    assert str(report).splitlines() == [
-        "damage: heads/owl/versions/000001: it is damaged",
-        "note: heads/owl/versions/000001: a process left it behind",
-        "mended: it was moved",
-        "damaged: 3 versions, full check, 1.5 MB hashed",
-    ]
-    sound = CheckReport(depth="quick", findings=(harmless,), versions=0, nbytes=0)
-    assert str(sound).splitlines()[-1] == "sound: 0 versions, quick check"
-
-
-def test_a_report_for_programs():
-    """For programs a report is plain JSON values with the verdict."""
-    report = CheckReport(depth="full", findings=(FINDING,), versions=3, nbytes=5)
-    assert json.loads(json.dumps(report.to_dict())) == {
-        "depth": "full", "versions": 3, "nbytes": 5, "mended": [], "sound": False,
-        "findings": [{
-            "what": "version", "path": "heads/owl/versions/000001", "problem": "it is damaged", "kind": "heads",
-            "name": "owl", "number": None,
-        }],
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["a\nsound: 9 versions", "\x1b[2J", "\u202e"])
+@pytest.mark.parametrize("name", ["a\nsound: 9 versions", "\x1b[2J", "\u202e", "\udcff"])
 def test_file_names_cannot_forge_a_report(rich, name):
     """Whatever a stranger's file is called, it is told on one printable line."""
     at(rich, name).touch()
@@ -264,8 +292,94 @@ def test_file_names_cannot_forge_a_report(rich, name):
     assert all(line.isprintable() for line in lines)
 
 
-def test_a_store_that_is_gone(rich):
-    """A store that vanished is an error, and no sound store."""
-    rich.store.root.rename(rich.store.root.parent / "elsewhere")
-    with pytest.raises(StoreError, match="cannot check the store"):
-        rich.verify()
+# Beside others
+
+
+@pytest.mark.parametrize("depth", ["quick", "full"])
+def test_versions_that_are_pruned_meanwhile_are_no_damage(rich, monkeypatch, depth):
+    """A check beside a pruning finds nothing wrong with versions that were there when it began and are gone now."""
+    create(rich, seed=4)
+    other, pruned, manifest = VersionManager(rich.store.root), [], Item.manifest
+
+    def prune_meanwhile(item, number):
+        found = manifest(item, number)
+        if (item.name, number) == ("owl", 1) and item.store is rich.store and not pruned:
+            pruned.append(None)
+            other.promote("owl", 4)
+            other.promote("owl", 2)
+            other.unpin("owl", 4)
+            pruned.append(other.prune("owl", keep=1).removed)
+        return found
+
+    monkeypatch.setattr(Item, "manifest", prune_meanwhile)
+    report = rich.verify(depth=depth)
+    assert set(pruned[1]) == {1, 3}
+    assert report.findings == ()
+
+
+def test_what_is_being_done_is_no_damage(rich):
+    """A check beside each step of a writer finds no damage: at the most, versions that are about to be deleted."""
+    reports = []
+
+    def look(_step, *_arguments):
+        reports.append(VersionManager(rich.store.root).verify(depth="quick"))
+
+    busy = on_disk(rich.store, WatchedDisk(look))
+    other = VersionManager(busy)
+    create(other, "owl", 8)
+    create(other, "wolf", 9)
+    other.promote("wolf", 1)
+    other.pin("wolf", 1)
+    other.unpin("owl", 4)
+    other.unpin("wolf", 1)
+    assert set(other.prune("owl", keep=1).removed) == {1, 4}
+    HeadRegistry(busy).rename("wolf", "lupus")
+    HeadRegistry(busy).remove("owl")
+    assert len(reports) > 200
+    assert {report.verdict for report in reports} == {"sound"}
+    whats = {finding.what for report in reports for finding in report.findings}
+    assert whats == {findings.UNFINISHED}
+
+
+def test_a_backbone_that_appears_meanwhile_is_a_backbone(rich):
+    """A version that is published beside a check, after the backbone that it was made on, lacks nothing."""
+    other, done = VersionManager(rich.store.root), []
+
+    def split(*_call):
+        if not done:
+            tensors, record = a_backbone(1)
+            backbones.publish(other.store, "second", record, tensors)
+            done.append(create(other, "owl", 8, backbone=record.contract))
+
+    report = rich.verify(progress=split)
+    assert (report.findings, report.versions) == ((), 1 + 5 + 1)
+
+
+def test_what_is_damaged_is_found_whatever_else_happens(rich):
+    """A head that changes all the while is looked at again, not for ever, and its damage is told in the end, once."""
+    flip(at(rich, version(3, layout.TENSORS)))
+    other, calls = VersionManager(rich.store.root), []
+
+    def busy(*call):
+        calls.append(call)
+        other.pin("owl", 1, reason=f"call {len(calls)}")
+
+    report = rich.verify(progress=busy)
+    assert told(report.findings) == [(findings.VERSION, version(3, layout.TENSORS))]
+    assert report.versions == 1 + 4 + 1
+    assert len(calls) == 2 + 2 + check._MOST_LOOKS * 3 * 2  # two files of each version that is whole
+
+
+def test_damage_that_was_none(rich):
+    """What looked damaged only because it was being changed is looked at again, and not told."""
+    other, weights, calls = VersionManager(rich.store.root), at(rich, version(1, layout.TENSORS)), []
+    flip(weights)
+
+    def restore(*call):
+        calls.append(call)
+        if len(calls) == 5:  # demo@1, fox@1, and the first file of owl@2
+            flip(weights)
+            other.pin("owl", 1)
+
+    assert rich.verify(progress=restore).findings == ()
+    assert len(calls) == 2 + 2 + (3 + 4) * 2

@@ -173,6 +173,17 @@ def test_any_bytes_meet_only_our_errors(data):
         assert codec.loads(codec.dumps(value), "it") == value
 
 
+def test_a_limit_of_its_own():
+    """Who says how long a text may be gets it up to there and no further, whether that is less or more than usual."""
+    for size, limit in ((10, 10), (codec.MAX_JSON_BYTES + 1, codec.MAX_JSON_BYTES + 1)):
+        data = b'"' + b"x" * (size - 2) + b'"'
+        assert len(codec.loads(data, "it", limit=limit)) == size - 2
+        with pytest.raises(CorruptError, match=f"it is {size} bytes, more than the {size - 1} that it may have"):
+            codec.loads(data, "it", limit=size - 1)
+    with pytest.raises(CorruptError, match="more than the 1048576 that it may have"):
+        codec.loads(data, "it")
+
+
 @pytest.mark.parametrize("depth", [1, 64])
 def test_depth_within_the_limit(depth):
     """Nesting up to 64 is read."""

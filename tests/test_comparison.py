@@ -1,6 +1,7 @@
 """Comparing versions: claims, sizes, settings, and how far each tensor moved."""
 
 import json
+import math
 
 import attrs
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from store_fixtures import a_record, create, flip, some_tensors
 
+from hydra_detect import comparison
 from hydra_detect.comparison import _difference
 from hydra_detect.errors import CorruptError, NotFoundError
 from hydra_detect.records import OperatingPolicy
@@ -21,6 +23,15 @@ store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fix
 
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 moderate = st.floats(-1e6, 1e6, width=32)
+
+
+@pytest.fixture(autouse=True, params=[3, comparison._PIECE], ids=["in pieces", "at once"])
+def _pieces(request):
+    """Run each test twice: tensors are compared piece by piece, and here the pieces are of three numbers, or one."""
+    whole = comparison._PIECE
+    comparison._PIECE = request.param
+    yield
+    comparison._PIECE = whole
 
 
 def raw(values, dtype="F32"):
@@ -48,7 +59,10 @@ def test_a_tensor_against_itself(values):
     assert (found.largest, found.relative) == (0, 0)
 
 
-@given(arrays.arrays(np.float32, 5, elements=moderate), arrays.arrays(np.float32, 5, elements=moderate))
+sevens = arrays.arrays(np.float32, 7, elements=moderate)
+
+
+@given(sevens, sevens)
 def test_differences_are_those_of_numpy(a, b):
     """The largest difference is the same both ways, and both figures are those of the definition."""
     there, back = _difference(raw(a), raw(b)), _difference(raw(b), raw(a))
@@ -60,13 +74,34 @@ def test_differences_are_those_of_numpy(a, b):
         assert there.relative == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
+def test_pieces_of_a_large_tensor():
+    """Numbers in every piece of a tensor count, each once: at its begin, at its end, in a piece that is not full."""
+    for length in range(1, 11):
+        for place in range(length):
+            a, b = np.ones(length), np.ones(length)
+            b[place] = 3
+            found = _difference(raw(a), raw(b))
+            assert (found.largest, found.is_equal) == (2, False)
+            assert found.relative == pytest.approx(2 / math.sqrt(length))
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1], [1e-9, 1, 1e9, 1, 1e-9, 5, 1e9]])
+def test_norms_do_not_depend_on_where_the_largest_number_is(numbers):
+    """The measure that keeps squares within bounds grows with the largest number so far, whichever piece it is in."""
+    zeros, values = np.zeros(len(numbers)), np.array(numbers)
+    found = _difference(raw(values, "F64"), raw(values * 1.5, "F64"))
+    assert found.relative == pytest.approx(0.5)
+    assert _difference(raw(values, "F64"), raw(zeros, "F64")).relative == pytest.approx(1)
+
+
 @pytest.mark.parametrize("dtype", ITEM_BYTES)
 def test_every_dtype(dtype):
     """The numbers of every dtype that an artifact can hold are compared as what they are."""
-    found = _difference(raw([0, 1, 1], dtype), raw([1, 1, 0], dtype))
+    a, b = [0, 1, 1, 0, 1], [1, 1, 0, 0, 0]
+    found = _difference(raw(a, dtype), raw(b, dtype))
     assert (found.largest, found.is_equal) == (1, False)
     assert found.relative == pytest.approx(1)
-    assert _difference(raw([0, 1, 1], dtype), raw([0, 1, 1], dtype)).is_equal
+    assert _difference(raw(a, dtype), raw(a, dtype)).is_equal
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])
@@ -100,15 +135,37 @@ def test_other_shapes(a, b):
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "dtype"),
-    [(2**60, 2**60 + 1, "I64"), (2**62, -(2**62), "I64"), (1e200, 2e200, "F64"), (1e308, -1e308, "F64")],
-)
-def test_numbers_beyond_the_usual(a, b, dtype):
-    """Numbers that float64 cannot tell apart, or whose squares it cannot hold, are different all the same."""
-    found = _difference(raw([a], dtype), raw([b], dtype))
-    assert not found.is_equal
+    ("a", "b", "dtype", "largest", "relative"),
+    [
+        (2**60, 2**60 + 1, "I64", 1, 2**-60), (2**63 - 1, 2**63 - 2, "I64", 1, 2**-63),
+        (2**62, -(2**62), "I64", 2**63, 2), (2**63 - 1, -(2**63), "I64", 2**64, 2), (-(2**63), 0, "I64", 2**63, 1),
+        (2**31 - 1, -(2**31), "I32", 2**32 - 1, 2), (255, 0, "U8", 255, 1), (0, 1e200, "F64", 1e200, None),
+        (1e200, 2e200, "F64", 1e200, 1), (1e-200, 3e-200, "F64", 2e-200, 2), (5e-324, 0, "F64", 5e-324, 1),
+        (1e308, -1e308, "F64", None, None), (3.0e38, -3.0e38, "F32", 6.0e38, 2), (3.0e38, -3.0e38, "BF16", 6.0e38, 2),
+        (1e-40, 0, "F32", 1e-40, 1), (65504, -65504, "F16", 131008, 2), (6e-8, 0, "F16", 5.9604645e-8, 1),
+        (-0.0, 0.0, "F32", 0, 0),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("place", [0, 4])
+def test_numbers_beyond_the_usual(a, b, dtype, largest, relative, place):
+    """Numbers that float64 cannot tell apart, or whose squares it cannot hold, are told as what they are."""
+    one, other = [0] * 5, [0] * 5
+    one[place], other[place] = a, b
+    found = _difference(raw(one, dtype), raw(other, dtype))
+    assert found.largest == (largest if largest is None else pytest.approx(largest, rel=0.02, abs=0))  # bfloat16
+    assert found.relative == (relative if relative is None else pytest.approx(relative, rel=1e-6, abs=0))
+    assert found.is_equal == (largest == 0)
     json.dumps([found.largest, found.relative], allow_nan=False)
-    assert _difference(raw([a], dtype), raw([a], dtype)).is_equal
+    assert _difference(raw(one, dtype), raw(one, dtype)).is_equal
+
+
+def test_what_is_beyond_every_float_in_one_piece():
+    """A difference that no float can hold is told as none, whatever the other pieces hold, and is no equality."""
+    one, other = [1.0, 1.0, 1.0, 1e308, 1.0, 1.0, 1.0, 2.0], [1.0, 1.0, 1.0, -1e308, 1.0, 1.0, 1.0, 1.0]
+    for a, b in ((one, other), (one[::-1], other[::-1])):
+        found = _difference(raw(a, "F64"), raw(b, "F64"))
+        assert (found.largest, found.relative, found.is_equal) == (None, None, False)
 
 
 # Two versions
@@ -126,7 +183,16 @@ def test_equal_versions(manager):
 
 def test_a_version_against_itself(filled):
     """A version can be compared with itself."""
-    assert filled.compare("owl", 1, 1).changed == {}
+    found = filled.compare("owl", 1, 1)
+    assert (found.changed, found.nbytes[0]) == ({}, found.nbytes[1])
+    assert all(layer.is_equal for layer in found.layers.values())
+
+
+def test_differences_are_of_the_first_version(filled):
+    """What is relative is so to the first version named, and the order is that of the call."""
+    there, back = filled.compare("owl", 1, 2), filled.compare("owl", 2, 1)
+    assert [found.layers["box.weight"].relative for found in (there, back)] == [2, pytest.approx(2 / 3)]
+    assert (there.a, there.b, back.a, back.b) == (1, 2, 2, 1)
 
 
 def test_what_differs(manager):
@@ -167,6 +233,8 @@ def test_as_text_and_as_json(manager):
         "  1 of 3 tensors are equal",
     ]
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert list(plain) == ["head", "a", "b", "nbytes", "claimed_metrics", "changed", "layers"]
+    assert (plain["head"], plain["a"], plain["b"], plain["nbytes"]) == ("owl", 1, 2, list(found.nbytes))
     assert plain["claimed_metrics"] == {"f1": [0.9, None]}
     assert plain["layers"]["gone"] == {"shapes": [[1], None], "largest": None, "relative": None}
     assert plain["changed"] == {"notes": ["first", "second"]}

@@ -104,7 +104,11 @@ def test_the_command_line_serves_the_demos_store(demo, capsys):
     """Heads, predict and verify work on the store that the demo leaves behind."""
     store = str(demo[0].folder / "store")
     assert run(["heads", "--store", store, "--json"]) == 0
-    assert [item["name"] for item in json.loads(capsys.readouterr().out)] == ["platelets", "rbc", "wbc"]
+    assert [item["head"] for item in json.loads(capsys.readouterr().out)] == ["platelets", "rbc", "wbc"]
+    assert run(["versions", "wbc", "--store", store, "--json"]) == 0
+    assert [item["active"] for item in json.loads(capsys.readouterr().out)["versions"]] == [True]
+    assert run(["store", "verify", "--deep", "--store", store]) == 0
+    assert capsys.readouterr().out.startswith("sound: 4 versions, deep check")
     photograph = str(min((DATA / "pictures").iterdir()))
     assert run(["predict", photograph, "--store", store, "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()

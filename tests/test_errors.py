@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 import pickle
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hydra_detect import errors
-from hydra_detect.errors import MOST_LISTED, HydraDetectError, listed, near_matches
+from hydra_detect.errors import MOST_LISTED, HydraDetectError, listed, listed_numbers, near_matches
 
 ALL = [kind for _name, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, HydraDetectError)]
 TWINS = {
@@ -59,6 +60,22 @@ def test_python_kinds(kind, twin):
         raise kind("a", "b", "c")
 
 
+@pytest.mark.parametrize("kind", ALL)
+def test_for_programs(kind):
+    """An error is plain JSON values, its kind and its plain facts among them; what JSON has not is left out."""
+    error = kind("a", "b", "c", number=3, share=0.5, name="owl", none=None, yes=True, names=["owl"], error=ValueError())
+    plain = error.to_dict()
+    assert plain == {
+        "error": kind.__name__,
+        "asked": "a",
+        "found": "b",
+        "remedy": "c",
+        "facts": {"number": 3, "share": 0.5, "name": "owl", "none": None, "yes": True},
+    }
+    assert json.loads(json.dumps(plain)) == plain
+    assert kind("a", "b", "c").to_dict()["facts"] == {}
+
+
 @given(st.lists(st.text(max_size=5), unique=True, max_size=30))
 def test_listed_is_sorted_and_counts_the_rest(names):
     """A listing shows the first names in sorted order and says how many it leaves out."""
@@ -66,6 +83,17 @@ def test_listed_is_sorted_and_counts_the_rest(names):
     head, _, rest = text.rpartition(" and ") if len(names) > MOST_LISTED else (text, "", "")
     assert head == ", ".join(sorted(names)[:MOST_LISTED])
     assert rest == (f"{len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else "")
+
+
+@given(st.lists(st.integers(1, 10**9), unique=True, max_size=30))
+def test_listed_numbers(numbers):
+    """Numbers are listed ascending, as numbers and not as texts; of a long list both ends are shown and no middle."""
+    ordered, shown = sorted(numbers), listed_numbers(numbers).split(", ")
+    if len(ordered) <= MOST_LISTED:
+        assert listed_numbers(numbers) == ", ".join(map(str, ordered))
+    else:
+        assert shown == [*map(str, ordered[:3]), "...", *map(str, ordered[-9:])]
+        assert len(shown) == MOST_LISTED + 1
 
 
 def test_near_matches_of_nothing():
@@ -80,6 +108,9 @@ def test_near_matches_of_nothing():
         ("OWL", ["owl", "insects"], "Did you mean 'owl'?"),
         ("fox-3", ["fox-1", "fox-2"], "Did you mean 'fox-2' or 'fox-1'?"),
         ("zebra", ["owl", "fox"], "There are: fox, owl."),
+        ("", ["owl", "fox"], "There are: fox, owl."),
+        (5, ["owl", "fox"], "There are: fox, owl."),
+        (None, ["owl"], "There are: owl."),
     ],
 )
 def test_near_matches(name, known, said):

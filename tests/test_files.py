@@ -1,20 +1,15 @@
-"""Bytes on disk: written once and whole, read as plain files only, and documents that prove themselves."""
+"""Bytes to disk: written once and whole, under a name that one alone can take, in folders that are durable."""
 
 import errno
 import os
-import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from record_strategies import json_values, names, texts, unknowns, versions
 from store_fixtures import WatchedDisk, failing, open_descriptors, snapshot
 
-from hydra_detect import codec
-from hydra_detect.errors import ConflictError, CorruptError, NameInvalidError, NotFoundError, StoreError
-from hydra_detect.storage import files, layout, sealed
+from hydra_detect.errors import ConflictError, CorruptError, NotFoundError, StoreError
+from hydra_detect.storage import files
 from hydra_detect.storage.disk import Disk
 
 FULL_DISK = """
@@ -33,7 +28,15 @@ except StoreError as error:
     print(error.facts["errno"], error)
 """
 DISK = Disk()
-DOCUMENT = {"format": 1, "name": "owl", "files": {"a": [3, "é"]}, "ratio": 0.5, "none": None}
+
+
+def noting(*steps):
+    """Return a disk, and a list that collects the steps of these kinds with the name of what they are taken on."""
+    taken = []
+    disk = WatchedDisk(
+        lambda step, path, *_: taken.append((step, getattr(path, "name", ""))) if step in steps else None
+    )
+    return disk, taken
 
 
 def test_write_new(tmp_path):
@@ -73,14 +76,65 @@ def test_write_new_replaces_nothing(tmp_path):
     assert snapshot(tmp_path) == before
 
 
-def test_put_if_absent(tmp_path):
-    """The finished file gets its name once; the second one is refused and the first stays."""
-    for name, data in (("one", b"1"), ("two", b"2")):
-        files.write_new(DISK, tmp_path / name, data)
-    files.put_if_absent(DISK, tmp_path / "one", tmp_path / "target")
-    with pytest.raises(FileExistsError, match="target"):
-        files.put_if_absent(DISK, tmp_path / "two", tmp_path / "target")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"one": b"1", "target": b"1", "two": b"2"}
+def test_put_new(tmp_path):
+    """The finished file gets its name once: who comes second is told so, and the first one's file stays."""
+    target, aside = tmp_path / "target", tmp_path / "aside"
+    assert files.put_new(DISK, b"1", target, aside=aside, mode=0o444)
+    before = snapshot(tmp_path)
+    assert before["target"][0] & 0o222 == 0
+    assert before["target"][2] == 1  # the name it was written under is gone
+    assert not files.put_new(DISK, b"2", target, aside=aside)
+    assert snapshot(tmp_path) == before
+    assert target.read_bytes() == b"1"
+
+
+def test_put_new_names_only_what_is_whole_and_durable(tmp_path):
+    """The name is given to a file that was written and synced under another one, and to nothing less."""
+    disk, taken = noting("create", "write", "sync", "link", "unlink", "rename", "replace")
+    files.put_new(disk, b"owl", tmp_path / "target", aside=tmp_path / "aside")
+    assert taken == [("create", "aside"), ("write", ""), ("sync", ""), ("link", "aside"), ("unlink", "aside")]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling"])
+def test_put_new_replaces_nothing(tmp_path, kind):
+    """Whatever has the name keeps it, a link that leads nowhere too, and nothing is left aside."""
+    target = tmp_path / "target"
+    make = {
+        "file": lambda: target.write_bytes(b"old"),
+        "folder": target.mkdir,
+        "link": lambda: target.symlink_to(tmp_path),
+        "dangling": lambda: target.symlink_to(tmp_path / "nowhere"),
+    }
+    make[kind]()
+    before = snapshot(tmp_path)
+    assert not files.put_new(DISK, b"new", target, aside=tmp_path / "aside")
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(("theirs", "expected"), [(False, True), (True, False)])
+def test_put_new_whose_request_was_repeated(tmp_path, theirs, expected):
+    """A network file system that finds its own link on asking again has done it; one that finds another's has not."""
+    target, aside = tmp_path / "target", tmp_path / "aside"
+
+    def look(step, *_arguments):
+        if step == "link":
+            target.write_bytes(b"owl") if theirs else target.hardlink_to(aside)
+
+    assert files.put_new(WatchedDisk(look), b"owl", target, aside=aside) == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert target.read_bytes() == b"owl"
+
+
+@pytest.mark.parametrize("step", ["create", "write", "sync", "link"])
+def test_put_new_that_fails(tmp_path, step):
+    """Whichever step fails, the error of the system comes through, and neither the name nor anything aside is there."""
+    before = open_descriptors()
+    disk, calls = failing(step, 1, errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left on device"):
+        files.put_new(disk, b"owl", tmp_path / "target", aside=tmp_path / "aside")
+    assert len(calls) == 1
+    assert snapshot(tmp_path) == {}
+    assert open_descriptors() == before
 
 
 def test_make_folder(tmp_path):
@@ -94,30 +148,68 @@ def test_make_folder(tmp_path):
 
 
 def test_make_folder_syncs_what_another_process_made(tmp_path):
-    """The parent is synced also where the folder appeared meanwhile: whoever made it may have died before it could."""
-    synced = []
+    """Every folder above it is synced, also where all were there: whoever made them may have died before he could."""
+    disk, taken = noting("sync_folder", "make_folder")
+    (tmp_path / "a").mkdir()
+    files.make_folder(disk, tmp_path / "a" / "b")
+    above = [("sync_folder", path.name) for path in (tmp_path / "a", *(tmp_path / "a").parents)]
+    assert taken == [("make_folder", "b"), *above]
+    taken.clear()
+    files.make_folder(disk, tmp_path / "a" / "b")
+    assert taken == above
+
+
+def test_make_folder_at_the_same_moment(tmp_path):
+    """A folder that another process makes at the last moment is as good as one made here."""
 
     def look(step, path, *_arguments):
         if step == "make_folder":
             path.mkdir()
-        elif step == "sync_folder":
-            synced.append(path)
 
-    files.make_folder(WatchedDisk(look), tmp_path / "a")
-    assert synced == [tmp_path]
+    files.make_folder(WatchedDisk(look), tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_make_folder_below_folders_of_others(tmp_path, number):
+    """A folder far above that may only be passed through is somebody else's to sync; any other error is one."""
+
+    def look(step, path, *_arguments):
+        if step == "sync_folder" and path == closed:
+            raise OSError(number, os.strerror(number))
+
+    closed = tmp_path.parent
+    if number == errno.EACCES:
+        files.make_folder(WatchedDisk(look), tmp_path / "a")
+        assert (tmp_path / "a").is_dir()
+        closed = tmp_path  # the one in which it stands
+    with pytest.raises(OSError, match=os.strerror(number)):
+        files.make_folder(WatchedDisk(look), tmp_path / "a")
 
 
 def test_make_branch(tmp_path):
-    """Every folder from the root down is made, and each parent is synced, whoever made the folder in it."""
-    synced = []
-    disk = WatchedDisk(lambda step, path, *_: synced.append(path) if step == "sync_folder" else None)
+    """Every folder from the root down is made, and each parent is synced once, whoever made the folders in it."""
+    disk, taken = noting("sync_folder")
+    expected = [("sync_folder", name) for name in (tmp_path.name, "a", "c")]
     for _ in range(2):
-        files.make_branch(disk, tmp_path, tmp_path / "a" / "b")
-        assert (tmp_path / "a" / "b").is_dir()
-        assert synced == [tmp_path, tmp_path / "a"]
-        synced.clear()
+        files.make_branch(disk, tmp_path, *(tmp_path / path for path in ("a/b", "a/d", "c/e")))
+        assert all((tmp_path / path).is_dir() for path in ("a/b", "a/d", "c/e"))
+        assert taken == expected
+        taken.clear()
     files.make_branch(disk, tmp_path, tmp_path)
-    assert synced == []
+    assert taken == [("sync_folder", tmp_path.name)]
+
+
+def test_make_branch_syncs_what_it_has_made(tmp_path):
+    """A folder is synced once all that is to stand in it stands there, and the upper ones before the lower ones."""
+    there = []
+
+    def look(step, path, *_arguments):
+        if step == "sync_folder":
+            there.append(sorted(entry.name for entry in path.iterdir()))
+
+    files.make_branch(WatchedDisk(look), tmp_path, tmp_path / "a" / "b", tmp_path / "a" / "c", tmp_path / "d")
+    assert there == [["a", "d"], ["b", "c"]]
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "file", "fifo"])
@@ -137,6 +229,19 @@ def test_make_branch_never_leaves_the_store(tmp_path, kind):
     with pytest.raises(CorruptError, match=r"cannot write to .*/b: .*/a is no folder\. Move it away"):
         files.make_branch(DISK, tmp_path / "store", place / "b")
     assert snapshot(tmp_path) == before
+
+
+def test_ensure_folder(tmp_path):
+    """A folder is there afterwards, made or not, without a wait for the disk; anything else in its place is damage."""
+    disk, taken = noting("sync_folder", "make_folder")
+    for _ in range(2):
+        files.ensure_folder(disk, tmp_path / "a", "look")
+    assert taken == [("make_folder", "a")] * 2
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    for name in ("file", "link"):
+        with pytest.raises(CorruptError, match=f"cannot look: .*{name} is no folder"):
+            files.ensure_folder(DISK, tmp_path / name, "look")
 
 
 def test_check_folder(tmp_path):
@@ -197,57 +302,6 @@ def test_write_new_leaks_nothing(tmp_path, step):
     assert open_descriptors() == before
 
 
-@pytest.mark.parametrize("size", [0, 1, 10])
-def test_read_whole(tmp_path, size):
-    """A regular file is read whole, up to the limit itself."""
-    (tmp_path / "a").write_bytes(b"x" * size)
-    assert files.read_whole(tmp_path / "a", limit=10, asked="read it") == b"x" * size
-
-
-@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 19])
-def test_hash_whole(tmp_path, size):
-    """Size and SHA-256 of a file are those of its content, whatever the pieces it is read in."""
-    data = os.urandom(size)
-    (tmp_path / "a").write_bytes(data)
-    assert files.hash_whole(tmp_path / "a", limit=size, asked="read it") == (size, files.sha256(data))
-
-
-def test_read_whole_of_nothing(tmp_path):
-    """A missing file, and a path through a file, are told apart."""
-    with pytest.raises(NotFoundError, match=r"cannot read it: .*a does not exist"):
-        files.read_whole(tmp_path / "a", limit=10, asked="read it")
-    (tmp_path / "file").touch()
-    with pytest.raises(CorruptError, match=r"cannot read it: .*a is no regular file"):
-        files.read_whole(tmp_path / "file" / "a", limit=10, asked="read it")
-
-
-def test_read_whole_refuses_what_is_no_plain_file(tmp_path):
-    """A folder, link, FIFO, socket or device is refused at once, without waiting and without a leak."""
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "plain").write_bytes(b"x")
-    (tmp_path / "link").symlink_to(tmp_path / "plain")
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    os.mkfifo(tmp_path / "fifo")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "socket"))
-        before = open_descriptors()
-        paths = [tmp_path / name for name in ("folder", "link", "loop", "fifo", "socket")]
-        for path in [*paths, Path("/dev/zero")]:
-            for reader in (files.read_whole, files.hash_whole):
-                with pytest.raises(CorruptError, match="is no regular file"):
-                    reader(path, limit=10, asked="read it")
-        assert open_descriptors() == before
-
-
-def test_read_whole_refuses_large_files(tmp_path):
-    """A file beyond the limit is refused by its size, before a byte is read; both numbers are told."""
-    with (tmp_path / "large").open("wb") as file:
-        file.truncate(1 << 40)
-    for reader in (files.read_whole, files.hash_whole):
-        with pytest.raises(CorruptError, match="has 1099511627776 bytes, the limit is 10"):
-            reader(tmp_path / "large", limit=10, asked="read it")
-
-
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
@@ -282,6 +336,49 @@ def test_explained_with_a_remedy_of_its_own():
         fail()
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOSPC])
+def test_reading(number):
+    """What cannot be read is told with a remedy for reading: nobody is sent to ask for the right to write."""
+
+    def fail():
+        with files.reading("look"):
+            raise OSError(number, "no")
+
+    with pytest.raises(StoreError, match="cannot look: no") as caught:
+        fail()
+    assert caught.value.remedy == "See to the file system, and whether you have the right to read there."
+    assert files.is_refusal(caught.value)
+
+
+def begun(error):
+    """Let an error happen once something was changed; return what comes of it."""
+    with pytest.raises(StoreError, match=r"^cannot ") as caught, files.begun("Run it again."):
+        raise error
+    return caught.value
+
+
+def test_begun():
+    """Once something was changed, an error of the system no longer says that nothing was; what it found stays."""
+    error = begun(StoreError("a", "b", "Nothing was changed.", errno=errno.ENOSPC))
+    assert (error.asked, error.found, error.remedy) == ("a", "b", "Run it again.")
+    assert error.facts == {"errno": errno.ENOSPC}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreError("a", "b", files.UNCERTAIN, errno=errno.EIO),
+        ConflictError("a", "b", "Look again."),
+        CorruptError("a", "b", "c"),
+    ],
+    ids=["uncertain", "conflict", "corrupt"],
+)
+def test_begun_leaves_other_errors_alone(error):
+    """What no system refused, and what tells already how far it came, passes through as it is."""
+    assert begun(error) is error
+    assert files.is_refusal(error) == ("errno" in error.facts)
+
+
 def test_explained_leaves_other_errors_alone():
     """What is no error of the system passes through as it is."""
 
@@ -300,77 +397,3 @@ def test_a_disk_that_is_full(tmp_path):
     )
     assert run.stdout.startswith(f"{errno.EFBIG} cannot write a file: File too large")
     assert run.stdout.strip().endswith("Nothing was changed; see to the file system and run it again.")
-
-
-@given(unknowns)
-def test_sealed_round_trip(document):
-    """A sealed document opens to what was sealed, and is one canonical text."""
-    data = sealed.seal(document)
-    assert sealed.unseal(data, "it") == document
-    assert sealed.seal(dict(reversed(document.items()))) == data
-
-
-def test_every_flipped_bit_of_a_seal_is_found():
-    """No bit of a sealed document can change unseen, those in white space and in the seal included."""
-    data = sealed.seal(DOCUMENT)
-    for place in range(len(data)):
-        for bit in range(8):
-            broken = bytearray(data)
-            broken[place] ^= 1 << bit
-            with pytest.raises(CorruptError, match="cannot read the pointer: "):
-                sealed.unseal(bytes(broken), "the pointer")
-
-
-def test_every_truncation_of_a_seal_is_found():
-    """A sealed document that is cut short or extended anywhere is refused."""
-    data = sealed.seal(DOCUMENT)
-    for broken in [*(data[:size] for size in range(len(data))), data + b"\n", data + b"\0", b" " + data, data * 2]:
-        with pytest.raises(CorruptError, match="cannot read the pointer: "):
-            sealed.unseal(broken, "the pointer")
-
-
-@given(json_values)
-def test_only_seals_are_unsealed(value):
-    """JSON that was not sealed is refused, whatever it holds."""
-    with pytest.raises(CorruptError, match="cannot read it: "):
-        sealed.unseal(codec.dumps(value), "it")
-
-
-@given(names, versions)
-def test_every_path_lies_in_the_store(name, number):
-    """All paths of an item lie in its own folder, and are those that the layout documents."""
-    root = Path("/store")
-    item = layout.StoreLayout(root).item(layout.HEADS, name)
-    folder = root / "heads" / name
-    assert item.root == folder
-    assert item.claim(number) == folder / "claims" / f"{number:06}"
-    assert item.version(number) == folder / "versions" / f"{number:06}"
-    assert item.pointer(number) == folder / "pointer" / f"{number:08}.json"
-    assert item.staging == folder / "tmp"
-    assert layout.StoreLayout(root).lock(layout.HEADS, name) == root / "locks" / f"heads.{name}.lock"
-
-
-@given(texts)
-def test_no_path_for_other_names(text):
-    """There is no path at all for what is no name."""
-    place = layout.StoreLayout(Path("/store"))
-    try:
-        assert place.item(layout.HEADS, text).root.parent == Path("/store/heads")
-    except NameInvalidError:
-        with pytest.raises(NameInvalidError, match="as a head name"):
-            place.lock(layout.HEADS, text)
-
-
-def test_numbers_are_those_of_our_own_names(tmp_path):
-    """Only names that the layout itself gives count as numbers, and they are ordered as numbers."""
-    item = layout.ItemLayout(tmp_path)
-    assert (item.version_numbers(), item.claimed_numbers(), item.pointer_generations()) == ([], [], [])
-    ours = ["000002", "000010", "000009", "999999", "1000000"]
-    odd = ["000000", "1", "0000003", "000004.tmp", "000005 ", "٠٠٠٠٠٦", "-00007", "tmp", ".000008"]
-    for name in [*ours, *odd]:
-        (item.versions / name).mkdir(parents=True)
-    assert item.version_numbers() == [2, 9, 10, 999_999, 1_000_000]
-    item.pointers.mkdir()
-    for name in ["00000009.json", "00000010.json", "00000000.json", "000000011.json", "00000012", "00000013.json~"]:
-        (item.pointers / name).touch()
-    assert item.pointer_generations() == [9, 10]

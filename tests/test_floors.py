@@ -21,6 +21,7 @@ FLOORS = {
     "formats": 1,
     "measure": 1,
     "storage": 2,
+    "overview": 3,
     "retention": 3,
     "history": 3,
     "comparison": 3,
@@ -56,7 +57,7 @@ DELEGATES = {
 }
 
 TORCH_ROOMS = {"nets", "detector", "checkpoints", "loading", "answers"}
-LEFT_WING = {"retention", "history", "comparison", "versions", "registry"}
+LEFT_WING = {"overview", "retention", "history", "comparison", "versions", "registry"}
 EXTRAS = {"pandas", "supervision", "matplotlib"}
 
 

@@ -9,12 +9,13 @@ import store_fixtures
 from hypothesis import given
 from hypothesis import strategies as st
 from record_strategies import digests, texts
-from store_fixtures import create, flip, some_tensors
+from store_fixtures import create, flip, rewrite, some_tensors
 
-from hydra_detect.errors import NotFoundError
-from hydra_detect.history import CREATED, Event, history
+from hydra_detect.errors import CorruptError, NotFoundError
+from hydra_detect.history import CREATED, DAMAGED, Event, history
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import layout, pointers
+from hydra_detect.storage import layout, pointers, sealed
+from hydra_detect.storage.pointers import Change
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import tensors_digest
 from hydra_detect.versions import VersionManager
@@ -32,6 +33,11 @@ def at(second):
 def told(events):
     """Return events as (what, versions)."""
     return [(event.what, event.versions) for event in events]
+
+
+def by_generation(event):
+    """Sort events by what no clock says."""
+    return event.generation, event.versions
 
 
 # What happened
@@ -55,9 +61,8 @@ def test_every_change_is_an_event(tmp_path):
     manager.pin("owl", 2, reason="paper")
     manager.unpin("owl", 2, reason="printed")
     manager.prune("owl", keep=1, reason="space")
-    assert [
-        (event.what, event.versions, event.active, event.actor, event.reason) for event in manager.history("owl")
-    ] == [
+    events = manager.history("owl")
+    assert [(event.what, event.versions, event.active, event.actor, event.reason) for event in events] == [
         ("created", (1,), None, "ada", ""),
         ("created", (2,), None, "ada", ""),
         ("promoted", (1,), 1, "ada", "first"),
@@ -66,11 +71,14 @@ def test_every_change_is_an_event(tmp_path):
         ("pinned", (2,), 1, "ada", "paper"),
         ("unpinned", (2,), 1, "ada", "printed"),
     ]  # a pruning that takes nothing away is no event
-    digests = [event.digest for event in manager.history("owl")]
-    assert digests == [*[first.manifest, second.manifest] * 2, first.manifest, None, None]
-    assert [event.generation for event in manager.history("owl")] == [0, 0, 1, 2, 3, 4, 5]
-    assert all(re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:.]+\+00:00", event.at) for event in manager.history("owl"))
-    assert {event.head for event in manager.history("owl")} == {"owl"}
+    one, two = first.manifest, second.manifest
+    assert [event.digest for event in events] == [one, two, one, two, one, two, None]
+    assert [event.digests for event in events] == [(event.digest,) for event in events]
+    assert [event.active_digest for event in events] == [None, None, one, two, one, one, one]
+    assert [event.other for event in events] == [""] * 6 + ["paper"]  # what it was pinned for
+    assert [event.generation for event in events] == [0, 0, 1, 2, 3, 4, 5]
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:.]+\+00:00", event.at) for event in events)
+    assert {event.head for event in events} == {"owl"}
 
 
 def test_pruned_versions_keep_their_creation(manager):
@@ -84,6 +92,7 @@ def test_pruned_versions_keep_their_creation(manager):
     assert [event.digest for event in after[:4]] == [version.manifest for version in versions]
     assert told(after[4:]) == [("promoted", (3,)), ("pruned", (1, 2))]
     assert (after[-1].active, after[-1].reason) == (3, "space")
+    assert (after[-1].digests, after[-1].digest) == ((versions[0].manifest, versions[1].manifest), None)
 
 
 def test_removed_heads_keep_their_history(manager):
@@ -100,19 +109,98 @@ def test_removed_heads_keep_their_history(manager):
     assert told(manager.history("owl")) == [*expected, ("created", (3,)), ("promoted", (3,))]
 
 
+# Under several names
+
+
+def story(events):
+    """Return events as (head, what, versions, other name)."""
+    return [(event.head, event.what, event.versions, event.other) for event in events]
+
+
 def test_renamed(manager):
-    """Each of the two names knows the other: one what went, the other where from; the versions' creations go along."""
+    """Each of the two names knows the other; the new one's history begins with what happened under the old one."""
     create(manager)
     manager.promote("owl", 1)
     HeadRegistry(manager.store).rename("owl", "strix", reason="taxonomy")
     old, new = manager.history("owl"), manager.history("strix")
-    assert told(old) == [("created", (1,)), ("promoted", (1,)), ("renamed", (1,))]
-    assert told(new) == [("created", (1,)), ("renamed", ())]
-    assert (old[-1].other, new[-1].other) == ("strix", "owl")
+    before = [("owl", "created", (1,), ""), ("owl", "promoted", (1,), ""), ("owl", "renamed", (1,), "strix")]
+    assert story(old) == before
+    assert new[:3] == old
+    assert story(new[3:]) == [("strix", "renamed", (), "owl")]
     assert (old[-1].active, new[-1].active) == (None, 1)
-    assert (new[0].at, new[0].actor) == (old[0].at, old[0].actor)
-    assert re.search(r"  renamed owl@1 to strix by .*: taxonomy$", str(old[-1]))
-    assert re.search(r"  renamed strix from owl by .*: taxonomy$", str(new[-1]))
+    assert new[-1].active_digest == manager.active("strix").manifest != old[-1].digest == old[0].digest
+    assert re.search(r"  renamed owl@1 to strix \w{12} by .*: taxonomy  \[active: none\]$", str(old[-1]))
+    assert re.search(r"  renamed strix from owl by .*: taxonomy  \[active: 1\]$", str(new[-1]))
+
+
+def test_renamed_twice_and_the_old_names_used_again(manager):
+    """A head's history is its own over any number of names, in order; what a name was used for since is another's."""
+    registry = HeadRegistry(manager.store)
+    for seed in range(2):
+        create(manager, "owl", seed)
+    manager.promote("owl", 1)
+    registry.rename("owl", "strix")
+    create(manager, "owl", 5)  # another head now
+    manager.promote("owl", 3)
+    create(manager, "strix", 2)
+    manager.promote("strix", 3)
+    registry.rename("strix", "tyto")
+    create(manager, "strix", 6)
+    registry.remove("owl")
+    manager.pin("tyto", 1)
+    under_owl = [
+        ("owl", "created", (1,), ""), ("owl", "created", (2,), ""), ("owl", "promoted", (1,), ""),
+        ("owl", "renamed", (1, 2), "strix"),
+    ]  # fmt: skip
+    under_strix = [
+        ("strix", "renamed", (), "owl"), ("strix", "created", (3,), ""), ("strix", "promoted", (3,), ""),
+        ("strix", "renamed", (1, 2, 3), "tyto"),
+    ]  # fmt: skip
+    under_tyto = [("tyto", "renamed", (), "strix"), ("tyto", "pinned", (1,), "")]
+    assert story(manager.history("tyto")) == [*under_owl, *under_strix, *under_tyto]
+    assert story(manager.history("strix")) == [*under_owl, *under_strix, ("strix", "created", (4,), "")]
+    since = [("owl", "created", (3,), ""), ("owl", "promoted", (3,), ""), ("owl", "removed", (3,), "")]
+    assert story(manager.history("owl")) == [*under_owl, *since]
+
+
+def test_renamed_with_its_first_change(manager):
+    """A head of which nothing was ever promoted, or was made since the last change, has each creation once."""
+    create(manager)
+    HeadRegistry(manager.store).rename("owl", "strix")
+    before = [("owl", "created", (1,), ""), ("owl", "renamed", (1,), "strix")]
+    assert story(manager.history("owl")) == before
+    assert story(manager.history("strix")) == [*before, ("strix", "renamed", (), "owl")]
+    create(manager, "strix", 1)
+    HeadRegistry(manager.store).rename("strix", "tyto")
+    before += [("strix", "renamed", (), "owl"), ("strix", "created", (2,), ""), ("strix", "renamed", (1, 2), "tyto")]
+    assert story(manager.history("tyto")) == [*before, ("tyto", "renamed", (), "strix")]
+
+
+@pytest.mark.parametrize(("other", "theirs"), [("owl", "owl"), ("fox", "owl"), ("fox", "fox")])
+def test_a_circle_of_names(filled, other, theirs):
+    """A state that a stranger sealed cannot make history go round in circles."""
+    filled.promote("fox", 1)
+    for head, came in (("owl", other), ("fox", theirs)):
+        path = filled.store.layout.item(layout.HEADS, head).pointer(1)
+        document = sealed.unseal(path.read_bytes(), "it")
+        document["change"] |= {"what": "renamed", "other": came, "version": None, "manifest": None}
+        rewrite(path, sealed.seal(document))
+    assert [event.head for event in filled.history("owl") if event.generation].count("owl") == 1
+    assert len(filled.history("owl")) <= 4
+
+
+def test_renamed_after_a_pruning(manager):
+    """What was pruned under the old name, or is pruned under the new one, has its creation once."""
+    for seed in range(4):
+        create(manager, seed=seed)
+    manager.promote("owl", 4)
+    manager.prune("owl", keep=2)
+    HeadRegistry(manager.store).rename("owl", "strix")
+    manager.prune("strix", keep=1)
+    assert [(event.head, event.what, event.versions) for event in manager.history("strix")] == [
+        *[("owl", "created", (number,)) for number in range(1, 5)], ("owl", "promoted", (4,)),
+        ("owl", "pruned", (1, 2)), ("owl", "renamed", (3, 4)), ("strix", "renamed", ()), ("strix", "pruned", (3,)),
+    ]  # fmt: skip
 
 
 def test_a_second_pruning_forgets_nothing(manager):
@@ -126,20 +214,66 @@ def test_a_second_pruning_forgets_nothing(manager):
     assert manager.store.item(*OWL).numbers() == [5, 6]
 
 
+# Damage
+
+
 def test_what_is_damaged_hides_nothing_else(filled):
     """A damaged version is missing from the history, a damaged generation has its place, and all else is told."""
     filled.promote("owl", 2)
     filled.promote("owl", 1)
     item = filled.store.layout.item(*OWL)
     flip(item.version(2) / layout.MANIFEST, 30)
-    flip(item.pointer(2), 30)
-    before = [("created", (1,)), ("promoted", (1,)), ("unreadable", ())]
+    flip(item.pointer(2), 20)
+    before = [("created", (1,)), ("promoted", (1,)), ("damaged", ())]
     assert told(filled.history("owl")) == [*before, ("promoted", (1,))]
-    flip(item.pointer(3), 30)
-    assert told(filled.history("owl")) == [*before, ("unreadable", ())]
-    assert filled.history("owl")[-1].reason == "its digest does not match its content"
-    flip(item.pointer(1), 30)
-    assert [event.generation for event in filled.history("owl") if event.what == "unreadable"] == [1, 2, 3]
+    flip(item.pointer(3), 20)
+    assert told(filled.history("owl")) == [*before, ("damaged", ())]
+    flip(item.pointer(1), 20)
+    assert [event.generation for event in filled.history("owl") if event.what == DAMAGED] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("generation", [1, 2, 3])
+def test_a_damaged_generation_keeps_its_place(filled, generation):
+    """A generation that cannot be read has no time, no actor and no state; it stands where it stood, and says why."""
+    filled.promote("owl", 2)
+    filled.promote("owl", 1)
+    before = filled.history("owl")
+    flip(filled.store.layout.item(*OWL).pointer(generation), 20)
+    with pytest.raises(CorruptError, match=f"cannot read generation {generation} of the pointer of 'owl'") as caught:
+        pointers.read(filled.store.layout.item(*OWL), generation)
+    damaged = Event(at=None, what=DAMAGED, head="owl", reason=caught.value.found, generation=generation)
+    expected = [damaged if event.generation == generation else event for event in before]
+    assert sorted(filled.history("owl"), key=by_generation) == sorted(expected, key=by_generation)
+    assert [event.generation for event in filled.history("owl") if event.generation] == [1, 2, 3]
+    assert str(damaged) == f"(time unknown)  damaged owl: {caught.value.found}"
+    assert json.loads(json.dumps(damaged.to_dict()))["at"] is None
+
+
+def test_a_creation_after_a_damaged_generation_comes_after_it(manager):
+    """What was created after a damaged generation is told where it belongs among those that have a time."""
+    create(manager)
+    for _ in range(2):
+        manager.pin("owl", 1)
+        manager.unpin("owl", 1)
+    create(manager, seed=1)
+    manager.promote("owl", 2)
+    flip(manager.store.layout.item(*OWL).pointer(2), 20)
+    whats = [event.what for event in manager.history("owl")]
+    assert whats == ["created", "pinned", "damaged", "pinned", "unpinned", "created", "promoted"]
+
+
+def test_versions_that_a_repair_set_aside(filled):
+    """A damaged version that a repair set aside is an event with its number, and with its digest if that was left."""
+    filled.promote("owl", 2)
+    digests = [version.manifest for version in filled.versions("owl")]
+    item = filled.store.layout.item(*OWL)
+    flip(item.version(1) / layout.TENSORS)
+    flip(item.version(2) / layout.MANIFEST, 30)
+    filled.repair()
+    events = filled.history("owl")
+    assert (events[-1].what, events[-1].versions, events[-1].digests) == ("repaired", (1, 2), (digests[0], None))
+    assert (events[-1].active, events[-1].active_digest) == (None, None)
+    assert [event.versions for event in events if event.what == CREATED] == [(1,)]
 
 
 # The order
@@ -155,7 +289,7 @@ def test_clocks_that_differ_turn_nothing_around(creations, changes):
         for second in creations:
             store.item(*OWL).publish({"a": b""}, created_at=at(second))
         for second in changes:
-            store.item(*OWL).swap(store.item(*OWL).pointer(), {"event": pointers.PINNED, "at": at(second)})
+            store.item(*OWL).swap(store.item(*OWL).pointer(), {}, Change(what=pointers.PINNED, at=at(second)))
         events = history(store, "owl")
     assert len(events) == len(creations) + len(changes)
     assert [event.versions[0] for event in events if event.what == CREATED] == list(range(1, len(creations) + 1))
@@ -168,7 +302,7 @@ def test_clocks_that_differ_turn_nothing_around(creations, changes):
 def test_a_creation_comes_before_a_change_of_the_same_moment(store):
     """Of two events of one moment the creation came first: nothing is promoted before it is there."""
     store.item(*OWL).publish({"a": b""}, created_at=at(5))
-    store.item(*OWL).swap(pointers.NOTHING, {"event": pointers.PROMOTED, "version": 1, "at": at(5)})
+    store.item(*OWL).swap(pointers.NOTHING, {}, Change(what=pointers.PROMOTED, version=1, at=at(5)))
     assert told(history(store, "owl")) == [("created", (1,)), ("promoted", (1,))]
 
 
@@ -179,20 +313,34 @@ EVENT = Event(at=at(1), what="promoted", head="owl", versions=(3,), active=3, ac
 
 
 def test_one_line():
-    """An event is one line for people: when, what, who and why."""
+    """An event is one line for people: when, what, who and why, and what was active from then on."""
     digest = tensors_digest(some_tensors())
-    assert str(EVENT) == f"{at(1)}  promoted owl@3 by ada: better"
-    assert str(attrs.evolve(EVENT, digest=digest)) == f"{at(1)}  promoted owl@3 {digest.short} by ada: better"
-    pruned = Event(at=at(2), what="pruned", head="owl", versions=(1, 2), actor="ada")
-    assert str(pruned) == f"{at(2)}  pruned owl@1, owl@2 by ada"
+    assert str(EVENT) == f"{at(1)}  promoted owl@3 by ada: better  [active: 3]"
+    known = attrs.evolve(EVENT, digests=(digest,))
+    assert str(known) == f"{at(1)}  promoted owl@3 {digest.short} by ada: better  [active: 3]"
+    pruned = Event(at=at(2), what="pruned", head="owl", versions=(1, 2), digests=(digest, None), actor="ada", active=3)
+    assert str(pruned) == f"{at(2)}  pruned owl@1, owl@2 by ada  [active: 3]"
     assert str(attrs.evolve(EVENT, what="rolled back")).startswith(f"{at(1)}  rolled back to owl@3 by ada")
-    assert str(Event(at=at(3), what="repaired", head="owl")) == f"{at(3)}  repaired owl"
+    assert str(Event(at=at(3), what="repaired", head="owl")) == f"{at(3)}  repaired owl  [active: none]"
+    unpinned = attrs.evolve(EVENT, what="unpinned", other="paper", reason="printed")
+    assert str(unpinned) == f"{at(1)}  unpinned owl@3 for paper by ada: printed  [active: 3]"
+    created = Event(at=at(4), what="created", head="owl", versions=(1,), digests=(digest,), actor="ada")
+    assert str(created) == f"{at(4)}  created owl@1 {digest.short} by ada"
 
 
-@given(texts, texts, st.sampled_from(["created", *pointers.EVENTS]), st.none() | digests)
+def test_one_digest_or_several():
+    """An event of one version has its digest at hand; of several, or of none, there is no such one."""
+    digest = tensors_digest(some_tensors())
+    assert attrs.evolve(EVENT, digests=(digest,)).digest == digest
+    assert attrs.evolve(EVENT, digests=(None,)).digest is None
+    assert attrs.evolve(EVENT, versions=(1, 2), digests=(digest, digest)).digest is None
+    assert attrs.evolve(EVENT, versions=()).digest is None
+
+
+@given(texts, texts, st.sampled_from(["created", "damaged", *pointers.EVENTS]), st.none() | digests)
 def test_an_event_is_one_printable_line_whatever_people_wrote(actor, reason, what, digest):
     """No reason and no name can break the line, forge another one, or speak to the terminal."""
-    line = str(attrs.evolve(EVENT, what=what, actor=actor, reason=reason, digest=digest))
+    line = str(attrs.evolve(EVENT, what=what, actor=actor, reason=reason, digests=(digest,)))
     assert line.isprintable()
     assert line.startswith(f"{at(1)}  {what}")
 
@@ -212,10 +360,10 @@ def test_unknown_events():
 
 
 def test_to_dict():
-    """For programs an event is plain JSON values, the digest in full."""
+    """For programs an event is plain JSON values under these keys, the digests in full."""
     digest = tensors_digest(some_tensors())
-    plain = json.loads(json.dumps(attrs.evolve(EVENT, digest=digest).to_dict()))
+    plain = json.loads(json.dumps(attrs.evolve(EVENT, digests=(digest,), active_digest=digest).to_dict()))
     assert plain == {
-        "at": at(1), "what": "promoted", "head": "owl", "versions": [3], "other": "", "active": 3, "actor": "ada",
-        "reason": "better", "digest": str(digest), "generation": 0,
+        "at": at(1), "what": "promoted", "head": "owl", "versions": [3], "digests": [str(digest)], "other": "",
+        "active": 3, "active_digest": str(digest), "actor": "ada", "reason": "better", "generation": 0,
     }  # fmt: skip

@@ -1,15 +1,17 @@
 """The derived index: cheap to read, made anew at will, and never believed against the disk."""
 
 import errno
+import os
 import shutil
 
 import pytest
 import store_fixtures
-from store_fixtures import create, failing, flip, leftovers, on_disk, rewrite, snapshot
+from store_fixtures import AT, create, failing, flip, leftovers, on_disk, rewrite, snapshot
 
 from hydra_detect import codec
 from hydra_detect.registry import HeadInfo, HeadRegistry
 from hydra_detect.storage import index, layout, sealed
+from hydra_detect.storage.pointers import PINNED, Change, Pin
 from hydra_detect.versions import VersionManager
 
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
@@ -54,7 +56,7 @@ def test_index_is_made_and_used(registry, reads):
     assert HeadRegistry(registry.store.root).infos() == first
     assert reads == []
     assert snapshot(registry.store.root) == before
-    assert [info.name for info in first] == list(registry)
+    assert [info.head for info in first] == list(registry)
 
 
 def test_index_follows_every_change(registry, reads):
@@ -92,7 +94,7 @@ def test_index_forgets(registry):
     registry.infos()
     item = registry.store.layout.item(layout.HEADS, "fox")
     item.root.rename(registry.store.root / "elsewhere")
-    assert [info.name for info in registry.infos()] == ["owl"]
+    assert [info.head for info in registry.infos()] == ["owl"]
     assert sorted(entries(registry)) == ["owl"]
 
 
@@ -128,7 +130,7 @@ def test_every_flipped_bit_of_the_index(registry):
     assert path.read_bytes() == data
 
 
-@pytest.mark.parametrize("summary", [None, 5, "owl", [], {}, {"name": "owl"}], ids=str)
+@pytest.mark.parametrize("summary", [None, 5, "owl", [], {}, {"head": "owl"}], ids=str)
 def test_malformed_entries(registry, reads, summary):
     """An entry with the right stamp and a malformed summary is read anew; the others are used."""
     registry.infos()
@@ -199,11 +201,33 @@ def test_heads_that_cannot_be_read(registry, filled, reads):
     for _ in range(2):
         reads.clear()
         fox, owl = HeadRegistry(registry.store.root).infos()
-        assert (fox, owl.name, owl.active, owl.versions, owl.class_names) == (expected, "owl", None, (1, 2), ())
+        assert (fox, owl.head, owl.active, owl.versions, owl.class_names) == (expected, "owl", None, (1, 2), ())
         assert owl.problem == "its digest does not match its content"
         assert "owl" in reads
         assert sorted(entries(registry)) == ["fox"]
     flip(path, 40)
+    assert registry.infos() == truth(registry)
+    assert sorted(entries(registry)) == ["fox", "owl"]
+
+
+def test_heads_that_may_not_be_listed(registry, reads, monkeypatch):
+    """A head that the system refuses to list is listed with the reason, hides no other, and is not in the index."""
+    registry.infos()
+    listed, folder = os.listdir, registry.store.head("owl").place.versions
+
+    def refuse(path):
+        if path == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return listed(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", refuse)
+        for _ in range(2):
+            reads.clear()
+            fox, owl = HeadRegistry(registry.store.root).infos()
+            assert (fox.problem, owl.problem, owl.versions) == ("", "Permission denied", ())
+            assert reads == ["owl"]
+            assert sorted(entries(registry)) == ["fox"]
     assert registry.infos() == truth(registry)
     assert sorted(entries(registry)) == ["fox", "owl"]
 
@@ -228,12 +252,45 @@ def test_index_that_would_be_too_large(registry, monkeypatch):
 
 
 def test_a_head_that_replaced_another_is_not_mistaken_for_it(registry, filled):
-    """A head that was removed by hand and made anew has its own facts, though its numbers are the same."""
-    registry.infos()
-    root = registry.store.root
-    shutil.rmtree(root / "heads" / "owl")
-    create(filled, "owl", class_names=("another",))
+    """A head that was removed by hand and made anew has its own facts, though all its numbers are the same."""
+    (before,) = [info for info in registry.infos() if info.head == "owl"]
+    shutil.rmtree(registry.store.root / "heads" / "owl")
+    for _ in range(2):
+        create(filled, "owl", class_names=("another",))
     filled.promote("owl", 1)
-    (info,) = [item for item in registry.infos() if item.name == "owl"]
+    (info,) = [info for info in registry.infos() if info.head == "owl"]
+    assert (info.versions, info.active) == (before.versions, before.active) == ((1, 2), 1)
     assert info.class_names == ("another",)
     assert info == registry.info("owl")
+
+
+def test_a_version_that_was_lost_is_not_listed(registry, filled):
+    """A version that went without a word changes neither state nor newest version, and is not listed all the same."""
+    filled.promote("owl", 2)
+    registry.infos()
+    shutil.rmtree(registry.store.head("owl").place.version(1))
+    (info,) = [info for info in registry.infos() if info.head == "owl"]
+    assert (info.versions, info.active) == ((2,), 2)
+
+
+def test_a_state_that_was_damaged_since_is_not_believed(registry):
+    """A state that was damaged after the index was made is found: the head is listed with the reason."""
+    registry.infos()
+    flip(registry.store.head("owl").place.pointer(1), 30)
+    (info,) = [info for info in registry.infos() if info.head == "owl"]
+    assert (info.active, info.versions) == (None, (1, 2))
+    assert info.problem
+
+
+def test_a_state_that_is_larger_than_a_record(registry, filled, reads):
+    """Of a head with a thousand pins a change is seen as of any other: its state is compared however large it is."""
+    item = registry.store.head("owl")
+    pins = tuple(Pin(version=1, reason=f"{number:04}{'x' * 990}") for number in range(1100))
+    item.swap(item.pointer(), {"pins": pins}, Change(what=PINNED, at=AT))
+    assert item.place.pointer(2).stat().st_size > codec.MAX_JSON_BYTES
+    assert [info.active for info in registry.infos()] == [None, 1]
+    filled.promote("owl", 2)
+    assert [info.active for info in registry.infos()] == [None, 2]
+    reads.clear()
+    assert [info.active for info in registry.infos()] == [None, 2]
+    assert reads == []

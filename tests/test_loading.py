@@ -11,7 +11,7 @@ from hydra_detect.loading import build, build_head
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import raw_tensors
-from hydra_detect.storage import backbones, check, heads
+from hydra_detect.storage import backbones, findings, heads
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import tensors_digest
 
@@ -55,15 +55,17 @@ def test_a_deep_check_of_a_sound_store(split_store):
 
 
 def test_only_a_deep_check_builds(manager):
-    """A version that proves itself and makes no network is found by a deep check alone; a deep repair sets it aside."""
+    """A version that proves itself and makes no network is found by a deep check alone; a repair leaves it as it is."""
     version, raw = heads.load(manager.store, "rbc@1")
     less = {name: value for name, value in raw.items() if name != min(raw)}
     manager.create("rbc", less, attrs.evolve(version.record, tensors=tensors_digest(less)))
     manager.promote("rbc", 3)
     assert manager.verify(depth="full").is_sound
-    found = manager.verify(depth="deep")
-    assert [(finding.what, finding.name, finding.number) for finding in found.findings] == [(check.VERSION, "rbc", 3)]
+    found = manager.verify(depth="deep").findings
+    assert [(one.what, one.name, one.number) for one in found] == [(findings.CONTENT, "rbc", 3)]
+    assert (found[0].severity, found[0].is_harmless) == ("unusable", False)
+    assert min(raw) in found[0].problem
     report = manager.repair(depth="deep")
-    assert (report.depth, report.findings) == ("deep", ())
-    assert manager.active("rbc").number == 1
-    assert manager.store.head("rbc").numbers() == [1, 2]
+    assert (report.depth, report.findings, report.mended) == ("deep", found, ())
+    assert manager.active("rbc").number == 3
+    assert manager.store.head("rbc").numbers() == [1, 2, 3]

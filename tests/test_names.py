@@ -1,8 +1,10 @@
 """Names: text forms that round-trip, and no name that leaves its folder."""
 
 import contextlib
+import functools
 import unicodedata
 
+import numpy as np
 import pytest
 import store_fixtures
 from hypothesis import given
@@ -11,13 +13,13 @@ from record_strategies import DEVICES, digests, names, versions
 from store_fixtures import AT, HOSTILE_NAMES, NO_TEXT, a_backbone, a_record, snapshot, some_tensors
 
 from hydra_detect.errors import NameInvalidError
-from hydra_detect.names import Digest, HeadRef, check_file_name, check_name, one_line
+from hydra_detect.names import Digest, HeadRef, check_file_name, check_name, one_line, shown, whole_number
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import backbones, heads, layout, pointers
-from hydra_detect.storage.artifacts import make_manifest
+from hydra_detect.storage import backbones, changes, heads, layout, pointers
 
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
 
+DEEP = functools.reduce(lambda inner, _: [inner], range(100_000), [])  # deeper than Python can print
 HOSTILE_FILES = (
     "", ".", "..", "../x", "..\\x", "a/b", "/etc/passwd", "a\\b", "C:x", "x\0", "x\n", "x.", "x ", " x", ".x", "nul",
     "NUL.json", "com1.txt", "x\u202e", "x?", "x*", 'x"', "x|", "<x>", "x" * 101, "\ud800", "aux .txt",
@@ -59,13 +61,8 @@ def test_the_name_proposed_would_do(text):
 
 
 def entries(manager, name):
-    """Return everything that takes the name of a head or backbone, given this one."""
-    store, registry, tensors = manager.store, HeadRegistry(manager.store), some_tensors()
-
-    def lock():
-        with store.head(name).changing():
-            pass
-
+    """Return everything that takes the name of a head, given this one, but for the storage room."""
+    registry, tensors = HeadRegistry(manager.store), some_tensors()
     return {
         "check_name": lambda: check_name(name),
         "HeadRef": lambda: HeadRef(name),
@@ -82,21 +79,37 @@ def entries(manager, name):
         "unpin": lambda: manager.unpin(name, 1),
         "prune": lambda: manager.prune(name, keep=1),
         "dry run": lambda: manager.prune(name, dry_run=True),
-        "find": lambda: heads.find(store, name),
-        "load": lambda: heads.load(store, name),
-        "publish": lambda: store.head(name).publish({"x": b""}, created_at=AT),
-        "swap": lambda: store.head(name).swap(pointers.NOTHING, {"active": 1}),
-        "pointer": lambda: store.head(name).pointer(),
-        "manifest": lambda: store.head(name).manifest(1),
-        "make_manifest": lambda: make_manifest(layout.HEADS, name, 1, listing={}, created_at=AT, actor=""),
-        "lock": lock,
         "registry": lambda: registry[name],
         "info": lambda: registry.info(name),
+        "status": lambda: registry.status(name),
         "rename": lambda: registry.rename(name, "strix"),
         "rename to": lambda: registry.rename("owl", name),
         "remove": lambda: registry.remove(name),
+    }
+
+
+def storage_entries(store, name):
+    """Return everything in the storage room that takes the name of a head or backbone, given this one."""
+    (tensors, backbone), change = a_backbone(), changes.change(pointers.PINNED)
+
+    def lock():
+        with store.head(name).changing():
+            pass
+
+    return {
+        "item": lambda: store.item(layout.HEADS, name),
+        "head": lambda: store.head(name),
+        "lock": lock,
+        "publish": lambda: store.head(name).publish({"x": b""}, created_at=AT),
+        "swap": lambda: store.head(name).swap(pointers.NOTHING, {}, change),
+        "pointer": lambda: store.head(name).pointer(),
+        "manifest": lambda: store.head(name).manifest(1),
+        "there": lambda: heads.there(store, name),
+        "find": lambda: heads.find(store, name),
+        "load": lambda: heads.load(store, name),
+        "publish head": lambda: heads.publish(store, name, a_record(tensors), tensors, attachments={}),
         "backbone": lambda: backbones.find(store, name),
-        "publish backbone": lambda: backbones.publish(store, name, a_backbone()[1], a_backbone()[0]),
+        "publish backbone": lambda: backbones.publish(store, name, backbone, tensors),
     }
 
 
@@ -104,10 +117,11 @@ def entries(manager, name):
 def test_hostile_names_are_refused_everywhere(name, filled, tmp_path):
     """No entry point takes a name that could leave its folder, and nothing on disk changes."""
     before = snapshot(tmp_path)
-    for entry in entries(filled, name).values():
+    for entry in (*entries(filled, name).values(), *storage_entries(filled.store, name).values()):
         with pytest.raises(NameInvalidError, match=r"^cannot "):
             entry()
     assert name not in [*HeadRegistry(filled.store)]
+    assert name not in HeadRegistry(filled.store)
     assert snapshot(tmp_path) == before
 
 
@@ -131,11 +145,34 @@ def test_no_two_names_share_a_folder(one, other):
     assert len(folded) == len(set(allowed))
 
 
-@pytest.mark.parametrize("version", [0, -1, True, 1.0, "1", 10**9])
+@pytest.mark.parametrize(
+    "version", [0, -1, True, False, 1.0, "1", 10**9, np.int64(0), np.float64(1), np.bool_(1), np.array([1])], ids=repr
+)
 def test_versions_are_whole_numbers_from_one(version):
     """A reference to something that is no version number is refused at birth."""
     with pytest.raises(NameInvalidError, match="is no version number"):
         HeadRef("owl", version)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int32, np.array])
+def test_versions_may_be_whole_numbers_of_any_kind(kind):
+    """A version that numpy counted is the plain number: in the text, in comparisons, and for JSON."""
+    ref = HeadRef("owl", kind(7))
+    assert ref == HeadRef("owl", 7) == HeadRef.parse("owl@7")
+    assert (str(ref), type(ref.version)) == ("owl@7", int)
+
+
+@pytest.mark.parametrize("value", [True, None, 1.0, "1", [1]])
+def test_what_is_no_whole_number_stays_as_it_is(value):
+    """Nothing else is taken for a whole number: whoever asked sees what he was given."""
+    assert whole_number(value) is value
+
+
+@pytest.mark.parametrize("ref", ["owl@3", "owl@", "owl@x", HeadRef("owl", 3)], ids=str)
+def test_a_reference_in_the_place_of_a_name(ref):
+    """Where a head alone can be meant, a reference to a version is refused, and the name in it is proposed."""
+    with pytest.raises(NameInvalidError, match=r"as a head name: .* Give the head alone: 'owl'\.$"):
+        check_name(ref)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +189,15 @@ def test_digests_hold_text(value):
     """Only 64 lower-case hex digits, as text, make a digest."""
     with pytest.raises(NameInvalidError, match="as a SHA-256"):
         Digest(value)
+
+
+@pytest.mark.parametrize("value", [*NO_TEXT, "owl", "x" * 10_000, "\ud800\x1b[31m", 10**5000, DEEP], ids=lambda _: "")
+def test_shown(value):
+    """Anything at all can be shown in an error: short, on one line, and in letters that every terminal has."""
+    text = shown(value)
+    assert text.isascii()
+    assert text.isprintable()
+    assert len(text) <= 120
 
 
 @given(st.text(max_size=30))

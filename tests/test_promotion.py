@@ -1,9 +1,12 @@
 """Promotion: a decision with its reason, from figures that were measured now on the same samples, and no act."""
 
+import inspect
+import json
 import math
 from pathlib import Path
 
 import attrs
+import numpy as np
 import pytest
 import store_fixtures
 from hypothesis import given
@@ -13,7 +16,7 @@ from store_fixtures import create, snapshot
 
 from hydra_detect.errors import InputError
 from hydra_detect.measure import promotion
-from hydra_detect.measure.promotion import Decision, Measurement, PromotionPolicy, decide, decide_now
+from hydra_detect.measure.promotion import NONE_ACTIVE, Decision, Measurement, PromotionPolicy, decide, decide_now
 from hydra_detect.names import Digest
 
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
@@ -22,6 +25,7 @@ SAMPLES, OTHERS = Digest("a" * 64), Digest("b" * 64)
 NAN = Measurement(f1=math.nan, samples=SAMPLES)
 figures = shares | st.integers(0, 100).map(lambda hundredths: hundredths / 100)
 measured = st.builds(Measurement, f1=figures | st.just(math.nan), samples=digests | st.just(SAMPLES))
+standings = st.none() | measured | st.just(NONE_ACTIVE)
 policies = st.builds(PromotionPolicy, high_f1=shares, least_gain=shares)
 
 
@@ -33,22 +37,36 @@ def at(f1, samples=SAMPLES):
 # Laws
 
 
-@given(st.none() | measured, st.none() | measured, st.booleans(), st.booleans(), policies)
-def test_a_decision_always_has_its_reason(candidate, active, has_active, is_pulled, policy):
+@given(st.none() | measured, standings, st.booleans(), policies)
+def test_a_decision_always_has_its_reason(candidate, active, is_pulled, policy):
     """Whatever is known of two versions, the answer is a decision with its reason on one line, and its figures."""
-    found = decide(candidate, active, has_active=has_active, is_pulled=is_pulled, policy=policy)
+    found = decide(candidate, active, is_pulled=is_pulled, policy=policy)
     assert isinstance(found, Decision)
     assert bool(found) == found.promote
     assert found.reason
     assert str(found) == f"{'promote' if found.promote else 'keep'}: {found.reason}"
     assert str(found).isprintable()
-    assert (found.candidate, found.active) == (candidate, active)
+    assert (found.candidate, found.active) == (candidate, None if active is NONE_ACTIVE else active)
 
 
-@given(st.none() | measured, st.booleans(), st.booleans(), policies)
-def test_nan_never_promotes(active, has_active, is_pulled, policy):
+@given(st.none() | measured, standings, st.booleans(), policies)
+def test_promoting_needs_figures_or_nothing_to_lose(candidate, active, is_pulled, policy):
+    """A version is replaced only on figures of both from the same samples; first is only what was made here."""
+    if not decide(candidate, active, is_pulled=is_pulled, policy=policy):
+        return
+    if active is NONE_ACTIVE:
+        assert not is_pulled
+        assert candidate is None or not math.isnan(candidate.f1)
+    else:
+        assert not math.isnan(candidate.f1 + active.f1)
+        assert candidate.samples == active.samples
+        assert candidate.f1 >= active.f1
+
+
+@given(standings, st.booleans(), policies)
+def test_nan_never_promotes(active, is_pulled, policy):
     """A candidate whose F1 is not a number is never promoted, not even as the first or over one that is NaN too."""
-    found = decide(NAN, active, has_active=has_active, is_pulled=is_pulled, policy=policy)
+    found = decide(NAN, active, is_pulled=is_pulled, policy=policy)
     assert not found.promote
     assert found.reason == "the candidate's F1 is not a number"
 
@@ -125,17 +143,18 @@ def test_below_at_and_above_the_high_mark(candidate, active, promote, reason):
 
 @pytest.mark.parametrize("candidate", [None, at(0.0), at(1.0)])
 def test_the_first_version(candidate):
-    """Where nothing is active the first version is promoted, measured or not."""
-    found = decide(candidate, None, has_active=False)
-    assert (found.promote, found.reason) == (True, "it is the first version")
+    """Where nothing is active the first version is promoted, measured or not; not measured is not nothing."""
+    found = decide(candidate, NONE_ACTIVE)
+    assert (found.promote, found.reason) == (True, "no version is active yet")
+    assert not decide(candidate, None)
 
 
 @pytest.mark.parametrize("candidate", [None, at(1.0)])
 def test_what_was_pulled_is_never_first_by_itself(candidate):
     """What came from elsewhere is not promoted where nothing here is active, whatever it measures."""
-    found = decide(candidate, None, has_active=False, is_pulled=True)
+    found = decide(candidate, NONE_ACTIVE, is_pulled=True)
     assert not found.promote
-    assert found.reason == "it came from elsewhere and nothing here is active: promote it by hand"
+    assert found.reason == "it came from elsewhere and no version is active here: promote it by hand"
 
 
 def test_what_was_pulled_is_judged_like_any_other():
@@ -174,21 +193,88 @@ def test_a_policy_of_ones_own():
     assert PromotionPolicy(high_f1=0.95, least_gain=0.02) == promotion.DEFAULT_POLICY
 
 
+# For programs
+
+
+def test_for_programs():
+    """A decision is plain JSON values under these keys: figures with the digest of their samples, or null."""
+    assert json.loads(json.dumps(decide(at(0.72), at(0.70)).to_dict(), allow_nan=False)) == {
+        "promote": True, "reason": "F1 0.7200 against 0.7000: better by at least 0.02",
+        "candidate": {"f1": 0.72, "samples": str(SAMPLES)}, "active": {"f1": 0.70, "samples": str(SAMPLES)},
+    }  # fmt: skip
+    first = decide(None, NONE_ACTIVE).to_dict()
+    assert first == {"promote": True, "reason": "no version is active yet", "candidate": None, "active": None}
+
+
+@given(st.none() | measured, standings)
+def test_whatever_was_measured_is_json(candidate, active):
+    """Figures that are no numbers are null for programs, and nothing of a decision is NaN."""
+    plain = json.loads(json.dumps(decide(candidate, active).to_dict(), allow_nan=False))
+    assert list(plain) == ["promote", "reason", "candidate", "active"]
+    for name, figure in (("candidate", candidate), ("active", None if active is NONE_ACTIVE else active)):
+        assert (plain[name] is None) == (figure is None)
+        assert figure is None or plain[name]["f1"] == (None if math.isnan(figure.f1) else figure.f1)
+
+
+def test_figures_of_numpy():
+    """Figures as numpy has them are figures, and plain ones for programs."""
+    found = decide(at(np.float32(0.75)), at(np.float64(0.5)))
+    assert found.promote
+    assert json.dumps(found.to_dict()["candidate"]["f1"]) == "0.75"
+    assert not decide(at(np.float32("nan")), NONE_ACTIVE)
+
+
 # What is no figure
 
 
-@pytest.mark.parametrize("f1", [-0.01, 1.01, 95, math.inf, -math.inf, "0.9", None, [0.9]])
+@pytest.mark.parametrize(
+    "f1", [-0.01, 1.01, 95, math.inf, -math.inf, "0.9", None, [0.9], True, 1j, np.ones(2)], ids=repr
+)
 def test_what_is_no_share(f1):
     """A figure beyond 0 to 1 is a mistake of whoever measured, and is refused rather than compared."""
     with pytest.raises(InputError, match=r"cannot judge a version: its F1 is .*\. Give a share from 0 to 1\."):
         at(f1)
 
 
-@pytest.mark.parametrize("changes", [{"high_f1": 1.1}, {"least_gain": -0.1}, {"high_f1": math.nan}, {"least_gain": 2}])
+@pytest.mark.parametrize("samples", [None, "a" * 64, f"sha256:{'a' * 64}", 5])
+def test_samples_are_a_digest(samples):
+    """Samples that are no digest are refused: two texts may name the same samples and differ."""
+    with pytest.raises(InputError, match=r"cannot set samples: it is .*\. Give a Digest, as by Digest\.parse\."):
+        at(0.5, samples)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"high_f1": 1.1}, {"least_gain": -0.1}, {"high_f1": math.nan}, {"least_gain": 2}, {"high_f1": None},
+     {"least_gain": "0.02"}, {"high_f1": True}],
+    ids=str,
+)  # fmt: skip
 def test_impossible_policies(changes):
     """A policy by which nothing could be decided is refused by the field."""
-    with pytest.raises(ValueError, match=next(iter(changes))):
+    (name,) = changes
+    with pytest.raises(InputError, match=rf"cannot set {name}: it is .*\. Give a share from 0 to 1\."):
         PromotionPolicy(**changes)
+
+
+@pytest.mark.parametrize("wrong", [0.9, "none", True, False, 0, {"f1": 0.9}, Measurement, promotion.Standing], ids=repr)
+def test_what_is_no_measurement(wrong):
+    """Something else in the place of a measurement or the policy is refused by name: no decision comes of a mistake."""
+    for name, arguments in (("candidate", (wrong, at(0.5))), ("active", (at(0.5), wrong))):
+        with pytest.raises(InputError, match=f"^cannot decide on a promotion: {name} is ") as caught:
+            decide(*arguments)
+        assert caught.value.remedy.startswith("Give one of: Measurement, ")
+    with pytest.raises(InputError, match=r"^cannot decide on a promotion: policy is ") as caught:
+        decide(at(0.9), at(0.5), policy=wrong)
+    assert caught.value.remedy == "Give one of: PromotionPolicy."
+
+
+def test_contradictions_cannot_be_said():
+    """That nothing is active is said in place of the active version's figures, and so never beside them."""
+    with pytest.raises(InputError, match=r"candidate is <Standing\.NONE_ACTIVE"):
+        decide(NONE_ACTIVE, NONE_ACTIVE)
+    with pytest.raises(InputError, match="policy is None"):
+        decide(at(0.9), NONE_ACTIVE, policy=None)
+    assert list(inspect.signature(decide).parameters) == ["candidate", "active", "is_pulled", "policy"]
 
 
 # Measuring now
@@ -205,13 +291,24 @@ def test_both_are_measured_now():
     found = decide_now("new", "old", measure)
     assert (found.promote, found.candidate, found.active) == (True, at(0.9), at(0.5))
     assert sorted(asked) == ["new", "old"]
+    assert not decide_now("new", "old", measure, policy=PromotionPolicy(least_gain=0.5))
+
+
+def test_measuring_must_give_a_measurement():
+    """A measure that returns a bare number is a mistake, and one that returns nothing decides nothing."""
+    for wrong in (0.9, "0.9", NONE_ACTIVE):
+        with pytest.raises(InputError, match=r"^cannot decide on a promotion: candidate is "):
+            decide_now("new", "old", lambda version, wrong=wrong: at(0.5) if version == "old" else wrong)
+    found = decide_now("new", "old", lambda _version: None)
+    assert (found.promote, found.reason) == (False, "the candidate was not measured")
 
 
 def test_without_an_active_version_only_the_candidate_is_measured():
     """Where nothing is active there is nothing else to measure."""
     asked = []
     found = decide_now("new", None, lambda version: asked.append(version) or at(0.1))
-    assert (found.promote, asked) == (True, ["new"])
+    assert (found.promote, found.reason, asked) == (True, "no version is active yet", ["new"])
+    assert (found.candidate, found.active) == (at(0.1), None)
     assert not decide_now("new", None, lambda _version: NAN)
     assert not decide_now("new", None, lambda _version: at(1.0), is_pulled=True)
 

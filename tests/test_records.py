@@ -179,7 +179,7 @@ def test_a_contract_fits_itself(contract, unknown):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"digest": Digest("1" * 64)}, "digest is 000000000000 against 111111111111"),
+        ({"digest": Digest("1" * 64)}, f"digest is {a_contract().digest.short} against 111111111111"),
         ({"architecture": an_architecture(norm_eps=1e-5)}, "architecture.norm_eps is 0.0 against 1e-05"),
         ({"preprocessing": Preprocessing(min_size=640)}, "preprocessing.min_size is 800 against 640"),
         (
@@ -246,6 +246,7 @@ def test_version_in_one_line(classes, said):
     )  # fmt: skip
     assert str(version) == said
     assert version.nbytes == 1_500_000
+    assert (version.actor, version.parent) == ("", None)
 
 
 def test_time_is_utc():

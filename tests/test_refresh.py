@@ -4,96 +4,23 @@ import copy
 import gc
 import logging
 import shutil
-import threading
-import time
 import weakref
 
 import attrs
 import numpy as np
 import pytest
+import refresh_fixtures
 from originals import SETTINGS, save, small
+from refresh_fixtures import RBC, create, damage, found, numbers, point
 from store_fixtures import flip
 
-from hydra_detect import HeadRegistry, HydraDetector, VersionManager, split_checkpoint
-from hydra_detect.checkpoints.noise import structured_noise
-from hydra_detect.errors import CheckpointError, CorruptError, IncompatibleError, InputError, NotFoundError
-from hydra_detect.storage import heads, layout
-from hydra_detect.tensors import RawTensor, tensors_digest
+from hydra_detect import HeadRegistry, HydraDetector, Store, VersionManager, split_checkpoint
+from hydra_detect.errors import CheckpointError, CorruptError, IncompatibleError, NotFoundError
+from hydra_detect.storage import heads
+from hydra_detect.tensors import RawTensor
+from hydra_detect.watching import Refreshed
 
-RBC = (layout.HEADS, "rbc")
-SOON = 0.02
-PATIENCE = 60.0
-
-
-@pytest.fixture
-def manager(split_store, tmp_path):
-    """Give the manager of a copy of the split store, with `rbc` (1 active, 2) and `wbc` (1 active)."""
-    return VersionManager(shutil.copytree(split_store, tmp_path / "copy"))
-
-
-@pytest.fixture
-def follower(manager):
-    """Give a detector that follows `rbc` and `wbc`."""
-    return HydraDetector.from_store(manager.store, device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def _nobody_is_left():
-    """See that no test leaves a thread behind."""
-    yield
-    gc.collect()
-    until(lambda: not watchers())
-
-
-def watchers():
-    """Return the threads that watch."""
-    return [thread for thread in threading.enumerate() if thread.name == "hydra-detect-watch"]
-
-
-def until(condition):
-    """Wait until something holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(SOON)
-
-
-def picture():
-    """Return a structured RGB picture, uint8 [height, width, 3]."""
-    noise = structured_noise(np.random.default_rng(0), 96, 96, channels=3)
-    return np.ascontiguousarray((noise * 255).round().astype(np.uint8).transpose(1, 2, 0))
-
-
-def found(detector):
-    """Return what a detector finds at any score."""
-    return detector.predict(picture(), score_threshold=0.0)
-
-
-def numbers(detector):
-    """Return the numbers of the loaded versions by head."""
-    return {name: version.number for name, version in detector.heads.items()}
-
-
-def damage(manager, number):
-    """Flip a bit in the weights of a version of `rbc`."""
-    path = manager.store.layout.item(*RBC).version(number) / layout.TENSORS
-    flip(path, place=path.stat().st_size // 2)
-
-
-def point(manager, number):
-    """Make a version active without looking at it, as a process does that died before the disk rotted."""
-    state = manager.store.item(*RBC).pointer()
-    manifest = manager.store.item(*RBC).manifest(number).digest
-    facts = {"event": "promoted", "version": number, "active": number, "manifest": manifest}
-    manager.store.item(*RBC).swap(state, {**facts, "earlier": (*state.earlier, state.active)})
-
-
-def create(manager, change=lambda raw: raw, **changes):
-    """Publish a version of `rbc` like version 1, with other weights or facts."""
-    version, raw = heads.load(manager.store, "rbc@1")
-    raw = change(dict(raw))
-    record = attrs.evolve(version.record, tensors=tensors_digest(raw), **changes)
-    return manager.create("rbc", raw, record).number
+manager, follower = refresh_fixtures.manager, refresh_fixtures.follower
 
 
 def complaints(caplog):
@@ -141,6 +68,35 @@ def test_exactly_the_heads_that_changed_are_swapped(follower, manager):
     assert follower._heads["wbc"] is kept
     assert follower._heads["rbc"].network is not old.network
     assert found(follower) == found(HydraDetector.from_store(manager.store, device="cpu"))
+
+
+def test_another_version_of_the_same_number_is_swapped_in(follower, manager, tmp_path):
+    """The active version is known by its manifest: another one of its number is followed once it is promoted."""
+    donor = VersionManager(Store.create(tmp_path / "donor"))
+    shutil.copytree(manager.store.root / "backbones", donor.store.root / "backbones")
+    version, raw = heads.load(manager.store, "rbc@2")
+    made = donor.create("rbc", raw, attrs.evolve(version.record, notes="made elsewhere"))
+    place = manager.store.layout.item(*RBC).version(1)
+    shutil.rmtree(place)
+    shutil.copytree(donor.store.layout.item(*RBC).version(1), place)
+    assert follower.refresh() == Refreshed({}, {})  # what was promoted is what is loaded
+    manager.promote("rbc", 1)
+    assert follower.refresh().swapped["rbc"].manifest == made.manifest
+    assert follower.heads["rbc"].record.notes == "made elsewhere"
+
+
+def test_what_the_last_refresh_did_can_be_asked_later(follower, manager):
+    """What the last look came to is kept, whoever looked: nothing before the first, and each look replaces it."""
+    assert (dict(follower.last_refresh.swapped), dict(follower.last_refresh.refused)) == ({}, {})
+    manager.promote("rbc", 2)
+    report = follower.refresh()
+    assert follower.last_refresh is report
+    assert list(report.swapped) == ["rbc"]
+    damage(manager, 1)
+    point(manager, 1)
+    assert list(follower.refresh().refused) == list(follower.last_refresh.refused) == ["rbc"]
+    assert dict(follower.last_refresh.swapped) == {}
+    assert list(report.swapped) == ["rbc"]
 
 
 def test_nothing_changed(follower, monkeypatch):
@@ -273,7 +229,7 @@ def test_a_head_of_another_backbone_is_refused(follower, manager, tmp_path):
     """A new active version that was made for another backbone is refused, with what differs."""
     other = save(small(seed=9), tmp_path / "other.pth")
     split_checkpoint(other, manager.store, head="rbc", backbone="second", settings=SETTINGS)
-    assert manager.active("rbc").number == 3
+    assert manager.promote("rbc", 3).number == 3
     assert isinstance(follower.refresh().refused["rbc"], IncompatibleError)
     assert numbers(follower)["rbc"] == 1
 
@@ -334,44 +290,3 @@ def test_reports_do_not_change_and_hold_no_network(follower, manager):
     damage(manager, 1)
     refused = copy.copy(follower.refresh())
     assert refused.refused["rbc"].__traceback__ is None
-
-
-# Watching
-
-
-def test_watching_follows_until_it_is_closed(manager):
-    """A detector that watches follows by itself; closed, it serves on and follows no more."""
-    with HydraDetector.from_store(manager.store, device="cpu", watch=SOON) as detector:
-        assert len(watchers()) == 1
-        manager.promote("rbc", 2)
-        until(lambda: numbers(detector)["rbc"] == 2)
-        manager.rollback("rbc")
-        until(lambda: numbers(detector)["rbc"] == 1)
-    assert watchers() == []
-    manager.promote("rbc", 2)
-    time.sleep(5 * SOON)
-    assert numbers(detector)["rbc"] == 1
-    assert found(detector)
-    assert list(detector.refresh().swapped) == ["rbc"]
-    detector.close()
-
-
-def test_watching_ends_with_the_detector(manager):
-    """A detector that is dropped is freed, although a thread was watching for it, and the thread ends."""
-    detector = HydraDetector.from_store(manager.store, device="cpu", watch=SOON)
-    network = weakref.ref(detector._heads["rbc"].network)
-    time.sleep(3 * SOON)
-    del detector
-    gc.collect()
-    until(lambda: network() is None)
-    until(lambda: not watchers())
-
-
-def test_nobody_watches_unasked(follower, manager):
-    """Unasked no thread is started and closing does nothing; an interval that cannot be is refused."""
-    assert watchers() == []
-    follower.close()
-    for seconds in (0, -1.0, float("nan"), "5"):
-        with pytest.raises(InputError, match="Give seconds, above 0"):
-            HydraDetector.from_store(manager.store, device="cpu", watch=seconds)
-    assert watchers() == []

@@ -1,41 +1,25 @@
 """The registry: heads by name, at a glance, and what they fit."""
 
-import json
-
 import attrs
 import pytest
 import store_fixtures
-from hypothesis import given
-from hypothesis import strategies as st
-from record_strategies import digests, labels, names, versions
-from store_fixtures import a_backbone, a_contract, create, flip, snapshot
+from store_fixtures import a_backbone, a_contract, create, flip, snapshot, some_tensors
 
-from hydra_detect import codec
 from hydra_detect.contracts import Level, Preprocessing
-from hydra_detect.errors import IncompatibleError, NotFoundError, RecordError, StoreError
+from hydra_detect.errors import ConflictError, CorruptError, IncompatibleError, NotFoundError, StoreError
 from hydra_detect.names import Digest, HeadRef
-from hydra_detect.registry import HeadInfo, HeadRegistry, check_fits
-from hydra_detect.storage import backbones, heads, layout
+from hydra_detect.overview import HeadInfo
+from hydra_detect.records import BackboneRecord
+from hydra_detect.registry import HeadRegistry, check_fits
+from hydra_detect.storage import backbones, files, heads, layout, usage
 
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
-
-infos = st.builds(
-    HeadInfo,
-    name=names,
-    active=st.none() | versions,
-    versions=st.lists(versions, max_size=3).map(tuple),
-    class_names=st.lists(labels, max_size=3).map(tuple),
-    backbone=names,
-    backbone_digest=digests,
-    nbytes=st.integers(0, 1 << 40),
-    created_at=st.just(store_fixtures.AT),
-)
 
 
 @pytest.fixture
 def registry(filled):
     """Give the registry of the filled store."""
-    return HeadRegistry(filled.store)
+    return HeadRegistry(filled.store, actor="ada")
 
 
 # As a mapping
@@ -57,12 +41,24 @@ def test_mapping(registry, filled):
     """Iterating gives names, `in` asks for one, and brackets give the active version or the one named."""
     assert list(registry) == ["fox", "owl"]
     assert len(registry) == 2
-    assert "owl" in registry
-    assert not any(name in registry for name in ("zebra", "owl@1", "", "..", 5, None))
     assert registry["owl"] == heads.find(filled.store, "owl@1")
     assert registry["owl@2"] == registry[HeadRef("owl", 2)] == heads.find(filled.store, "owl@2")
     assert registry.backbones() == ["demo"]
     assert repr(registry) == f"HeadRegistry({str(filled.store.root)!r}, 2 heads)"
+
+
+def test_what_is_in_it(registry, filled):
+    """A name is in it while the head has versions, a reference while there is that version, what is no name never."""
+    assert all(ref in registry for ref in ("owl", "fox", "owl@1", "owl@2", HeadRef("owl"), HeadRef("owl", 2)))
+    nothing = ("zebra", "owl@3", "fox@2", HeadRef("owl", 3), "owl@0", "OWL", "", "..", "owl@", 5, None, ["owl"], b"owl")
+    assert not any(ref in registry for ref in nothing)
+    create(filled, seed=5)
+    filled.promote("owl", 3)
+    filled.prune("owl", keep=1)
+    assert [number for number in range(1, 5) if HeadRef("owl", number) in registry] == [1, 3]
+    assert "demo" not in registry  # a backbone is no head
+    registry.remove("owl")
+    assert not any(ref in registry for ref in ("owl", "owl@1"))
 
 
 def test_misses(registry):
@@ -90,7 +86,7 @@ def test_info(registry, filled):
     tensors, record = a_backbone()
     version = heads.find(filled.store, "owl@1")
     assert registry.info("owl") == HeadInfo(
-        name="owl", active=1, versions=(1, 2), class_names=("owl", "red fox"), backbone="demo",
+        head="owl", active=1, versions=(1, 2), class_names=("owl", "red fox"), backbone="demo",
         backbone_digest=record.contract.digest, nbytes=version.files[layout.TENSORS][0], created_at=version.created_at,
     )  # fmt: skip
     assert (registry.info("fox").active, registry.info("fox").versions) == (None, (1,))
@@ -99,56 +95,142 @@ def test_info(registry, filled):
     assert backbones.tensors(filled.store, backbones.find(filled.store, "demo")) == dict(sorted(tensors.items()))
 
 
-@given(infos)
-def test_info_round_trip(info):
-    """A summary reads back as itself from plain JSON values."""
-    assert HeadInfo.from_dict(json.loads(codec.dumps(info.to_dict()))) == info
+# What each version is to its head
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"name": 5}, {"active": "1"}, {"active": True}, {"versions": "12"}, {"versions": ["1"]}, {"versions": {"1": 1}},
-        {"class_names": "owl"}, {"class_names": [None]}, {"backbone_digest": "x"}, {"nbytes": 1.5}, {"created_at": 5},
-        {"backbone": None}, {"problem": None}, {"name": ...}, {"active": ...}, {"versions": ...},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_malformed_summaries(changes):
-    """A summary with a field that is missing or of the wrong kind is refused by the field's name."""
-    info = HeadInfo(
-        name="owl", active=1, versions=(1,), class_names=("owl",), backbone="demo", backbone_digest=Digest("0" * 64),
-        nbytes=1, created_at="",
-    )  # fmt: skip
-    value = {key: item for key, item in (info.to_dict() | changes).items() if item is not ...}
-    with pytest.raises(RecordError, match="cannot read the summary of a head: ") as caught:
-        HeadInfo.from_dict(value)
-    assert next(iter(changes)) in caught.value.found or "as a digest" in caught.value.found
+def marks(status):
+    """Return the versions of a head by what they are: {number: (active, previous, pinned for)}."""
+    return {one.number: (one.is_active, one.is_previous, one.pinned_for) for one in status.versions}
+
+
+def test_status(registry, filled):
+    """Each version is told with its record, whether it is active or the one before, and for what it is pinned."""
+    filled.promote("owl", 2)
+    create(filled, seed=5)
+    for number, reason in ((1, "paper"), (3, ""), (1, "audit")):
+        filled.pin("owl", number, reason=reason)
+    status = registry.status("owl")
+    assert (status.head, status.active, status.previous, status.problem, status.is_whole) == ("owl", 2, 1, "", True)
+    assert marks(status) == {1: (False, True, ("paper", "audit")), 2: (True, False, ()), 3: (False, False, ("",))}
+    assert [version.record for version in status.versions] == filled.versions("owl")
+    assert {version.problem for version in status.versions} == {""}
+
+
+def test_status_of_a_head_that_was_never_promoted(registry):
+    """Of a head without an active version none is, and none was before."""
+    status = registry.status("fox")
+    assert (status.active, status.previous, status.is_whole) == (None, None, True)
+    assert marks(status) == {1: (False, False, ())}
+
+
+@pytest.mark.parametrize("path", [layout.RECORD, layout.MANIFEST])
+def test_status_with_a_damaged_version(registry, filled, path):
+    """A version that cannot be read has its number and its problem, keeps its marks, and hides no other."""
+    filled.promote("owl", 2)
+    filled.pin("owl", 1, reason="paper")
+    flip(filled.store.layout.item(layout.HEADS, "owl").version(1) / path, 30)
+    status = registry.status("owl")
+    assert (status.active, status.previous, status.problem, status.is_whole) == (2, 1, "", False)
+    assert marks(status) == {1: (False, True, ("paper",)), 2: (True, False, ())}
+    damaged, whole = status.versions
+    with pytest.raises(CorruptError, match=r"cannot read .*owl@1") as caught:
+        heads.find(filled.store, "owl@1")
+    assert (damaged.record, damaged.problem) == (None, caught.value.found)
+    assert (whole.record, whole.problem) == (heads.find(filled.store, "owl@2"), "")
+
+
+def test_status_with_a_damaged_pointer(registry, filled):
+    """Where the state cannot be read no version is called active or not, and all are listed with their records."""
+    flip(filled.store.layout.item(layout.HEADS, "owl").pointer(1), 30)
+    status = registry.status("owl")
+    assert (status.active, status.previous, status.is_whole) == (None, None, False)
+    with pytest.raises(CorruptError, match="cannot read generation 1 of the pointer of 'owl'") as caught:
+        filled.store.head("owl").pointer()
+    assert status.problem == caught.value.found
+    assert marks(status) == {1: (None, None, ()), 2: (None, None, ())}
+    assert [version.record for version in status.versions] == filled.versions("owl")
+
+
+def test_status_of_what_is_gone(registry, filled):
+    """A version that was pruned is not listed, and a head that was removed is a miss that says so."""
+    create(filled, seed=5)
+    filled.promote("owl", 3)
+    filled.prune("owl", keep=1)
+    assert marks(registry.status("owl")) == {1: (False, True, ()), 3: (True, False, ())}
+    registry.remove("owl")
+    with pytest.raises(NotFoundError, match=r"cannot find head 'owl': it was removed by ada at 20.* tells its story"):
+        registry.status("owl")
+
+
+def test_usage(registry, filled):
+    """What takes the disk is measured by item and version, and is what the files have."""
+    found = registry.usage()
+    assert found == usage.usage(filled.store)
+    owl = filled.store.layout.item(layout.HEADS, "owl")
+    (measured,) = [item for item in found.items if item.name == "owl"]
+    assert measured.versions == {number: files.nbytes(owl.version(number)) for number in (1, 2)}
+    assert (measured.active, measured.history) == (1, files.nbytes(owl.pointers))
+    everything = sum(files.nbytes(filled.store.layout.kind(kind)) for kind in (layout.HEADS, layout.BACKBONES))
+    assert found.total == everything > 0
+
+
+# Removing
+
+
+def test_a_dry_run_removes_nothing(registry, filled):
+    """A dry run names the versions that would go, refuses what a removal would refuse, and changes nothing."""
+    before = snapshot(filled.store.root)
+    assert registry.remove("owl", dry_run=True) == [1, 2]
+    assert snapshot(filled.store.root) == before
+    filled.pin("owl", 2, reason="paper")
+    before = snapshot(filled.store.root)
+    for dry_run in (True, False):
+        with pytest.raises(ConflictError, match=r"versions are pinned: 2 \(paper\)"):
+            registry.remove("owl", dry_run=dry_run)
+        with pytest.raises(NotFoundError, match="has no such head"):
+            registry.remove("wolf", dry_run=dry_run)
+    assert snapshot(filled.store.root) == before
+    filled.unpin("owl", 2)
+    assert registry.remove("owl") == [1, 2]
+    assert list(registry) == ["fox"]
+    flip(filled.store.layout.item(layout.HEADS, "fox").version(1) / layout.MANIFEST, 40)
+    for dry_run in (True, False):  # nothing could be remembered of it
+        with pytest.raises(CorruptError, match="the manifest of fox@1"):
+            registry.remove("fox", dry_run=dry_run)
 
 
 # Fitting
 
 
+def put(store, name, record, tensors):
+    """Put another backbone into a store; return its contract."""
+    return backbones.publish(store, name, record, tensors).record.contract
+
+
 def test_fitting(registry, filled):
     """Heads whose active version was made for a backbone fit it: by digest its weights, by contract all of it."""
-    contract = a_backbone()[1].contract
+    contract = a_contract()
     assert registry.fitting(contract) == registry.fitting(contract.digest) == ["owl"]
     filled.promote("fox", 1)
-    create(filled, "lynx", 4)
-    filled.promote("lynx", 1)
     smaller = attrs.evolve(contract, preprocessing=Preprocessing(min_size=640))
-    create(filled, "wolf", 5, backbone=smaller)
-    filled.promote("wolf", 1)
+    put(filled.store, "small", BackboneRecord(contract=smaller), some_tensors())
+    tensors, record = a_backbone(seed=7)
+    other = put(filled.store, "other", record, tensors)
+    for head, seed, own in (("lynx", 4, other), ("wolf", 5, smaller)):
+        create(filled, head, seed, backbone=own)
+        assert head not in registry.fitting(own)  # nothing of it is active yet
+        filled.promote(head, 1)
     assert registry.fitting(contract) == ["fox", "owl"]
     assert registry.fitting(smaller) == ["wolf"]
     assert registry.fitting(contract.digest) == ["fox", "owl", "wolf"]
-    assert registry.fitting(a_contract()) == ["lynx"]
+    assert registry.fitting(other) == registry.fitting(other.digest) == ["lynx"]
     assert registry.fitting(Digest("f" * 64)) == []
 
 
 def test_fitting_goes_by_the_active_version(registry, filled):
     """A head moves to another backbone when a version made for it is promoted, not before."""
-    contract, other = a_backbone()[1].contract, a_contract("7")
+    tensors, record = a_backbone(seed=7)
+    contract, other = a_contract(), put(filled.store, "other", record, tensors)
     create(filled, "owl", 6, backbone=other)
     assert (registry.fitting(contract), registry.fitting(other)) == (["owl"], [])
     filled.promote("owl", 3)
@@ -184,6 +266,17 @@ def test_check_fits_lists_differences(registry):
     )
     assert all(phrase in caught.value.found for phrase in caught.value.facts["differences"])
     assert caught.value.remedy == "Use the backbone it was made on, there called 'demo'."
+
+
+def test_a_head_that_cannot_be_read_is_listed_all_the_same(registry, filled):
+    """A damaged head is listed with its name, its versions and its problem, and hides no other."""
+    before = registry.infos()
+    flip(filled.store.layout.item(layout.HEADS, "owl").pointer(1), 30)
+    fox, owl = registry.infos()
+    assert fox == before[0]
+    with pytest.raises(CorruptError, match="cannot read generation 1 of the pointer of 'owl'") as caught:
+        registry.info("owl")
+    assert owl == HeadInfo(head="owl", active=None, versions=(1, 2), problem=caught.value.found)
 
 
 def test_a_damaged_version_that_is_not_active_hides_no_head(registry, filled):

@@ -1,20 +1,18 @@
 """Retention: what stays whatever happens, by number, and what a pruning says of itself."""
 
 import json
+import math
 
 import attrs
+import numpy as np
 import pytest
-import store_fixtures
 from hypothesis import given
 from hypothesis import strategies as st
 from record_strategies import texts
-from store_fixtures import create
 
 from hydra_detect.errors import InputError
 from hydra_detect.retention import DEFAULT_KEEP, PruneReport, kept
 from hydra_detect.storage.pointers import NOTHING, Pin
-
-store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
 
 # Numbers around every change of width, where an order of names would go wrong.
 numbers = st.sampled_from([*range(1, 13), *range(97, 103), *range(999_990, 1_000_010)])
@@ -74,16 +72,34 @@ def test_the_last_are_those_of_the_highest_numbers(there, keep, stay):
 
 
 def test_reasons():
-    """Each version that stays has its reason, the strongest first, and a pin says why it was pinned."""
+    """Each version that stays has its reason, the strongest first, and a pin says for what it was pinned."""
     pins = (Pin(version=2, reason="paper"), Pin(version=3), Pin(version=8, reason="also active"))
     state = attrs.evolve(NOTHING, active=8, earlier=(1, 5), pins=pins)
     assert kept(range(1, 11), state, keep=3) == {
         2: "it is pinned (paper)", 3: "it is pinned", 5: "a rollback would make it active", 8: "it is active",
         9: "it is one of the last 3", 10: "it is one of the last 3",
     }  # fmt: skip
+    assert kept([1, 2], NOTHING, keep=1) == {2: "it is the last"}
 
 
-@pytest.mark.parametrize("keep", [0, -1, 1.5, 2.0, True, False, "5", None, float("nan")])
+def test_several_pins_of_one_version():
+    """A version with several pins is told with the reasons of all, and stays while one of them is left."""
+    pins = (Pin(version=1, reason="paper"), Pin(version=1, reason="audit"))
+    for left, reason in ((pins, "it is pinned (audit, paper)"), (pins[1:], "it is pinned (audit)")):
+        assert kept([1, 2], attrs.evolve(NOTHING, pins=left), keep=1) == {1: reason, 2: "it is the last"}
+    assert kept([1, 2], NOTHING, keep=1) == {2: "it is the last"}
+
+
+@pytest.mark.parametrize("keep", [np.int64(2), np.uint8(2), np.array(2)], ids=lambda keep: type(keep).__name__)
+def test_whole_numbers_of_any_kind(keep):
+    """A whole number of numpy says how many stay like Python's own."""
+    assert kept([1, 2, 3], NOTHING, keep=keep) == dict.fromkeys([2, 3], "it is one of the last 2")
+
+
+NO_NUMBERS = (0, -1, 1.5, 2.0, True, False, "5", None, math.nan, [5], np.float64(2), np.True_, np.int64(0), np.ones(2))
+
+
+@pytest.mark.parametrize("keep", NO_NUMBERS, ids=repr)
 def test_keeping_nothing_is_a_mistake(keep):
     """A number of versions that cannot be meant is refused, before anything is judged by it."""
     with pytest.raises(InputError, match=r"cannot prune: keep is .*\. Give a whole number from 1\."):
@@ -111,13 +127,25 @@ def test_report(is_dry_run, verb, freed):
     assert json.loads(json.dumps(report.to_dict())) == {
         "head": "owl", "dry_run": is_dry_run, "nbytes": 2_000_000,
         "removed": [{"version": 1, "nbytes": 1_500_000}, {"version": 2, "nbytes": 500_000}],
-        "kept": [{"version": 3, "reason": "it is active"}],
+        "kept": [{"version": 3, "reason": "it is active"}], "waiting": [],
     }  # fmt: skip
 
 
-def test_sizes_are_those_of_the_disk(manager):
-    """What a pruning says it frees are the bytes of the files that the versions' manifests list."""
-    versions = [create(manager, seed=seed) for seed in range(7)]
-    report = manager.prune("owl", dry_run=True)
-    assert report.removed == {version.number: version.nbytes for version in versions[:2]}
-    assert report.nbytes == versions[0].nbytes + versions[1].nbytes > 0
+def test_what_waits_is_not_freed_yet():
+    """A version whose files could not be deleted yet is told as removed and as waiting, and frees nothing so far."""
+    report = PruneReport(head="owl", removed={1: 1_500_000, 2: 500_000}, kept={3: "it is active"}, waiting=(1,))
+    assert report.nbytes == 500_000
+    assert str(report).splitlines() == [
+        "removed owl@1 (1.50 MB)", "removed owl@2 (0.50 MB)", "owl@1 is in use, and will be deleted later",
+        "kept owl@3: it is active", "0.50 MB were freed",
+    ]  # fmt: skip
+    assert (report.to_dict()["waiting"], report.to_dict()["nbytes"]) == ([1], 500_000)
+
+
+@given(texts)
+def test_a_reason_breaks_no_line(reason):
+    """Whatever people wrote as the reason of a pin, each version is one printable line."""
+    stay = kept([1], attrs.evolve(NOTHING, pins=(Pin(version=1, reason=reason),)))
+    lines = str(PruneReport(head="owl", removed={}, kept=stay)).split("\n")
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 import torch
@@ -107,9 +108,28 @@ def test_the_same_backbone_name_for_another_backbone_is_refused_before_the_proof
 
 
 def test_splitting_again_makes_the_next_version(split_store):
-    """A second split of the same head becomes version 2; the first stays as it was."""
+    """A second split of the same head becomes version 2; the first stays as it was, and stays the active one."""
     numbers = [version.number for version in VersionManager(split_store).versions("rbc")]
-    assert numbers == [1, 2]
+    assert (numbers, VersionManager(split_store).active("rbc").number) == ([1, 2], 1)
+    assert [event.what for event in VersionManager(split_store).history("rbc")] == ["created", "promoted", "created"]
+
+
+def test_a_version_that_is_active_stays_so(tmp_path):
+    """A split makes its version active where none is; where one is it stays, and the report says how to promote."""
+    path, store = save(small(), tmp_path / "a.pth"), tmp_path / "store"
+    first = split_checkpoint(path, store, head="rbc", settings=SETTINGS)
+    manager = VersionManager(store)
+    assert (first.is_active, first.to_dict()["active"], manager.active("rbc").number) == (True, True, 1)
+    assert "promote" not in str(first)
+    assert re.fullmatch(r"split from .*a\.pth", manager.history("rbc")[-1].reason)
+    second = split_checkpoint(path, store, head="rbc", settings=SETTINGS)
+    assert (second.head.version, second.is_active, second.to_dict()["active"]) == (2, False, False)
+    assert "  another version is active; 'hydra-detect promote rbc 2'" in str(second).splitlines()
+    assert manager.active("rbc").number == 1
+    manager.promote("rbc", 2)
+    assert HeadRegistry(store).remove("rbc") == [1, 2]
+    third = split_checkpoint(path, store, head="rbc", settings=SETTINGS)
+    assert (third.head.version, third.is_active, manager.active("rbc").number) == (3, True, 3)
 
 
 def test_artifacts_of_equal_originals_are_equal_byte_for_byte(tmp_path):

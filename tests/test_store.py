@@ -1,4 +1,4 @@
-"""The store: made and opened safely, and versions that are whole or not at all."""
+"""The store: made and opened safely, written by whom it lets write, and its names."""
 
 import contextlib
 import errno
@@ -6,18 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 import store_fixtures
 from store_fixtures import (
     AT,
-    CONTENTS,
     WatchedDisk,
     create,
     dead_name,
     failing,
-    leftovers,
     on_disk,
     point,
     publish,
@@ -26,8 +26,9 @@ from store_fixtures import (
 )
 
 from hydra_detect import codec
-from hydra_detect.errors import CorruptError, NameInvalidError, StoreError
-from hydra_detect.storage import files, layout, pointers
+from hydra_detect.errors import CorruptError, InputError, StoreError
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage import backbones, changes, heads, layout, pointers
 from hydra_detect.storage.disk import FAST, FULL, Disk
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
@@ -35,22 +36,22 @@ from hydra_detect.versions import VersionManager
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
 
 IDENTITY = {"format": 1, "min_reader": 1, "min_writer": 1, "store_id": "x"}
-FULL_DISK = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from store_fixtures import AT, leftovers, limit_file_size
-from hydra_detect.errors import StoreError
-from hydra_detect.storage import layout
+NOBODY = """
+import os, sys
+from hydra_detect.errors import HydraDetectError
+from hydra_detect.storage import heads
 from hydra_detect.storage.store import Store
 
-store = Store.open(sys.argv[2])
-limit_file_size(int(sys.argv[3]))
-try:
-    store.publish(layout.HEADS, "owl", {"big": b"x" * 2000, "small": b"y"}, created_at=AT)
-except StoreError as error:
-    print(error.facts["errno"], store.numbers(layout.HEADS, "owl"), leftovers(store))
-else:
-    print("published", store.numbers(layout.HEADS, "owl"), leftovers(store))
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+store = Store.open(sys.argv[1])
+for ask in (lambda: heads.there(store, "fox"), lambda: heads.find(store, "lynx@1")):
+    try:
+        ask()
+    except HydraDetectError as error:
+        print(type(error).__name__, error.found)
+print(store.names("heads"), heads.find(store, "owl").number)
 """
 
 
@@ -120,6 +121,22 @@ def test_create_on_a_full_disk(tmp_path, step):
     assert at >= 2
 
 
+def test_create_syncs_all_that_leads_to_it(tmp_path):
+    """A store's folder, and those above it, are durable before it is one, also where all were there already."""
+    (tmp_path / "store").mkdir()
+    taken = []
+
+    def look(step, path, *_arguments):
+        if step in {"sync_folder", "link"}:
+            taken.append((step, path))
+
+    Store(tmp_path / "store", disk=WatchedDisk(look))._establish()
+    (place,) = [place for place, (step, _path) in enumerate(taken) if step == "link"]
+    synced = [path for _step, path in taken[:place]]
+    assert {tmp_path / "store", *(tmp_path / "store").parents} == set(synced)
+    assert taken[place + 1 :] == [("sync_folder", tmp_path / "store")]
+
+
 @pytest.mark.parametrize(("durability", "waits"), [(FULL, True), (FAST, False)])
 def test_durability(tmp_path, monkeypatch, durability, waits):
     """With full durability a change waits for the disk, with fast it does not; either way it is there."""
@@ -131,9 +148,29 @@ def test_durability(tmp_path, monkeypatch, durability, waits):
     point(store, 1, 0)
     assert bool(synced) == waits
     assert Store.open(store.root).head("owl").pointer().active == 1
-    assert Store.open(store.root).disk == Disk(FULL)
-    with pytest.raises(ValueError, match="'durability' must be in"):
-        Store.open(store.root, durability="none")
+    assert Store.open(store.root).disk == Store.create(store.root).disk == Disk(FULL)
+
+
+@pytest.mark.parametrize("durability", ["none", "", "FULL", True, 0, 1, ["full"]], ids=repr)
+@pytest.mark.parametrize("way", [Store.open, Store.create, Store.find])
+def test_a_durability_that_there_is_not(tmp_path, way, durability):
+    """A durability that there is not is refused with those that there are, before anything is made."""
+    store = Store.create(tmp_path / "store")
+    for root in (store, store.root, tmp_path / "new"):
+        with pytest.raises(InputError, match=r"cannot open a store: durability is .*\. Choose from full, fast\.$"):
+            way(root, durability=durability)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("way", [Store.open, Store.create, Store.find])
+def test_a_store_keeps_its_durability(tmp_path, way):
+    """A store that is open is returned as it is; one with another durability than is asked for is no answer."""
+    store = Store.create(tmp_path / "store", durability=FAST)
+    assert way(store) is way(store, durability=FAST) is store
+    with pytest.raises(InputError, match="it is open already, with durability 'fast'") as caught:
+        way(store, durability=FULL)
+    assert caught.value.remedy == "Open its path anew."
+    assert way(store.root, durability=FULL).disk == Disk(FULL)
 
 
 def test_create_after_a_crash(tmp_path):
@@ -204,156 +241,157 @@ def test_store_of_a_newer_reader(filled):
     assert snapshot(filled.store.root) == before
 
 
-def test_store_of_a_newer_writer(filled):
+def newer_writer(store):
+    """Let a store demand a newer writer, as a newer version that came to share it may do; return what is there."""
+    rewrite(store.layout.identity, codec.dumps(IDENTITY | {"format": 2, "min_writer": 2}))
+    return snapshot(store.root)
+
+
+def writing(manager):
+    """Return every way of writing to a store, and what stands for nothing to do among them."""
+    store, registry = manager.store, HeadRegistry(manager.store)
+    owl, change = store.head("owl"), changes.change(pointers.PINNED)
+    demo, tensors = backbones.find(store, "demo"), backbones.tensors(store, backbones.find(store, "demo"))
+
+    def lock():
+        with owl.changing():
+            pass
+
+    return {
+        "create": lambda: create(manager),
+        "promote": lambda: manager.promote("owl", 2),
+        "promote the active": lambda: manager.promote("owl", 1),
+        "roll back": lambda: manager.rollback("owl"),
+        "pin": lambda: manager.pin("owl", 1),
+        "unpin": lambda: manager.unpin("owl", 1),
+        "prune": lambda: manager.prune("owl", keep=1),
+        "prune nothing": lambda: manager.prune("owl", keep=9),
+        "repair": manager.repair,
+        "rename": lambda: registry.rename("owl", "strix"),
+        "remove": lambda: registry.remove("owl"),
+        "publish": lambda: owl.publish({"x": b""}, created_at=AT),
+        "swap": lambda: owl.swap(owl.pointer(), {}, change),
+        "lock": lock,
+        "backbone": lambda: backbones.publish(store, "demo", demo.record, tensors),
+    }
+
+
+@pytest.fixture
+def promoted(filled):
+    """Give the manager of the filled store, with something to roll back to."""
+    filled.promote("owl", 2)
+    filled.promote("owl", 1)
+    return filled
+
+
+def test_store_of_a_newer_writer(promoted):
     """A store that only newer versions may write is read as ever, and nothing in it changes."""
-    rewrite(filled.store.layout.identity, codec.dumps(IDENTITY | {"format": 2, "min_writer": 2}))
-    before = snapshot(filled.store.root)
-    again = VersionManager(filled.store.root)
+    before = newer_writer(promoted.store)
+    again = VersionManager(promoted.store.root)
     assert again.active("owl").number == 1
-    for write in (
-        lambda: create(again),
-        lambda: again.promote("owl", 2),
-        lambda: publish(again.store),
-        lambda: point(again.store, 2, 1),
-    ):
+    for write in writing(again).values():
+        with pytest.raises(StoreError, match=r"it needs a writer of format 2 and .* writes 1") as caught:
+            write()
+        assert (caught.value.remedy, caught.value.facts["format"]) == ("Upgrade hydra-detect; nothing was changed.", 2)
+    assert snapshot(promoted.store.root) == before
+
+
+def test_a_newer_writer_that_comes_while_the_store_is_open(promoted):
+    """Whoever has a store open does not write to it any more once it demands a newer writer; reading goes on."""
+    ways = writing(promoted)
+    before = newer_writer(promoted.store)
+    for write in ways.values():
         with pytest.raises(StoreError, match=r"it needs a writer of format 2 and .* writes 1"):
             write()
-    assert snapshot(filled.store.root) == before
+    assert promoted.active("owl").number == 1
+    assert [info.head for info in HeadRegistry(promoted.store).infos()] == ["fox", "owl"]
+    assert snapshot(promoted.store.root) == before
 
 
-# Publishing
+def test_a_newer_writer_that_comes_while_a_version_is_written(filled):
+    """A version that was begun before is not put in its place by a version of this library that may not write."""
+
+    def look(step, *_arguments):
+        if step == "write":
+            newer_writer(filled.store)
+
+    with pytest.raises(StoreError, match="it needs a writer of format 2"):
+        publish(on_disk(filled.store, WatchedDisk(look)))
+    assert filled.store.head("owl").numbers() == [1, 2]
+    assert list(filled.store.head("owl").place.staging.iterdir()) == []
 
 
-def test_publish(store):
-    """A published version is listed, proves each of its files, and left nothing in staging."""
-    manifest = publish(store)
-    assert (manifest.kind, manifest.name, manifest.version, manifest.created_at) == ("heads", "owl", 1, AT)
-    assert store.head("owl").manifest(1) == manifest
-    assert {path: store.read(manifest, path) for path in manifest.files} == CONTENTS
-    assert leftovers(store) == []
-    assert (store.names(layout.HEADS), store.names(layout.BACKBONES)) == (["owl"], [])
-    assert store.head("owl").pointer() == pointers.NOTHING
+# Names
 
 
-def test_numbers_rise_and_never_come_back(store):
-    """Numbers count up past 9 and 999,999, and one whose version is gone is not given out again."""
-    assert [publish(store).version for _ in range(11)] == list(range(1, 12))
-    item = store.layout.item(layout.HEADS, "owl")
-    shutil.rmtree(item.version(11))
-    assert publish(store).version == 12
-    item.claim(999_999).touch()
-    assert [publish(store).version for _ in range(2)] == [1_000_000, 1_000_001]
-    assert store.head("owl").numbers()[-3:] == [12, 1_000_000, 1_000_001]
+def test_items_of_a_store(store):
+    """A store gives each backbone and head by its name, whether there is one or not."""
+    assert store.head("owl") == store.item(layout.HEADS, "owl")
+    assert store.backbone("owl") == store.item(layout.BACKBONES, "owl")
+    assert (store.head("owl").kind, store.backbone("owl").kind) == ("heads", "backbones")
+    assert repr(store) == f"Store({str(store.root)!r})"
 
 
-def test_a_version_without_its_claim(store):
-    """Where claims were lost, a published version still keeps its number."""
-    first = publish(store)
-    shutil.rmtree(store.layout.item(layout.HEADS, "owl").claims)
-    second = publish(store)
-    assert (first.version, second.version) == (1, 2)
-    assert store.head("owl").manifest(1) == first
+def test_names_ignore_what_is_not_ours(filled):
+    """Files, foreign folders and heads without a version are not listed."""
+    heads = filled.store.layout.kind(layout.HEADS)
+    (heads / "README.txt").touch()
+    (heads / "zebra").touch()
+    for folder in ("Owl", "con", ".git", "a b", "empty", "wolf/claims", "lynx/versions", "bear/versions/tmp"):
+        (heads / folder).mkdir(parents=True)
+    assert filled.store.names(layout.HEADS) == ["fox", "owl"]
+    assert filled.store.names(layout.BACKBONES) == ["demo"]
 
 
-def test_a_number_taken_meanwhile(store):
-    """A number whose folder appears at the last moment is left to the other, and the next one is taken."""
-    item = store.layout.item(layout.HEADS, "owl")
-
-    def late(step, _path, *target):
-        if step == "rename" and target == (item.version(1),):
-            item.version(1).mkdir()
-            (item.version(1) / "theirs").touch()
-
-    manifest = publish(on_disk(store, WatchedDisk(late)))
-    assert manifest.version == 2
-    assert store.head("owl").manifest(2) == manifest
-    assert [path.name for path in item.version(1).iterdir()] == ["theirs"]
+def test_names_of_nothing(store):
+    """A store to which nothing was ever written has no names."""
+    assert store.names(layout.HEADS) == store.names(layout.BACKBONES) == []
 
 
-def test_writers_at_the_same_moment(store):
-    """Versions published at the same moment have numbers of their own, and all of them are whole."""
-    barrier, found = threading.Barrier(4), []
+def closed(monkeypatch, folder, number=errno.EACCES):
+    """Let the system refuse to list a folder."""
+    listed = os.listdir
 
-    def work():
-        barrier.wait()
-        found.extend(publish(store).version for _ in range(5))
+    def refuse(path):
+        if Path(path) == folder:
+            raise OSError(number, os.strerror(number), str(path))
+        return listed(path)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(found) == list(range(1, 21)) == store.head("owl").numbers()
-    for number in found:
-        manifest = store.head("owl").manifest(number)
-        assert {path: store.read(manifest, path) for path in CONTENTS} == CONTENTS
+    monkeypatch.setattr(os, "listdir", refuse)
 
 
-# How often each step is taken in publishing a version of a head that is there; a step that is never taken fails never.
-LEAST = {"make_folder": 5, "create": 5, "write": 4, "sync": 4, "sync_folder": 8, "rename": 1}
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_head_that_may_not_be_listed_is_named(filled, monkeypatch, number):
+    """A head whose versions the system refuses to list is there: it hides no other, and who asks for it hears why."""
+    closed(monkeypatch, filled.store.head("fox").place.versions, number)
+    assert filled.store.names(layout.HEADS) == heads.names(filled.store) == ["fox", "owl"]
+    assert heads.find(filled.store, "owl").number == 1
+    with pytest.raises(StoreError, match=f"cannot list .*fox/versions: {os.strerror(number)}") as caught:
+        heads.there(filled.store, "fox")
+    assert caught.value.remedy == "See to the file system, and whether you have the right to read there."
+    (fox, owl) = HeadRegistry(filled.store).infos()
+    assert (fox.problem.startswith(os.strerror(number)), owl.problem) == (True, "")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("step", LEAST)
-def test_publish_is_whole_or_nothing(store, step, number):
-    """Whichever step of publishing fails, no half version is seen, staging is empty, and the next one works."""
-    publish(store)
-    at, reached = 0, True
-    while reached:
-        at += 1
-        listed = store.head("owl").numbers()
-        disk, calls = failing(step, at, number)
-        remedy = ""
-        try:
-            publish(on_disk(store, disk))
-        except StoreError as error:
-            assert error.facts == {"errno": number}  # noqa: PT017  the last round has no error
-            remedy = error.remedy
-        reached = len(calls) >= at
-        for version in store.head("owl").numbers():
-            manifest = store.head("owl").manifest(version)
-            assert {path: store.read(manifest, path) for path in CONTENTS} == CONTENTS
-        # The sync after the rename fails too late to undo it, and the remedy says so.
-        seen = not reached or remedy == files.UNCERTAIN
-        assert len(store.head("owl").numbers()) == len(listed) + seen
-        assert leftovers(store) == []
-        assert publish(store).version > max(listed)
-    assert at > LEAST[step]
+def test_heads_that_may_not_be_listed_at_all(filled, monkeypatch):
+    """A store whose heads the system refuses to list is not taken for one without heads."""
+    closed(monkeypatch, filled.store.layout.kind(layout.HEADS))
+    with pytest.raises(StoreError, match=r"cannot list the heads of Store\('.*'\): Permission denied") as caught:
+        filled.store.names(layout.HEADS)
+    assert caught.value.remedy == "See to the file system, and whether you have the right to read there."
+    assert filled.store.names(layout.BACKBONES) == ["demo"]
 
 
-@pytest.mark.parametrize("size", [0, 1, 500, 1999, 2000, 4096])
-def test_publish_on_a_disk_that_is_full(store, size):
-    """A version that really does not fit is told as such and leaves nothing; one that fits is published."""
-    folder = os.path.dirname(__file__)  # noqa: PTH120  an argument
-    run = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, folder, str(store.root), str(size)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    fits = size >= 2000
-    assert run.stdout.strip() == ("published [1] []" if fits else f"{errno.EFBIG} [] []")
-    assert len(publish(store).files) == 3
-
-
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_files_of_a_version_are_read_only(store, umask):
-    """Files of a version are written once: nobody may write them, and who may read them is up to the umask."""
-    before = os.umask(umask)
-    try:
-        publish(store)
-        point(store, 1, 0)
-    finally:
-        os.umask(before)
-    item = store.layout.item(layout.HEADS, "owl")
-    modes = {path.name: path.stat().st_mode & 0o777 for path in [*item.version(1).iterdir(), item.pointer(1)]}
-    assert modes == dict.fromkeys([*CONTENTS, layout.MANIFEST, item.pointer(1).name], 0o444 & ~umask)
-    assert item.version(1).stat().st_mode & 0o777 == 0o777 & ~umask
-
-
-@pytest.mark.parametrize("path", ["MANIFEST.json", "../a", "/a", "a/b", "", ".."])
-def test_contents_stay_in_their_folder(store, tmp_path, path):
-    """A file that would lie elsewhere, or replace the manifest, is refused before anything is written."""
-    before = snapshot(tmp_path)
-    with pytest.raises(NameInvalidError, match=r"^cannot ") as caught:
-        publish(store, contents={"fine": b"", path: b"x"})
-    assert caught.value.facts == {"name": path}
-    assert snapshot(tmp_path) == before
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_somebody_else_may_not_look_into_a_head(filled):
+    """A user who may not look into a head sees that it is there, and reads what he may."""
+    with tempfile.TemporaryDirectory() as folder:  # whose parents let everybody through, unlike those of tmp_path
+        Path(folder).chmod(0o755)
+        root = shutil.copytree(filled.store.root, Path(folder) / "store")
+        (root / "heads" / "fox").chmod(0o700)
+        shutil.copytree(root / "heads" / "owl", root / "heads" / "lynx")
+        (root / "heads" / "lynx" / "versions").chmod(0o744)
+        run = subprocess.run([sys.executable, "-c", NOBODY, str(root)], capture_output=True, text=True, check=False)
+    *refusals, said = run.stdout.splitlines()
+    assert said == "['fox', 'lynx', 'owl'] 1", run.stderr
+    assert [refusal.partition(" (")[0] for refusal in refusals] == ["StoreError Permission denied"] * 2

@@ -1,6 +1,5 @@
-"""Versions: created once, promoted only when whole, and a history that survives reopening."""
+"""Versions: created once, read back as they were, and a state that survives reopening."""
 
-import functools
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,11 +11,24 @@ import store_fixtures
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
-from store_fixtures import a_record, create, flip, leftovers, rewrite, snapshot, some_tensors
+from store_fixtures import (
+    a_backbone,
+    a_contract,
+    a_record,
+    create,
+    flip,
+    leftovers,
+    snapshot,
+    some_tensors,
+    with_backbone,
+)
 
 from hydra_detect import codec
+from hydra_detect.contracts import Preprocessing
 from hydra_detect.errors import (
     CorruptError,
+    IncompatibleError,
+    InputError,
     NameInvalidError,
     NotFoundError,
     RecordError,
@@ -24,7 +36,7 @@ from hydra_detect.errors import (
 )
 from hydra_detect.names import Digest, HeadRef
 from hydra_detect.records import HeadRecord, VersionRecord
-from hydra_detect.storage import artifacts, files, heads, layout, pointers
+from hydra_detect.storage import backbones, files, heads, layout, pointers
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor, tensors_digest
 from hydra_detect.versions import VersionManager
@@ -128,13 +140,84 @@ def test_record_of_other_weights(filled, changed):
     assert snapshot(filled.store.root) == before
 
 
-@pytest.mark.parametrize(("tensors", "match"), [({}, "it has no tensors"), ({1: 1.0}, "a name that is no text")])
+NO_TENSORS, NO_NAME = r"it has no tensors\. Give the weights of the head by name", "a tensor has a name that is no text"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "match"),
+    [
+        ({}, NO_TENSORS), (None, NO_TENSORS), ([], NO_TENSORS), ([("a", 1.0)], NO_TENSORS), ("a", NO_TENSORS),
+        (5, NO_TENSORS), ({1: 1.0}, NO_NAME), ({b"a": 1.0}, NO_NAME), ({"a": 1.0, None: 1.0}, NO_NAME),
+        ({"a": "text"}, r"its dtype is <U4"), ({"a": None}, "its dtype is object"), ({"a": 1j}, "its dtype is complex"),
+        ({"a": [[1.0], [1.0, 2.0]]}, "inhomogeneous"),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_weights_that_are_none(filled, tensors, match):
-    """A head without tensors, or with one that has no name, is refused before anything is written."""
+    """What are no tensors by name is refused before anything is written."""
     before = snapshot(filled.store.root)
     with pytest.raises(RecordError, match=match):
         filled.create("owl", tensors, a_record(some_tensors()))
     assert snapshot(filled.store.root) == before
+
+
+@pytest.mark.parametrize("record", [None, {}, "record", 5, HeadRecord, a_backbone()[1]], ids=lambda it: repr(it)[:20])
+def test_records_that_are_none(filled, record):
+    """What is no record of a head is refused before anything is written."""
+    before = snapshot(filled.store.root)
+    with pytest.raises(
+        RecordError, match=r"^cannot create a version of 'owl': its record is .*\. Give a HeadRecord\.$"
+    ):
+        filled.create("owl", some_tensors(), record)
+    assert snapshot(filled.store.root) == before
+
+
+@pytest.mark.parametrize("data", ["text", None, 5, ["x"], bytearray(b"x"), memoryview(b"x")], ids=repr)
+def test_attachments_are_bytes(filled, data):
+    """An attachment that is anything but bytes is refused by name before anything is written."""
+    tensors, before = some_tensors(), snapshot(filled.store.root)
+    with pytest.raises(InputError, match=r"attachments are no bytes: more, note\.txt\. Encode them first\.$"):
+        filled.create("owl", tensors, a_record(tensors), attachments={"a": b"", "note.txt": data, "more": data})
+    assert snapshot(filled.store.root) == before
+
+
+def test_a_head_needs_its_backbone(store):
+    """A store that lacks the backbone of a head, or has it with other settings, does not take the head."""
+    manager, tensors = VersionManager(store), some_tensors()
+    with pytest.raises(IncompatibleError, match=r"no backbone that it was made on: it has none\.") as caught:
+        manager.create("owl", tensors, a_record(tensors))
+    assert caught.value.remedy == "Put that backbone into the store first."
+    assert manager.store.names(layout.HEADS) == []
+    with_backbone(store)
+    before = snapshot(store.root)
+    for contract, match in (
+        (a_contract("7"), r"demo \(digest is \w+ against 777777777777\)"),
+        (a_contract(preprocessing=Preprocessing(min_size=640)), r"demo \(preprocessing\.min_size is 800 against 640\)"),
+    ):
+        with pytest.raises(IncompatibleError, match=match):
+            manager.create("owl", tensors, a_record(tensors, backbone=contract))
+    assert snapshot(store.root) == before
+    assert manager.create("owl", tensors, a_record(tensors)).number == 1
+
+
+def test_a_head_finds_its_backbone_among_several(filled):
+    """A head goes by the backbone's weights and settings, not by its name; a damaged one beside it is no matter."""
+    others, record = a_backbone(seed=5)
+    backbones.publish(filled.store, "bear", record, others)  # read before "demo" is
+    tensors = some_tensors(3)
+    assert filled.create("owl", tensors, a_record(tensors, backbone=record.contract)).number == 3
+    flip(filled.store.layout.item(layout.BACKBONES, "bear").pointer(1), 30)
+    assert filled.create("owl", tensors, a_record(tensors)).number == 4
+    with pytest.raises(CorruptError, match="generation 1 of the pointer of 'bear'"):
+        filled.create("owl", tensors, a_record(tensors, backbone=record.contract))
+
+
+def test_facts_of_a_version(filled):
+    """A version knows who made it and which version was active then, for ever."""
+    first, third = heads.find(filled.store, "owl@1"), create(VersionManager(filled.store, actor="ada"), seed=2)
+    assert (first.parent, third.parent, third.actor) == (None, 1, "ada")
+    filled.promote("owl", 3)
+    assert heads.find(filled.store, "owl@3") == third
 
 
 @pytest.mark.parametrize("name", [layout.RECORD, layout.TENSORS, layout.MANIFEST])
@@ -193,102 +276,7 @@ def test_order_beyond_nine(manager):
     assert manager.active("owl").number == 10
 
 
-# Promoting
-
-
-def test_promote(filled):
-    """The promoted version is the active one, for every manager of the store, with the reason kept."""
-    version = filled.promote("owl", 2, reason="better")
-    find = functools.partial(heads.find, filled.store)
-    assert version == find("owl@2") == filled.active("owl") == find("owl")
-    assert VersionManager(filled.store.root).active("owl").number == 2
-    pointer = filled.store.head("owl").pointer()
-    assert (pointer.generation, pointer.previous, pointer.reason) == (2, 1, "better")
-    assert pointer.manifest == version.manifest
-
-
-def test_promoting_what_is_active_changes_nothing(filled):
-    """The active version can be promoted again without a new generation, so the one before it stays known."""
-    numbers = [version.number for version in filled.versions("owl")]
-    filled.promote("owl", numbers[0])
-    filled.promote("owl", numbers[1])
-    before = filled.store.head("owl").pointer()
-    assert filled.promote("owl", numbers[1]).number == numbers[1]
-    assert filled.store.head("owl").pointer() == before
-    assert (before.active, before.previous) == (numbers[1], numbers[0])
-
-
-@pytest.mark.parametrize("number", [0, -1, "2", 2.0, True, None])
-def test_what_is_no_number(filled, number):
-    """What is no version number is never promoted, pinned, unpinned or compared; None does not mean the active one."""
-    before = snapshot(filled.store.root / "heads")
-    asks = (filled.promote, filled.pin, filled.unpin, lambda *ref: filled.compare(*ref, 1))
-    for ask in asks:
-        with pytest.raises(NameInvalidError, match=r"^cannot refer to a version of 'owl'") as caught:
-            ask("owl", number)
-        assert caught.value.remedy == "Give the version as a whole number from 1."
-    assert snapshot(filled.store.root / "heads") == before
-
-
-@pytest.mark.parametrize("path", [layout.TENSORS, layout.RECORD, layout.MANIFEST])
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
-def test_damaged_versions_are_not_promoted(filled, path, damage):
-    """A version with a damaged or missing file is refused, and the active one stays and still works."""
-    target = folder_of(filled, "owl", 2) / path
-    if damage == "flip":
-        flip(target, place=len(target.read_bytes()) // 2)
-    elif damage == "cut":
-        rewrite(target, target.read_bytes()[:-1])
-    else:
-        target.unlink()
-    with pytest.raises(NotFoundError if damage == "gone" else CorruptError, match="cannot read "):
-        filled.promote("owl", 2)
-    active = filled.active("owl")
-    assert active.number == 1
-    assert len(heads.tensors(filled.store, active)) == 2
-    assert leftovers(filled.store) == []
-
-
-def test_weights_of_another_record_are_not_promoted(filled):
-    """A version whose files prove themselves but whose weights are not those of the record is refused."""
-    tensors, others = some_tensors(), some_tensors(5)
-    contents = {
-        layout.TENSORS: artifacts.encode_tensors(others),
-        layout.RECORD: codec.encode(a_record(tensors)),
-    }
-    filled.store.head("owl").publish(contents, created_at=store_fixtures.AT)
-    with pytest.raises(CorruptError, match="their digest is not the one in the record"):
-        filled.promote("owl", 3)
-    assert filled.active("owl").number == 1
-
-
-def test_active_version_that_was_exchanged(filled):
-    """An active version whose folder now holds another one of the same number is found."""
-    item = filled.store.layout.item(layout.HEADS, "owl")
-    donor = VersionManager(Store.create(filled.store.root.parent / "other"))
-    create(donor, seed=7)
-    shutil.rmtree(item.version(1))
-    shutil.copytree(folder_of(donor, "owl", 1), item.version(1))
-    assert heads.find(filled.store, "owl@1").record.tensors == tensors_digest(some_tensors(7))
-    for ask in (filled.active, lambda head: heads.find(filled.store, head)):
-        with pytest.raises(CorruptError, match="version 1 is not the one that was promoted"):
-            ask("owl")
-
-
-def test_damaged_pointer_is_not_guessed(filled):
-    """With a damaged pointer no version counts as active, rather than a wrong one; each is still there by number."""
-    flip(filled.store.layout.item(layout.HEADS, "owl").pointer(1), place=20)
-    before = snapshot(filled.store.root / "heads")
-    asks = (
-        filled.active, filled.rollback, filled.prune, lambda head: filled.promote(head, 2),
-        lambda head: filled.pin(head, 1), lambda head: filled.unpin(head, 1),
-    )  # fmt: skip
-    for ask in asks:
-        with pytest.raises(CorruptError, match="cannot read generation 1 of the pointer of 'owl'"):
-            ask("owl")
-    assert heads.find(filled.store, "owl@2").number == 2
-    assert [version.number for version in filled.versions("owl")] == [1, 2]
-    assert snapshot(filled.store.root / "heads") == before
+# What does not change
 
 
 def test_versions_do_not_change(filled):
@@ -309,7 +297,7 @@ def test_records_of_a_later_version_are_read(filled):
     tensors = some_tensors()
     record = a_record(tensors, unknown={"colour": "red"})
     version = filled.create("owl", tensors, record)
-    data = filled.store.read(filled.store.head("owl").manifest(version.number), layout.RECORD)
+    data = filled.store.head("owl").read(version, layout.RECORD)
     assert codec.decode(HeadRecord, data, "it").unknown == {"colour": "red"}
     assert version.files[layout.RECORD][1] == files.sha256(data) != Digest("0" * 64)
 

@@ -10,8 +10,8 @@ import weakref
 import attrs
 import pytest
 
-from hydra_detect.errors import InputError, StoreError
-from hydra_detect.watching import Refreshed, Watcher
+from hydra_detect.errors import CorruptError, HydraDetectError, InputError, StoreError
+from hydra_detect.watching import Refreshed, Watcher, check_seconds, refusal
 
 SOON = 0.005
 PATIENCE = 30.0  # seconds after which a busy machine is no excuse
@@ -165,9 +165,16 @@ def test_it_keeps_no_process_alive():
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "5", True, 1e300, [1]])
 def test_intervals_that_cannot_be(seconds):
     """An interval that no thread could wait for is refused, and no thread is started."""
-    with pytest.raises(InputError, match=r"cannot watch the store: watch is .*\. Give seconds, above 0\."):
-        Watcher(Clock().tick, seconds)
+    for act in (check_seconds, lambda seconds: Watcher(Clock().tick, seconds)):
+        with pytest.raises(InputError, match=r"cannot watch the store: watch is .*\. Give seconds, above 0\."):
+            act(seconds)
     assert watchers() == []
+
+
+@pytest.mark.parametrize("seconds", [None, 1, 0.001, 86400])
+def test_intervals_that_can_be(seconds):
+    """Any number of seconds above 0 will do, and none for no looks at all."""
+    assert check_seconds(seconds) is None
 
 
 def test_refreshed_is_a_value():
@@ -175,3 +182,30 @@ def test_refreshed_is_a_value():
     assert Refreshed({}, {}) == Refreshed({}, {})
     with pytest.raises(attrs.exceptions.FrozenInstanceError, match="can't set attribute"):
         Refreshed({}, {}).swapped = {"owl": None}
+
+
+def fail(error):
+    """Raise an error, which gives it a trace."""
+    raise error
+
+
+def test_a_refusal_is_the_error_without_its_trace():
+    """Why a head was not swapped is the library's own error with its facts, without frames that would hold heads."""
+    with pytest.raises(CorruptError, match="it is damaged") as caught:
+        fail(CorruptError("read it", "it is damaged", "Restore it.", bytes=5))
+    found = refusal("owl", caught.value)
+    assert type(found) is CorruptError
+    assert (found.to_dict(), found.__traceback__) == (caught.value.to_dict(), None)
+    assert caught.value.__traceback__ is not None
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), OSError("no room"), RuntimeError("no room")])
+def test_a_refusal_of_any_kind(error):
+    """Whatever kept a head from being swapped is told in our form: the head, what it was, and what comes next."""
+    with pytest.raises(type(error), match="no room"):
+        fail(error)
+    found = refusal("owl", error)
+    assert type(found) is HydraDetectError
+    assert (found.asked, found.found) == ("load the new version of 'owl'", f"{type(error).__name__}: no room")
+    assert found.remedy == "See to it; each look at the store tries again."
+    assert (found.__traceback__, found.__cause__, found.__context__) == (None, None, None)

@@ -128,7 +128,7 @@ def _read_safetensors(path: Path, asked: str) -> dict[str, torch.Tensor]:
         return load_file(path)
     except HydraDetectError as error:
         raise CheckpointError(asked, error.found, remedy) from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, RuntimeError, OSError) as error:  # torch's own: a shape that no stride can reach
         raise CheckpointError(asked, f"it is no complete safetensors file ({error!s:.200})", remedy) from None
 
 

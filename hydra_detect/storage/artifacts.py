@@ -87,6 +87,25 @@ def decode_tensors(data: bytes, what: str) -> dict[str, RawTensor]:
     return tensors
 
 
+def encode_weights(tensors: Mapping[str, RawTensor], digest: Digest, asked: str) -> bytes:
+    """Return the weights of a version as bytes, once they are seen to be finite and those that its record names.
+
+    Raises:
+        CorruptError: If they are not.
+        RecordError: As for `encode_tensors`.
+
+    """
+    check_finite(tensors, asked)
+    found = tensors_digest(tensors)
+    if found != digest:
+        raise CorruptError(
+            asked,
+            f"the record names tensors {digest.short}... and these have {found.short}...",
+            "Make the record from these tensors.",
+        )
+    return encode_tensors(tensors)
+
+
 def decode_weights(data: bytes, digest: Digest, what: str) -> dict[str, RawTensor]:
     """Read the weights of a version: as `decode_tensors`, then finite values, then the digest that its record names.
 

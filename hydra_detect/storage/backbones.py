@@ -81,14 +81,13 @@ def find(store: Store, name: str) -> StoredBackbone:
 
     """
     item = store.backbone(name)
-    found = _active(item, item.pointer())
-    if found is None:
-        raise NotFoundError(
-            f"find backbone {name!r}",
-            f"the store {store.root} has no such backbone",
-            near_matches(name, names(store)),
-        )
-    return found
+    found, asked = _active(item, item.pointer()), f"find backbone {name!r}"
+    if found:
+        return found
+    if item.numbers():
+        problem = "it was written, and its name not given to it: whoever did so was stopped"
+        raise NotFoundError(asked, problem, "Put it into the store again, which finishes it.")
+    raise NotFoundError(asked, f"the store {store.root} has no such backbone", near_matches(name, names(store)))
 
 
 def _active(item: Item, state: Pointer) -> StoredBackbone | None:
@@ -174,15 +173,19 @@ def publish(store: Store, name: str, record: BackboneRecord, weights: Mapping[st
 
     Raises:
         ConflictError: If the name belongs to another backbone.
+        CorruptError: If the weights are not finite, or not those that the record names; or the equal one is damaged.
         StoreError: If the disk is full or not writable.
 
     """
     item = store.backbone(name)
-    contents = {layout.TENSORS: artifacts.encode_tensors(weights), layout.RECORD: codec.encode(record)}
+    tensors_file = artifacts.encode_weights(weights, record.tensors, f"put backbone {name!r} into the store")
+    contents = {layout.TENSORS: tensors_file, layout.RECORD: codec.encode(record)}
 
     def step(before: Pointer) -> StoredBackbone:
         present = _same(item, before, record)
         if present:
+            for path in present.manifest.files:
+                item.check(present.manifest, path)
             item.confirm()
             return present
         # A call that was stopped between its two steps is finished, not repeated.

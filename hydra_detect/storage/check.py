@@ -19,6 +19,7 @@ from hydra_detect.errors import (
     NameInvalidError,
     NotFoundError,
     RecordError,
+    StoreError,
     listed_numbers,
 )
 from hydra_detect.records import BackboneRecord, HeadRecord
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from hydra_detect.storage.store import Store
     from hydra_detect.tensors import RawTensor
 
+    _Moment = tuple[list[int], list[int]]
     Build = Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object]
 
 _MOST_LOOKS = 20  # at a head that is changed all the while; beyond that the findings stand
@@ -70,6 +72,7 @@ class Checker:
         self.store, self.depth, self.progress, self.build = store, depth, progress, build
         self._findings: list[Finding] = []
         self._contracts: dict[str, BackboneContract] = {}  # digest of a backbone's weights to its contract
+        self._moments: dict[Path, _Moment] = {}  # what each held when it was looked at
         self._versions = self._nbytes = self._total = 0
 
     def run(self) -> CheckReport:
@@ -79,14 +82,18 @@ class Checker:
             StoreError: If the system refuses.
 
         """
-        self._findings, self._contracts, self._versions, self._nbytes = [], {}, 0, 0
+        self._findings, self._contracts, self._moments, self._versions, self._nbytes = [], {}, {}, 0, 0
         with files.explained(f"check the store {self.store.root}", "See to the file system and run it again."):
             self._check_top()
             items = [item for kind in (layout.BACKBONES, layout.HEADS) for item in self._items(kind)]
             if self.depth != "quick" and self.progress:
                 self._total = sum(files.nbytes(item.place.versions, layout.MANIFEST) for item in items)
             for item in items:
-                self._check_item(item)
+                try:
+                    self._check_item(item)
+                except (OSError, StoreError) as error:  # what the system refuses here hides nothing elsewhere
+                    found = error.found if isinstance(error, StoreError) else error.strerror or str(error)
+                    self._say(findings.REFUSED, item.place.root, found, item)
         return CheckReport(
             depth=self.depth, findings=tuple(self._findings), versions=self._versions, nbytes=self._nbytes
         )
@@ -163,14 +170,25 @@ class Checker:
         """Look at a backbone or head, and again if what looked damaged was only being changed meanwhile."""
         for look in range(1, _MOST_LOOKS + 1):
             first, *counts = len(self._findings), self._versions, self._nbytes
-            moment = item.place.version_numbers(), item.place.pointer_generations()
+            moment = _moment(item)
             self._look_at(item)
-            quiet = moment == (item.place.version_numbers(), item.place.pointer_generations())
+            quiet = moment == _moment(item)
             found = {finding.what for finding in self._findings[first:]}
             if quiet or found <= {findings.LEFTOVER, findings.UNFINISHED} or look == _MOST_LOOKS:
+                self._moments[item.place.root] = moment
                 return
             del self._findings[first:]
             self._versions, self._nbytes = counts
+
+    def _contract(self, digest: str) -> BackboneContract | None:
+        """Return the contract of a sound backbone, also of one that came since the backbones were looked at."""
+        for name in self.store.names(layout.BACKBONES) if digest not in self._contracts else ():
+            item = self.store.backbone(name)
+            if self._moments.get(item.place.root) != _moment(item):
+                later = Checker(self.store, depth=self.depth, build=self.build)
+                later.look_at(item)
+                self._contracts |= later._contracts
+        return self._contracts.get(digest)
 
     def _look_at(self, item: Item) -> None:
         place = item.place
@@ -183,6 +201,8 @@ class Checker:
             self._check_versions(item)
         if whole[2]:
             self._check_pointers(item)
+        elif item.kind == layout.BACKBONES and not os.path.lexists(place.pointers):
+            self._check_used(item)
 
     def _check_versions(self, item: Item) -> None:
         place = item.place
@@ -264,7 +284,7 @@ class Checker:
             if self.build:
                 self.build(record, tensors)
         if isinstance(record, HeadRecord):
-            own = self._contracts.get(str(record.backbone.digest))
+            own = self._contract(str(record.backbone.digest))
             if own is None:
                 raise _LinkProblem(f"the store has no sound backbone of its weights ({record.backbone.digest.short})")
             differences = own.differences(record.backbone)
@@ -297,9 +317,13 @@ class Checker:
             self._say(findings.GAP, place.pointer(first), problem, item, first)
         if state:
             self._check_state(item, state)
-        elif not generations and item.kind == layout.BACKBONES and item.numbers():
+        elif not generations and item.kind == layout.BACKBONES:
+            self._check_used(item)
+
+    def _check_used(self, item: Item) -> None:
+        if item.numbers():
             problem = "it was written, and its name not given to it yet; publish it again, which does"
-            self._say(findings.UNUSED, place.versions, problem, item)
+            self._say(findings.UNUSED, item.place.versions, problem, item)
 
     def _check_state(self, item: Item, state: Pointer) -> None:
         present, path = set(item.numbers()), item.place.pointer(state.generation)
@@ -313,6 +337,11 @@ class Checker:
                 if not state.is_active(state.active or 0, item.manifest(state.active or 0).digest):
                     problem = "the active version is not the one that was promoted"
                     self._say(findings.STATE, path, problem, item, state.generation)
+
+
+def _moment(item: Item) -> _Moment:
+    """Return what a change of a backbone or head would change."""
+    return item.place.version_numbers(), item.place.pointer_generations()
 
 
 class _LinkProblem(Exception):  # noqa: N818  never leaves this module

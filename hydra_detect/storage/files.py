@@ -108,15 +108,21 @@ def claim(disk: Disk, path: Path) -> None:
 
 
 def make_folder(disk: Disk, path: Path) -> None:
-    """Create a folder and those above it that are missing, and make their entries durable.
+    """Create a folder and those above it that are missing, and make all their entries durable.
 
-    The folder's own entry is synced in any case: whoever made it may have been killed before he could.
+    All, whoever made them: he may have been killed before he could. But for folders that this user may only pass
+    through: nobody who works for him made them.
     """
-    if not path.parent.is_dir():
-        make_folder(disk, path.parent)
-    with contextlib.suppress(FileExistsError):
-        disk.make_folder(path)
-    disk.sync_folder(path.parent)
+    for folder in (*reversed(path.parents), path):
+        if not folder.is_dir():
+            with contextlib.suppress(FileExistsError):
+                disk.make_folder(folder)
+    for folder in path.parents:
+        try:
+            disk.sync_folder(folder)
+        except PermissionError:
+            if folder == path.parent:
+                raise
 
 
 def make_branch(disk: Disk, root: Path, *paths: Path) -> None:
@@ -159,14 +165,10 @@ def check_folder(path: Path, asked: str) -> None:
         CorruptError: If it is something else.
 
     """
-    try:
+    with _looking(path, asked):
         mode = path.lstat().st_mode
-    except FileNotFoundError:
-        raise NotFoundError(asked, f"{path} does not exist", "Check the path, or restore it from a copy.") from None
     if not stat.S_ISDIR(mode):
-        raise CorruptError(
-            asked, f"{path} is no folder", "Move it away; 'hydra-detect store verify --repair' does."
-        ) from None
+        raise CorruptError(asked, f"{path} is no folder", "Move it away; 'hydra-detect store verify --repair' does.")
 
 
 def put_new(disk: Disk, data: bytes, target: Path, *, aside: Path, mode: int = 0o666) -> bool:
@@ -228,10 +230,8 @@ def check_size(path: Path, size: int, *, asked: str) -> None:
         CorruptError: If it is a link, a folder or a device, or of another size.
 
     """
-    try:
+    with _looking(path, asked):
         facts = path.lstat()
-    except FileNotFoundError:
-        raise NotFoundError(asked, f"{path} does not exist", "Restore it from a copy.") from None
     if not stat.S_ISREG(facts.st_mode):
         raise CorruptError(asked, f"{path} is no regular file", "Restore it from a copy.")
     if facts.st_size != size:
@@ -275,24 +275,68 @@ def hash_whole(path: Path, *, limit: int, asked: str, size: int | None = None) -
 def _opened(path: Path, *, limit: int, asked: str, size: int | None) -> Iterator[tuple[BufferedReader, int]]:
     """Open a regular file of a size that it may have; give it and its size."""
     remedy = "Restore it from a copy; nothing was changed."
+    with _looking(path, asked):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))  # a FIFO must not block
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}:
+                raise CorruptError(asked, f"{path} is no regular file", remedy) from None
+            raise
+        try:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise CorruptError(asked, f"{path} is no regular file", remedy)
+            if facts.st_size > limit:
+                raise CorruptError(asked, f"{path} has {facts.st_size} bytes, the limit is {limit}", remedy)
+            if size not in {None, facts.st_size}:
+                raise CorruptError(asked, f"{path} has {facts.st_size} bytes and the manifest says {size}", remedy)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                yield file, facts.st_size
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _looking(path: Path, asked: str) -> Iterator[None]:
+    """Turn the error of a system that looks for a file into one of ours: it is not there, or may not be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))  # a FIFO must not block
+        yield
     except OSError as error:
         if error.errno in _GONE:
-            found = f"{path} does not exist"
-            raise NotFoundError(asked, found, "Check the path, or restore it from a copy.") from None
-        if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}:
-            raise CorruptError(asked, f"{path} is no regular file", remedy) from None
+            remedy = "Check the path, or restore it from a copy."
+            raise NotFoundError(asked, f"{path} does not exist", remedy) from None
         with reading(asked):
             raise
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode):
-        os.close(descriptor)  # fdopen refuses a folder without closing it
-        raise CorruptError(asked, f"{path} is no regular file", remedy)
-    with os.fdopen(descriptor, "rb") as file:
-        if facts.st_size > limit:
-            raise CorruptError(asked, f"{path} has {facts.st_size} bytes, the limit is {limit}", remedy)
-        if size not in {None, facts.st_size}:
-            raise CorruptError(asked, f"{path} has {facts.st_size} bytes and the manifest says {size}", remedy)
+
+
+def names_in(folder: Path, asked: str) -> list[str]:
+    """Return the names of what lies in a folder, in no order; none where there is no folder.
+
+    Raises:
+        StoreError: If the system refuses to list it.
+
+    """
+    try:
+        return os.listdir(folder)  # noqa: PTH208  names are all that is needed, a thousand times over
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:  # the last of links that lead in a circle
+            return []
         with reading(asked):
-            yield file, facts.st_size
+            raise
+
+
+def exists(path: Path, asked: str) -> bool:
+    """Whether anything stands at a path, a link too.
+
+    Raises:
+        StoreError: If the system refuses to say, which is no answer.
+
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        with reading(asked):
+            raise
+    return True

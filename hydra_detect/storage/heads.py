@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hydra_detect import codec
-from hydra_detect.errors import CorruptError, NotFoundError, listed_numbers, near_matches
+from hydra_detect.errors import CorruptError, NameInvalidError, NotFoundError, listed, listed_numbers, near_matches
 from hydra_detect.names import HeadRef
 from hydra_detect.records import HeadRecord, VersionRecord, utc_now
 from hydra_detect.storage import artifacts, backbones, changes, layout, manifests, pointers
-from hydra_detect.tensors import check_finite, tensors_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,22 +165,21 @@ def publish(
     Raises:
         CorruptError: If a tensor holds NaN or infinity, or the digest in the record is another.
         IncompatibleError: If the store has no backbone that the head was made on.
+        NameInvalidError: If an attachment has a name that is not allowed.
         RecordError: If record or weights could not be read again.
         StoreError: If the disk is full or not writable; nothing is left behind.
 
     """
     item, asked, actor = store.head(head), f"create a version of {head!r}", changes.by(actor)
-    contents = {layout.TENSORS: artifacts.encode_tensors(weights), layout.RECORD: codec.encode(record), **attachments}
-    check_finite(weights, asked)
-    found = tensors_digest(weights)
-    if found != record.tensors:
-        raise CorruptError(
-            asked,
-            f"the record names tensors {record.tensors.short}... and these have {found.short}...",
-            "Make the record from these tensors.",
-        )
+    own = {
+        layout.TENSORS: artifacts.encode_weights(weights, record.tensors, asked),
+        layout.RECORD: codec.encode(record),
+    }
+    taken = own.keys() & attachments.keys()
+    if taken:
+        raise NameInvalidError(asked, f"attachments would replace {listed(taken)}", "Name them otherwise.")
     backbones.check_holds(store, record.backbone, asked)
-    return version_record(item.publish(contents, created_at=utc_now(), actor=actor), record)
+    return version_record(item.publish({**own, **attachments}, created_at=utc_now(), actor=actor), record)
 
 
 def version_record(manifest: Manifest, record: HeadRecord) -> VersionRecord:

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra_detect import codec
 from hydra_detect.errors import HydraDetectError
-from hydra_detect.storage import files, layout, owners, sealed
+from hydra_detect.storage import files, layout, owners, pointers, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from hydra_detect.storage.store import Store
 
@@ -48,7 +47,7 @@ def summaries(
     for name in store.names(layout.HEADS):
         try:
             stamp = _stamp(store, name)
-        except HydraDetectError:  # it may not be looked into; `read` says so
+        except HydraDetectError:  # it may not be looked into, or is changing just now: `read` knows what to say
             found[name] = read(name)
             continue
         summary = _current(known.get(name), stamp, restore)
@@ -75,21 +74,19 @@ def _stamp(store: Store, name: str) -> list[str]:
 
     Numbers alone could be those of a new head in the place of an old one. The bytes are compared, not believed: a
     damaged file gives another stamp, and whoever reads the head then finds out.
+
+    Raises:
+        HydraDetectError: If one of them cannot be read.
+
     """
     item = store.head(name)
     generations, numbers = item.place.pointer_generations(), item.numbers()
     proofs = [
-        *(item.place.pointer(generation) for generation in generations[-1:]),
-        *(item.place.version(number) / layout.MANIFEST for number in numbers[-1:]),
+        *((item.place.pointer(generation), pointers.MAX_BYTES) for generation in generations[-1:]),
+        *((item.place.version(number) / layout.MANIFEST, codec.MAX_JSON_BYTES) for number in numbers[-1:]),
     ]
-    return [*(_digest_of(path) for path in proofs), *map(str, numbers)]
-
-
-def _digest_of(path: Path) -> str:
-    try:
-        return str(files.sha256(files.read_whole(path, limit=codec.MAX_JSON_BYTES, asked="read the index of heads")))
-    except HydraDetectError as error:
-        return type(error).__name__
+    texts = [files.read_whole(path, limit=limit, asked="read the index of heads") for path, limit in proofs]
+    return [*(str(files.sha256(text)) for text in texts), *map(str, numbers)]
 
 
 def _load(store: Store) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -98,8 +97,8 @@ class Item:
 
         """
         asked = f"read {self.name}@{number}"
-        is_there = type(number) is int and number > 0 and os.path.lexists(self.place.version(number))
-        if not is_there or number in self._gone():
+        is_number = type(number) is int and number > 0
+        if not is_number or not files.exists(self.place.version(number), asked) or number in self._gone():
             raise self._lacks(number, asked)
         for folder in (self.place.root, self.place.versions, self.place.version(number)):
             files.check_folder(folder, asked)
@@ -286,7 +285,7 @@ class Item:
                 raise
             return [pointers.NOTHING, *pointers.intact(self.place)][-1]
 
-    def swap(self, before: Pointer, after: Mapping[str, Any], change: Change) -> Pointer:
+    def swap(self, before: Pointer, after: Mapping[str, Any], change: Change, *, newest: int | None = None) -> Pointer:
         """Change the state, if it is still `before`: the one compare-and-swap.
 
         Args:
@@ -294,6 +293,7 @@ class Item:
             after: The fields that change; `generation`, `high` and `gone` are kept up here, the last with what is
                 given as gone by this change.
             change: What happens.
+            newest: The generation that there is none beyond, where that is not `before`, because those are damaged.
 
         Raises:
             StaleError: If another writer changed it first.
@@ -303,9 +303,10 @@ class Item:
         asked = f"change the state of {self.name!r}"
         self.store.check_writable(asked)
         conflict = StaleError(asked, "another process changed it first", "Look again, then repeat it.")
-        if max([0, *self.place.pointer_generations()]) != before.generation:
+        newest = before.generation if newest is None else newest
+        if max([0, *self.place.pointer_generations()]) != newest:
             raise conflict
-        pointer = self._next(before, after, change)
+        pointer = self._next(before, {**after, "generation": newest + 1, "change": change})
         text = pointers.text(self.place, pointer)
         with files.explained(asked):
             self._prepare()
@@ -319,16 +320,11 @@ class Item:
                 self.disk.sync_folder(self.place.pointers)
         return pointer
 
-    def _next(self, before: Pointer, after: Mapping[str, Any], change: Change) -> Pointer:
-        _check_number(before.generation + 1, self.place.pointers)
+    def _next(self, before: Pointer, after: Mapping[str, Any]) -> Pointer:
+        _check_number(after["generation"], self.place.pointers)
         gone = {*before.gone, *after.get("gone", ())}
-        kept_up = {
-            "generation": before.generation + 1,
-            "gone": tuple(number for number in self.place.version_numbers() if number in gone),
-            "high": self._high(before),
-            "change": change,
-        }
-        return attrs.evolve(before, **{**after, **kept_up})
+        still_there = tuple(number for number in self.place.version_numbers() if number in gone)
+        return attrs.evolve(before, **{**after, "gone": still_there, "high": self._high(before)})
 
 
 def check_file_names(names: Mapping[str, Any], asked: str) -> None:

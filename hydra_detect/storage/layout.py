@@ -17,8 +17,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from typing import TYPE_CHECKING
 
@@ -154,14 +152,6 @@ def _numbers(folder: Path, name_of: Callable[[int], str]) -> list[int]:
 
     Every change and every look at a head comes through here, with an entry for each change so far: no path is built.
     """
-    try:
-        entries = set(os.listdir(folder))  # noqa: PTH208  names are all that is needed, a thousand times over
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # links that lead in a circle
-            return []
-        with files.reading(f"list {folder}"):
-            raise
+    entries = set(files.names_in(folder, f"list {folder}"))
     numbers = {int(begin[0]) for begin in map(_NUMBER.match, entries) if begin}
     return sorted(number for number in numbers if number and name_of(number) in entries)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from hydra_detect.errors import ConflictError
+from hydra_detect.errors import ConflictError, StoreError
 from hydra_detect.storage import files
 
 if TYPE_CHECKING:
@@ -58,9 +58,11 @@ def _acquired(lock: filelock.BaseFileLock, path: Path, asked: str) -> bool:
     except filelock.Timeout:
         found = f"another process has held {path} for {SECONDS:.0f} s"
         raise ConflictError(asked, found, "Try again later.") from None
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # a RuntimeError, of a system without any
         _LOG.debug("no lock at %s: %s", path, error)
         return False
+    except RuntimeError as error:  # an unlocking failed before, and left it unknown who holds it
+        raise StoreError(asked, f"{path} is in no known state: {error}", "Start this process anew.") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

@@ -86,7 +86,7 @@ def _is_alive(process: int, began: int) -> bool:
 def _began(process: int) -> int:
     """Return when a process began, in ticks since the system did; 0 where the system does not say."""
     try:
-        facts = Path(f"/proc/{process}/stat").read_text()
+        facts = Path(f"/proc/{process}/stat").read_bytes()
     except OSError:
         return 0
-    return int(facts.rpartition(")")[2].split()[_BEGAN_FIELD - 3])
+    return int(facts.rpartition(b")")[2].split()[_BEGAN_FIELD - 3])

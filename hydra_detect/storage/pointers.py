@@ -71,7 +71,7 @@ class Change(codec.Record):
         manifest: SHA-256 of that version's manifest, where it could be read.
         taken: The versions that were taken away.
         lost: Generations that a repair found missing or damaged, as (first, last).
-        other: The other name, of a renaming.
+        other: The other name, of a renaming; what the version was pinned for, of an unpinning.
         at: When, ISO 8601 in UTC.
         actor: Who.
         reason: Why.
@@ -252,16 +252,18 @@ def missing(generations: Iterable[int], known: Iterable[Pointer], *, until: int 
 
     """
     there = sorted({0, *generations})
-    spans = [(low + 1, high - 1) for low, high in itertools.pairwise([*there, max(until, there[-1]) + 1])]
+    ends = itertools.pairwise([*there, max(until, there[-1]) + 1])
+    spans = [(low + 1, high - 1) for low, high in ends if low + 1 < high]
     for state in known:
         for lost in state.change.lost if state.change else ():
             spans = [part for span in spans for part in _outside(span, lost)]
-    return [(first, last) for first, last in spans if first <= last]
+    return spans
 
 
 def _outside(span: tuple[int, int], lost: tuple[int, int]) -> list[tuple[int, int]]:
     """Return what is left of a span on both sides of another."""
-    return [(span[0], min(span[1], lost[0] - 1)), (max(span[0], lost[1] + 1), span[1])]
+    sides = (span[0], min(span[1], lost[0] - 1)), (max(span[0], lost[1] + 1), span[1])
+    return [(first, last) for first, last in sides if first <= last]
 
 
 def spanned(first: int, last: int) -> str:

@@ -48,7 +48,7 @@ def remove(store: Store, head: str, *, actor: str, reason: str = "", dry_run: bo
 
     def plan(before: Pointer) -> list[int]:
         changes.check_unpinned(f"remove head {head!r}", before)
-        return heads.there(store, head).numbers()
+        return [changes.remember(item, number).version for number in heads.there(store, head).numbers()]
 
     def step(before: Pointer) -> list[int]:
         numbers = plan(before)
@@ -152,7 +152,9 @@ def _publish(item: Item, target: Item, before: Pointer, change: Change, *, asked
         try:
             digests = _stage(item, target, stage)
             active = digests[before.active] if before.active else None
-            first = attrs.evolve(before, generation=1, manifest=active, gone=(), change=change)
+            # What was published or claimed since the last change is behind it too: history begins there.
+            high = max([before.high, *item.place.claimed_numbers(), *digests])
+            first = attrs.evolve(before, generation=1, manifest=active, gone=(), high=high, change=change)
             files.write_new(store.disk, stage.pointer(1), pointers.text(place, first), mode=0o444)
             for folder in (stage.versions, stage.pointers, stage.root):
                 store.disk.sync_folder(folder)
@@ -196,8 +198,10 @@ def _stage(item: Item, target: Item, stage: ItemLayout) -> dict[int, Digest]:
 
 def _link(item: Item, manifest: Manifest, path: str, target: Path) -> None:
     """Link a file, or copy it where the file system has no links; what is damaged is not copied."""
+    here, asked = item.place.version(manifest.number) / path, f"link {path} of {item.name}@{manifest.number}"
+    files.check_size(here, manifest.files[path][0], asked=asked)  # before the new name is taken for ever
     try:
-        item.disk.link(item.place.version(manifest.number) / path, target)
+        item.disk.link(here, target)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from hydra_detect.errors import ConflictError, HydraDetectError, StaleError
+from hydra_detect.errors import MOST_LISTED, ConflictError, HydraDetectError, StaleError, listed, listed_numbers
 from hydra_detect.storage import changes, files, findings, layout, owners, pointers
 from hydra_detect.storage.pointers import Taken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from hydra_detect.storage.check import Checker
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 40  # of what is set aside: with whose and when behind it, no longer than a file name may be
 _AGAIN = "Run it again; what was mended stays mended."
-_STATE = frozenset([findings.VERSION, findings.POINTER, findings.STATE, findings.GAP])
 
 
 def repair(store: Store, checker: Checker, *, actor: str = "") -> CheckReport:
@@ -50,26 +49,44 @@ def repair(store: Store, checker: Checker, *, actor: str = "") -> CheckReport:
     """
     asked = f"repair the store {store.root}"
     store.check_writable(asked)
-    found = checker.run().findings
-    if not found:
-        return checker.run()
+    report = checker.run()
+    if not report.findings:
+        return report
     with files.begun(_AGAIN), files.explained(asked, _AGAIN):
-        mended = _mend_top(store, [finding for finding in found if not finding.name])
-        for kind, name in dict.fromkeys((finding.kind, finding.name) for finding in found if finding.name):
-            before = [finding for finding in found if (finding.kind, finding.name) == (kind, name)]
-            mended += _mend_item(store.item(kind, name), before, checker, actor)
+        mended = _mend_all(store, report.findings, checker, actor)
     return attrs.evolve(checker.run(), mended=tuple(mended))
+
+
+def _mend_all(store: Store, found: Sequence[Finding], checker: Checker, actor: str) -> list[str]:
+    mended, failures = _mend_top(store, [finding for finding in found if not finding.name]), []
+    for kind, name in dict.fromkeys((finding.kind, finding.name) for finding in found if finding.name):
+        before = [finding for finding in found if (finding.kind, finding.name) == (kind, name)]
+        try:
+            mended += _mend_item(store.item(kind, name), before, checker, actor)
+        except (OSError, HydraDetectError) as error:  # what cannot be mended keeps nothing else from being mended
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return mended
 
 
 def _mend_top(store: Store, found: Sequence[Finding]) -> list[str]:
     mended = []
     for finding in found:
         if finding.what == findings.PLACE:
-            mended.append(_set_aside(store, store.root / finding.path, store.layout.quarantine))
+            mended += _set_place_aside(store, store.root / finding.path)
         elif finding.what in {findings.INDEX, findings.LEFTOVER}:
             files.discard(store.disk, store.root / finding.path)
             mended.append(f"{finding.path} was removed")
     return mended
+
+
+def _set_place_aside(store: Store, path: Path) -> list[str]:
+    """Set aside what stands in a place of the store's, unless that is by now what should stand there."""
+    is_right = path.is_file() if path.parent == store.root / "locks" else path.is_dir()
+    if not os.path.lexists(path) or (is_right and not path.is_symlink()):
+        return []
+    return [_set_aside(store, path, store.layout.quarantine)]
 
 
 def _mend_item(item: Item, before: Sequence[Finding], checker: Checker, actor: str) -> list[str]:
@@ -77,25 +94,39 @@ def _mend_item(item: Item, before: Sequence[Finding], checker: Checker, actor: s
 
     The state comes first, as everywhere: once it names a damaged version no more, that may leave its place.
     """
+    store, place = item.store, item.place
     with item.changing():  # which clears leftovers and finishes what was begun
         found = checker.look_at(item)
-        by_what = {what: [one for one in found if one.what == what] for what in {one.what for one in found}}
-        if findings.REFUSED in by_what:
-            return []  # what cannot be read may be sound: nothing is decided without it
-        swept = [one for one in before if one.what in {findings.LEFTOVER, findings.UNFINISHED} and one not in found]
+        swept = [one for one in _of(before, findings.LEFTOVER, findings.UNFINISHED) if one not in found]
         mended = [f"{one.path} was removed" for one in swept]
-        mended += _set_all_aside(item.store, by_what.get(findings.PLACE, []), item.store.layout.quarantine)
-        if item.place.root.is_symlink() or not item.place.root.is_dir():
-            return mended
-        damaged = [one.number or 0 for one in by_what.get(findings.VERSION, [])]
-        if _STATE.intersection(by_what):
-            lost = [one.number or 0 for one in by_what.get(findings.POINTER, [])]
-            mended += _mend_state(item, actor, damaged=damaged, unread=lost)
-        mended += [_set_aside(item.store, item.place.version(number), item.place.quarantine) for number in damaged]
-        for what in (findings.EXTRA, findings.POINTER):
-            mended += _set_all_aside(item.store, by_what.get(what, []), item.place.quarantine)
-        mended += [_claim_again(item, one.number or 0) for one in by_what.get(findings.CLAIM, [])]
+        if _of(found, findings.REFUSED):
+            return mended  # what cannot be read may be sound: nothing is decided without it
+        in_the_way = _of(found, findings.PLACE) + [one for one in found if _ends_the_numbers(one)]
+        if in_the_way:
+            mended += _set_all_aside(store, in_the_way, store.layout.quarantine)
+            if place.root.is_symlink() or not place.root.is_dir():
+                return mended
+            found = checker.look_at(item)  # what lay behind a link is not here any more
+        if _of(found, findings.VERSION, findings.POINTER, findings.STATE, findings.GAP):
+            mended += _mend_state(item, actor, found)
+        for number in _numbers(found, findings.VERSION):
+            mended.append(_set_aside(store, place.version(number), place.quarantine))
+        mended += _set_all_aside(store, _of(found, findings.EXTRA, findings.POINTER), place.quarantine)
+        mended += [_claim_again(item, number) for number in _numbers(found, findings.CLAIM)]
     return mended
+
+
+def _of(found: Sequence[Finding], *what: str) -> list[Finding]:
+    return [one for one in found if one.what in what]
+
+
+def _numbers(found: Sequence[Finding], what: str) -> list[int]:
+    return [one.number or 0 for one in found if one.what == what]
+
+
+def _ends_the_numbers(finding: Finding) -> bool:
+    """Whether this is a generation that none can follow: nobody ever wrote so many, so it is somebody's stray file."""
+    return (finding.what, finding.number) == (findings.POINTER, layout.HIGHEST)
 
 
 def _claim_again(item: Item, number: int) -> str:
@@ -105,16 +136,17 @@ def _claim_again(item: Item, number: int) -> str:
     return f"number {number} of {item.name} was claimed again"
 
 
-def _mend_state(item: Item, actor: str, *, damaged: Sequence[int], unread: Sequence[int]) -> list[str]:
+def _mend_state(item: Item, actor: str, found: Sequence[Finding]) -> list[str]:
     """Write a new generation that names only what is there; none if the newest is whole and true already."""
     generations, known = item.place.pointer_generations(), pointers.intact(item.place)
     last = known[-1] if known else pointers.NOTHING
+    damaged, unread = _numbers(found, findings.VERSION), _numbers(found, findings.POINTER)
     taken = [_remember(item, number) for number in damaged if number not in _remembered(known)]
     there = [number for number in generations if number not in unread]
     lost = pointers.missing(there, known, until=max(unread, default=0))
-    after = _sound_state(item, last, damaged)
+    after = _sound_state(item, last, found)
     is_true = all(getattr(last, field) == value for field, value in after.items())
-    if is_true and not lost and not taken:
+    if generations and is_true and not lost and not taken:
         return []
     newest = max([0, *generations])
     reason = _reason(last, after, newest=newest, damaged=damaged, lost=lost)
@@ -128,7 +160,7 @@ def _mend_state(item: Item, actor: str, *, damaged: Sequence[int], unread: Seque
         lost=tuple(lost),
     )
     try:
-        item.swap(attrs.evolve(last, generation=newest), after, change)
+        item.swap(last, after, change, newest=newest)
     except StaleError as error:
         raise ConflictError(f"repair {item.name!r}", error.found, "Run the repair again.") from None
     return [f"{item.kind}/{item.name}: {reason}"]
@@ -147,9 +179,9 @@ def _remember(item: Item, number: int) -> Taken:
         return Taken(version=number)
 
 
-def _sound_state(item: Item, last: Pointer, damaged: Sequence[int]) -> dict[str, Any]:
-    """Return the state that comes nearest to the last one with what can still be read."""
-    digests = {}
+def _sound_state(item: Item, last: Pointer, found: Sequence[Finding]) -> dict[str, Any]:
+    """Return the state that comes nearest to the last one with what can still be read, and used if there is such."""
+    damaged, digests = _numbers(found, findings.VERSION), {}
     for number in item.place.version_numbers():
         if number not in last.gone and number not in damaged:
             digests[number] = item.manifest(number).digest
@@ -157,10 +189,13 @@ def _sound_state(item: Item, last: Pointer, damaged: Sequence[int]) -> dict[str,
     active = last.active if last.active in digests else None
     if active and not last.is_active(active, digests[active]):
         active = None
-    if active is None and last.active is not None and earlier:
-        active = earlier.pop()
-    if active is None and item.kind == layout.BACKBONES and digests:  # all its versions are the same weights
-        active = max(digests)
+    if active is None:
+        choices = earlier if last.active else []
+        if not last.active and item.kind == layout.BACKBONES:  # unlike a head it had one, and the last it can only be
+            choices = sorted(digests)
+        active = _best(choices, found)
+        if active in earlier:
+            del earlier[len(earlier) - 1 - earlier[::-1].index(active) :]
     return {
         "active": active,
         "manifest": digests[active] if active else None,
@@ -169,25 +204,49 @@ def _sound_state(item: Item, last: Pointer, damaged: Sequence[int]) -> dict[str,
     }
 
 
+def _best(choices: Sequence[int], found: Sequence[Finding]) -> int | None:
+    """Return the last version that is of use here; one that only lacks its backbone if there is no other."""
+    usable = [number for number in choices if number not in _numbers(found, findings.CONTENT)]
+    at_home = [number for number in usable if number not in _numbers(found, findings.BACKBONE)]
+    return [None, *usable, *at_home][-1]
+
+
 def _reason(
     last: Pointer,
     after: Mapping[str, Any],
     *,
     newest: int,
     damaged: Sequence[int],
-    lost: Iterable[tuple[int, int]],
+    lost: Sequence[tuple[int, int]],
 ) -> str:
     """Say what was wrong and what is so now: this is all that people will know of it."""
     active = after["active"]
     now = f"version {active} is active again" if active else "none is active: promote one"
-    reasons = [f"set aside as damaged: version {number}" for number in damaged]
-    reasons += [f"damaged or missing: {pointers.spanned(first, last_one)}" for first, last_one in lost]
-    if last.generation < newest:
-        reasons.append(f"what was active last is not known; as of generation {last.generation}, {now}")
+    spans = [pointers.spanned(*span) for span in lost[-MOST_LISTED:]]
+    passed_over = {*last.earlier}.difference(after["earlier"], damaged, [active])
+    reasons = []
+    if damaged:
+        reasons.append(f"set aside as damaged: {_named(damaged)}")
+    if lost:
+        more = f" and {len(lost) - len(spans)} more" if len(lost) > len(spans) else ""
+        reasons.append(f"damaged or missing: {', '.join(spans)}{more}")
+    if last.generation < newest or not newest:
+        before = f"as of generation {last.generation}, " if last.generation else ""
+        if last.active not in {None, active}:
+            before = f"version {last.active}, active as of generation {last.generation}, is damaged or missing; "
+        reasons.append(f"what was active last is not known; {before}{now}")
     elif last.active != active:
         reasons.append(f"version {last.active} is damaged or missing; {now}" if last.active else now)
-    reasons += [f"no longer pinned: version {pin}" for pin in last.pins if pin not in after["pins"]]
-    return "; ".join(reasons)[: changes.MOST_CHARACTERS] or "what was damaged or missing is no longer named"
+    if passed_over:
+        reasons.append(f"no longer to be rolled back to: {_named(passed_over)}")
+    if last.pins != after["pins"]:
+        pins = dict.fromkeys(str(pin) for pin in last.pins if pin not in after["pins"])
+        reasons.append(f"no longer pinned: {listed(pins)}")
+    return "; ".join(reasons)[: changes.MOST_CHARACTERS]
+
+
+def _named(numbers: Collection[int]) -> str:
+    return f"version{'s' * (len(numbers) > 1)} {listed_numbers(numbers)}"
 
 
 def _set_all_aside(store: Store, found: Sequence[Finding], quarantine: Path) -> list[str]:

@@ -6,7 +6,6 @@ refreshed by who may write.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from hydra_detect.errors import HydraDetectError, InputError, NameInvalidError, StoreError
@@ -15,6 +14,7 @@ from hydra_detect.storage.disk import FAST, FULL, Disk
 from hydra_detect.storage.items import Item
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
 
@@ -48,7 +48,7 @@ class Store:
         """
         disk = _disk(durability)
         if isinstance(root, Store):
-            if durability not in {None, root.disk.durability}:
+            if durability and durability != root.disk.durability:
                 found = f"it is open already, with durability {root.disk.durability!r}"
                 raise InputError(f"open {root!r} with durability {durability!r}", found, "Open its path anew.")
             return root
@@ -97,6 +97,7 @@ class Store:
         """
         if isinstance(root, Store):
             return cls.open(root, durability=durability)
+        _disk(durability)
         where = layout.StoreLayout(identity.absolute(root))
         asked = f"make a store at {where.root}"
         with files.explained(asked):
@@ -152,13 +153,8 @@ class Store:
             StoreError: If the system refuses to list them at all.
 
         """
-        folder = self.layout.kind(kind)
-        if not folder.is_dir():
-            return []
-        with files.reading(f"list the {kind} of {self!r}"):
-            entries = sorted(os.listdir(folder))  # noqa: PTH208  names are all that is needed
         found = []
-        for name in entries:
+        for name in sorted(files.names_in(self.layout.kind(kind), f"list the {kind} of {self!r}")):
             try:
                 if self.item(kind, name).numbers():
                     found.append(name)
@@ -170,6 +166,6 @@ class Store:
 
 
 def _disk(durability: str | None) -> Disk:
-    if durability not in {None, FULL, FAST}:
+    if durability not in (None, FULL, FAST):  # a set would not take what cannot be hashed
         raise InputError("open a store", f"durability is {durability!r:.60}", f"Choose from {FULL}, {FAST}.")
     return Disk(durability or FULL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -112,9 +111,7 @@ def usage(store: Store) -> Usage:
 def _names(where: layout.StoreLayout, kind: str) -> Iterator[str]:
     """Yield every name below which something could lie, also where no version is left of it."""
     folder = where.kind(kind)
-    with files.reading(f"list {folder}"):
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208  names alone
-    for name in names:
+    for name in sorted(files.names_in(folder, f"list {folder}")):
         with contextlib.suppress(NameInvalidError):  # a folder of another name is not ours
             where.item(kind, name)
             yield name

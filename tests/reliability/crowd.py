@@ -15,12 +15,11 @@ import filelock
 import numpy as np
 import worlds
 from children import Child
-from store_fixtures import a_record
+from store_fixtures import a_backbone, a_record
 
-from hydra_detect.errors import HydraDetectError, NotFoundError
+from hydra_detect.errors import ConflictError, HydraDetectError, NotFoundError
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import heads, layout
-from hydra_detect.storage import store as store_module
+from hydra_detect.storage import backbones, heads, locks
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor
 from hydra_detect.versions import VersionManager
@@ -33,8 +32,8 @@ CHANCES = (
     (0.1, "promote", "any"),
     (0.2, "rollback", "none"),
     (0.2, "prune", "none"),
-    (0.06, "pin", "any"),
-    (0.06, "unpin", "any"),
+    (0.08, "pin", "any"),
+    (0.08, "unpin", "pinned"),
 )
 
 
@@ -53,7 +52,7 @@ class NoLock:
 
 def without_locks():
     """Take the lock away in this process."""
-    store_module.filelock = SimpleNamespace(FileLock=NoLock, Timeout=filelock.Timeout)
+    locks.filelock = SimpleNamespace(FileLock=NoLock, Timeout=filelock.Timeout)
 
 
 class Log:
@@ -112,12 +111,28 @@ class Writer:
 
     def run(self, publishes):
         """Publish this many versions, and after each do a few other things, too."""
-        for _ in range(publishes):
+        for turn in range(publishes):
+            if turn % 8 == 0 and self.name <= WRITERS:  # not of one that is killed, and could not say that it was first
+                self._publish_backbone(self.name % 3)
             head = HEADS[self.random.random() < 0.25]
             mine = self._publish(head)
             for chance, what, number in CHANCES:
-                if self.random.random() < chance:
+                if self.random.random() >= chance:
+                    continue
+                if what == "unpin":
+                    self._unpin(head)
+                else:
                     self._do(what, head, {"mine": mine, "any": self._any(head), "none": None}[number])
+
+    def _publish_backbone(self, number):
+        """Put one of three backbones under a name that only the first of them can have."""
+        tensors, record = a_backbone(50 + number)
+        try:
+            stored = backbones.publish(self.manager.store, "shared", record, tensors)
+        except ConflictError:
+            self.log.say(backbone=number, end="refused")
+        else:
+            self.log.say(backbone=number, end="new" if stored.is_new else "there")
 
     def _any(self, head):
         return self.random.choice(self.manager.store.head(head).numbers())
@@ -125,6 +140,14 @@ class Writer:
     def _publish(self, head):
         says = self.name * 1_000_000 + self.count + 1
         return self._attempt("publish", head, lambda _reason: self.manager.create(head, *head_that_says(says)), says)
+
+    def _unpin(self, head):
+        """Let go of any pin, whosever it is."""
+        pins = self.manager.store.head(head).pointer().pins
+        if pins:
+            pin = self.random.choice(pins)
+            work = lambda reason: self.manager.unpin(head, pin.version, pinned_for=pin.reason, reason=reason)  # noqa: E731
+            self._attempt("unpin", head, work, pin.version)
 
     def _do(self, what, head, number):
         numbers = () if number is None else (number,)
@@ -170,7 +193,7 @@ def read(root, folder, name, reads):
             try:
                 seen.append([head, 0, 0, *said(manager.store, f"{head}@{number}")])
             except NotFoundError:
-                log.say(head=head, gone=number)
+                log.say(head=head, gone=number, at=time.monotonic_ns())
         if choice.random() < 0.01:
             _look_around(manager, head)
         time.sleep(0.001 if len(seen) < reads else 0.02)
@@ -191,6 +214,8 @@ def _look_around(manager, head):
     manager.prune(head, dry_run=True)
     infos = HeadRegistry(manager.store).infos()
     assert [info.problem for info in infos] == ["", ""], infos
+    report = manager.verify()
+    assert report.is_sound, str(report)
 
 
 @attrs.frozen(kw_only=True)

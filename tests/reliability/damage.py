@@ -97,7 +97,7 @@ def read(store, path):
     kind, name, place, number, *rest = path.split("/")
     number = int(number.partition(".")[0])
     if place == "pointer":
-        pointers.read(store.layout.item(kind, name), name, number)
+        pointers.read(store.item(kind, name).place, number)
     elif rest == [layout.TENSORS] and kind == layout.HEADS:
         heads.load(store, f"{name}@{number}")
     elif rest == [layout.TENSORS]:
@@ -105,7 +105,7 @@ def read(store, path):
     elif rest == [layout.MANIFEST]:
         store.item(kind, name).manifest(number)
     else:
-        store.read(store.item(kind, name).manifest(number), rest[0])
+        store.item(kind, name).read(store.item(kind, name).manifest(number), rest[0])
 
 
 def is_found(store, path):

@@ -40,7 +40,7 @@ def fix_what_varies(monkeypatch):
     for name, module in sorted(sys.modules.items()):
         if name.startswith("hydra_detect.") and hasattr(module, "utc_now"):
             monkeypatch.setattr(module, "utc_now", now)
-    monkeypatch.setattr(owners, "staging_name", lambda: f"golden.1.{next(names):032x}")
+    monkeypatch.setattr(owners, "staging_name", lambda: f"golden.1.1.{next(names):032x}")
     monkeypatch.setenv(owners.ACTOR_VARIABLE, ACTOR)
 
 
@@ -128,7 +128,8 @@ def _owl(manager):
         manager.promote("owl", number, reason=REASON if number == 3 else "")
     manager.rollback("owl", reason="worse in the field")
     manager.pin("owl", 1, reason="a paper cites it")
-    manager.pin("owl", 2)
+    manager.pin("owl", 1, reason="the web site shows it")
+    manager.pin("owl", 2, reason="a poster")
     manager.unpin("owl", 2)
     manager.prune("owl", keep=1, reason="disk")
     _create(manager, "owl", 5)
@@ -147,7 +148,7 @@ def _others(manager, registry):
     for seed in (31, 32):
         _create(manager, "lynx", seed)
         manager.promote("lynx", seed - 30)
-    flip(manager.store.layout.item(layout.HEADS, "lynx").version(2) / layout.TENSORS, place=-40)
+    flip(manager.store.head("lynx").place.version(2) / layout.TENSORS, place=-40)
     manager.repair()
     _create(manager, "hawk", 41)
 

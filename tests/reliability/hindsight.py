@@ -40,12 +40,20 @@ def deeds_in(folder):
     for path in sorted(folder.glob("writer-*")):
         for line in path.read_text().splitlines():
             facts = json.loads(line)
+            if "backbone" in facts:
+                continue
             if "what" in facts:
                 deeds[facts["reason"]] = Deed(**facts)
             else:
                 for name, value in facts.items():
                     setattr(deeds[facts["reason"]], name, value)
     return list(deeds.values())
+
+
+def backbones_in(folder):
+    """Return which backbones were offered under one name, and how that ended."""
+    lines = [json.loads(line) for path in folder.glob("writer-*") for line in path.read_text().splitlines()]
+    return [(line["backbone"], line["end"]) for line in lines if "backbone" in line]
 
 
 def reads_in(folder):
@@ -56,7 +64,7 @@ def reads_in(folder):
 
 def next_state(before, event, version, gone):
     """Return active version, earlier ones and pinned ones after an event."""
-    active, earlier, pinned = before.active, list(before.earlier), list(before.pinned)
+    active, earlier, pinned = before.active, list(before.earlier), [pin.version for pin in before.pins]
     if event == pointers.PROMOTED:
         earlier += [active] if active else []
         active = version
@@ -71,7 +79,7 @@ def next_state(before, event, version, gone):
         earlier = [number for number in earlier if number not in gone]
     following = [*earlier[1:], active]
     steps = [number for number, after in zip(earlier, following, strict=True) if number != after] if earlier else []
-    return active, tuple(steps[-pointers.MOST_EARLIER :]), tuple(pinned)
+    return active, tuple(steps[-pointers.MOST_EARLIER :]), sorted(pinned)
 
 
 class Head:
@@ -83,9 +91,9 @@ class Head:
         self.item = store.layout.item(layout.HEADS, name)
         numbers = self.item.pointer_generations()
         assert numbers == list(range(1, len(numbers) + 1)), "generations are missing"
-        self.states = [pointers.NOTHING, *(pointers.read(self.item, name, number) for number in numbers)]
-        self.taken = {taken.version: state for state in self.states for taken in state.taken}
-        self.by_reason = {state.reason: state for state in self.states[1:]}
+        self.states = [pointers.NOTHING, *(pointers.read(self.item, number) for number in numbers)]
+        self.taken = {taken.version: state for state in self.states[1:] for taken in state.change.taken}
+        self.by_reason = {state.change.reason: state for state in self.states[1:]}
         self.published = {deed.result: deed for deed in self.deeds if (deed.what, deed.end) == ("publish", "done")}
 
     def check(self):
@@ -125,15 +133,16 @@ class Head:
     def check_states(self):
         """Each generation is its event applied to the one before: so no update was lost under another."""
         for before, state in zip(self.states, self.states[1:], strict=False):
-            gone = {taken.version for taken in state.taken}
-            expected = next_state(before, state.event, state.version, gone)
-            assert (state.active, state.earlier, state.pinned) == expected, (before, state)
+            gone = {taken.version for taken in state.change.taken}
+            expected = next_state(before, state.change.what, state.change.version, gone)
+            pinned = sorted(pin.version for pin in state.pins)
+            assert (state.active, state.earlier, pinned) == expected, (before, state)
             assert not gone & {before.active, before.previous, *before.pinned}, (before, state)
             self._check_kept(state, gone)
 
     def _check_kept(self, state, gone):
         """See that a pruning took none of the last five: so many newer ones had at least begun when it was over."""
-        over = next((deed.ended for deed in self.deeds if deed.reason == state.reason), 0)
+        over = next((deed.ended for deed in self.deeds if deed.reason == state.change.reason), 0)
         begun = [number for number, deed in self.published.items() if deed.began < over]
         unknown = sum(deed.what == "publish" and not deed.end and deed.began < over for deed in self.deeds)
         for number in gone:
@@ -143,11 +152,11 @@ class Head:
     def check_deeds(self):
         """Each acknowledged change has a generation of its own, and who was refused has none."""
         known = {deed.reason: deed for deed in self.deeds}
-        reasons = Counter(state.reason for state in self.states[1:])
+        reasons = Counter(state.change.reason for state in self.states[1:])
         assert max(reasons.values()) == 1, f"done twice: {reasons.most_common(3)}"
         for reason, state in self.by_reason.items():
             deed = known[reason]
-            assert EVENTS[deed.what] == state.event, (deed, state)
+            assert EVENTS[deed.what] == state.change.what, (deed, state)
             assert deed.end in {"done", ""}, f"refused, and done: {deed}"
         for deed in self.deeds:
             if deed.what != "publish" and deed.end == "done" and deed.reason not in self.by_reason:
@@ -159,8 +168,8 @@ class Head:
         """Whether there was nothing to change at some moment while it was done."""
         is_so = {
             "promote": lambda state: state.active == deed.number,
-            "pin": lambda state: deed.number in state.pinned,
-            "unpin": lambda state: deed.number not in state.pinned,
+            "pin": lambda _state: False,  # each has a reason of its own
+            "unpin": lambda state: deed.number not in state.pinned,  # another was faster, and had the last pin
             "prune": lambda _state: deed.result == 0,
             "rollback": lambda _state: False,
         }[deed.what]
@@ -170,19 +179,29 @@ class Head:
         """Return the states that may have been the present one while something was done."""
         known = {deed.reason: deed for deed in self.deeds}
         for state, after in zip(self.states, [*self.states[1:], None], strict=True):
-            came = known[state.reason].began if state.reason else 0
-            went = known[after.reason].ended if after else 1 << 63
+            came = known[state.change.reason].began if state.change else 0
+            went = known[after.change.reason].ended if after else 1 << 63
             if came <= deed.ended and went >= deed.began:
                 yield state
 
     def _may_be_refused(self, deed):
         """Whether an error is a legal answer: the version was pruned, there was nothing to go back to, or a race."""
+        if deed.end == "NotFoundError" and deed.what == "unpin":  # another was faster, and left other pins
+            return any(deed.number in state.pinned for state in self._during(deed)) or self.was_taken(
+                deed.number, by=deed.ended
+            )
         if deed.end == "NotFoundError" and deed.number is not None:
-            return deed.number in self.taken
+            return self.was_taken(deed.number, by=deed.ended)
         if deed.end == "NotFoundError" and deed.what == "rollback":
             return any(state.previous is None for state in self._during(deed))
-        # A rollback means the state that it saw; whoever only waits for the lock never loses a race.
-        return deed.end == "StaleError" and deed.what == "rollback"
+        if deed.end == "ConflictError" and deed.what == "rollback":  # it means the state that it saw
+            return len({(state.active, state.previous) for state in self._during(deed)}) > 1
+        return False
+
+    def was_taken(self, number, *, by):
+        """Whether a version may have been taken away by a time: whoever did it had begun."""
+        known = {deed.reason: deed for deed in self.deeds}
+        return number in self.taken and known[self.taken[number].change.reason].began <= by
 
 
 def check_reads(heads, reads, gone):
@@ -197,4 +216,5 @@ def check_reads(heads, reads, gone):
             assert number in active, f"{name}@{number} was read as active between {before} and {after}"
         assert says[name].setdefault(number, number_said) == number_said, f"{name}@{number} says something else"
     for line in gone:
-        assert line["gone"] in heads[line["head"]].taken, f"{line} was listed, and never taken away"
+        head = heads[line["head"]]
+        assert head.was_taken(line["gone"], by=line["at"]), f"{line} was listed, and not taken away by then"

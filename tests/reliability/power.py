@@ -1,8 +1,9 @@
 """A disk that remembers what was synced: from its log every state follows that a power loss could leave.
 
 The model is POSIX at its most careless: a file's content is safe once the file was synced, an entry of a folder once
-the folder was. Until then content may be lost, half there or zeros, and each entry's making or vanishing may or may
-not have happened, in any combination. Only a rename is one thing: it has happened or it has not.
+the folder was. Until then content may be lost, half there, zeros, or half of each, and each entry's making or vanishing
+may or may not have happened. Of up to five such changes every combination is a state; of more: none, all, each one
+alone, all but each one, and some drawn at random. Only a rename is one thing: it has happened or it has not.
 """
 
 import itertools
@@ -16,7 +17,7 @@ from hydra_detect.storage.disk import Disk
 
 EXHAUSTIVE_UP_TO = 5
 RANDOM_SUBSETS = 24
-_STAGED = re.compile(r"([a-z0-9-]+\.)[0-9]+(\.[0-9a-f]{32})")
+_STAGED = re.compile(r"([a-z0-9-]+\.)[0-9]+(\.[0-9]+\.[0-9a-f]{32})")
 
 
 @attrs.define(eq=False)
@@ -123,9 +124,11 @@ class RecordingDisk:
             folder = self._node(path)
             for change in [change for change in self.pending if change.touches(folder)]:
                 change.apply(lambda owner: owner.entries)
-                # What it undid is undone: a renamed file cannot come back under the name that it had first.
-                places = change.places()
-                self.pending = [other for other in self.pending if not other.places() <= places]
+                # What came before it in the same places is undone: a renamed file cannot come back under the name that
+                # it had first. What came after it, elsewhere too, is as uncertain as ever.
+                place = self.pending.index(change)
+                earlier = [other for other in self.pending[:place] if not other.places() <= change.places()]
+                self.pending = [*earlier, *self.pending[place + 1 :]]
         self._done()
 
     def link(self, path, target):
@@ -174,11 +177,16 @@ def survivors(disk, seed=0):
         subsets = list(itertools.product((False, True), repeat=count))
     else:
         rng = random.Random(f"{seed} {disk.steps}")  # noqa: S311  no secret: the same subsets each time
-        subsets = [(False,) * count, (True,) * count]
+        subsets = [tuple(is_all for _ in range(count)) for is_all in (False, True)]
+        subsets += [
+            tuple((place == one) is not is_all for place in range(count))
+            for one in range(count)
+            for is_all in (False, True)
+        ]
         subsets += [tuple(rng.random() < 0.5 for _ in range(count)) for _ in range(RANDOM_SUBSETS)]
     for chosen in subsets:
         changes = [change for change, happened in zip(disk.pending, chosen, strict=True) if happened]
-        for content in (_old, _half, _zeros, _whole):
+        for content in (_old, _half, _zeros, _half_zeros, _whole, _mixed):
             yield _materialised(disk.tree, changes, content)
 
 
@@ -192,28 +200,41 @@ def _materialised(tree, changes, content):
     for change in changes:
         change.apply(entries_of)
 
+    counter = itertools.count()
+
     def walk(node):
         if not node.is_folder:
-            return node.content if node.unsynced is None else content(node)
+            return node.content if node.unsynced is None else content(node, next(counter))
         return {name: walk(child) for name, child in sorted(entries_of(node).items())}
 
     return walk(tree)
 
 
-def _old(node):
+# What an unsynced file holds: each takes the file, and the how manyth of its kind it is.
+
+
+def _old(node, _number):
     return node.content
 
 
-def _half(node):
+def _half(node, _number):
     return node.unsynced[: len(node.unsynced) // 2]
 
 
-def _zeros(node):
+def _zeros(node, _number):
     return bytes(len(node.unsynced))
 
 
-def _whole(node):
+def _half_zeros(node, number):
+    return _half(node, number).ljust(len(node.unsynced), b"\0")
+
+
+def _whole(node, _number):
     return node.unsynced
+
+
+def _mixed(node, number):
+    return (_whole, _zeros, _half)[number % 3](node, number)
 
 
 class Writer:

@@ -8,7 +8,7 @@ import damage
 import numpy as np
 import pytest
 from damage import ACTIVE, IDENTITY, INDEX, NEWEST, OLDER
-from store_fixtures import a_record
+from store_fixtures import a_record, with_backbone
 
 from hydra_detect.errors import CorruptError
 from hydra_detect.registry import HeadRegistry
@@ -117,7 +117,7 @@ def test_index(built, tally):
 def whale():
     """Give a store with one version of `whale`, as large as a real head."""
     with damage.quick_folder() as folder:
-        manager = VersionManager(Store.create(folder / "store", durability="fast"))
+        manager = VersionManager(with_backbone(Store.create(folder / "store", durability="fast")))
         numbers = np.random.default_rng(0).standard_normal(REAL_SIZE // 4, dtype=np.float32)
         tensors = {"box.weight": RawTensor.of(numbers.reshape(-1, 500))}
         manager.create("whale", tensors, a_record(tensors))
@@ -127,7 +127,7 @@ def whale():
 def test_a_head_of_real_size(whale, tally):
     """A single bit flipped anywhere in a head of 58 MB is found whenever it is read."""
     source, cases = random.Random(58), tally("single bits flipped in a head of 58 MB, each found")  # noqa: S311
-    path = whale.layout.item(layout.HEADS, "whale").version(1) / layout.TENSORS
+    path = whale.head("whale").place.version(1) / layout.TENSORS
     path.chmod(0o644)
     for bit in sorted(source.sample(range(8 * path.stat().st_size), 200)):
         with path.open("r+b") as file:
@@ -143,7 +143,7 @@ def test_a_head_of_real_size(whale, tally):
 
 def test_a_file_beyond_every_limit(whale):
     """A file larger than an artifact may be is refused before it is read, by its size alone."""
-    path = whale.layout.item(layout.HEADS, "whale").version(1) / layout.TENSORS
+    path = whale.head("whale").place.version(1) / layout.TENSORS
     size = path.stat().st_size
     path.chmod(0o644)
     os.truncate(path, artifacts.MAX_TENSORS_BYTES + 1)  # a hole: it takes no memory and no disk

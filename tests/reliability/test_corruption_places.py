@@ -10,7 +10,7 @@ from store_fixtures import rewrite
 
 from hydra_detect.errors import HydraDetectError, NotFoundError
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import check, heads
+from hydra_detect.storage import findings, heads
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
@@ -22,16 +22,16 @@ NEEDLESS = {"locks", "tmp", "heads/owl/tmp", "backbones/demo/tmp"}
 """Folders that are made again when they are needed."""
 LONG, ODD = "x" * 250, "\udcff\x1b[31m"
 ADDED = {
-    "owl.txt": check.FOREIGN, "heads/README": check.FOREIGN, "heads/Zebra": check.FOREIGN,
-    "heads/owl/x": check.FOREIGN, "heads/owl/versions/x": check.FOREIGN, "heads/owl/versions/000007": check.VERSION,
-    "heads/owl/versions/7": check.FOREIGN, "heads/owl/versions/0000000001": check.FOREIGN,
-    "heads/owl/versions/999999999999": check.FOREIGN, f"{ACTIVE}/x": check.EXTRA, f"{ACTIVE}/.hidden": check.EXTRA,
-    f"{ACTIVE}/record.json.bak": check.EXTRA, f"{ACTIVE}/{LONG}": check.EXTRA, f"{ACTIVE}/{ODD}": check.EXTRA,
-    f"{ACTIVE}/model.pth": check.EXTRA, "heads/owl/pointer/x": check.FOREIGN,
-    "heads/owl/pointer/00000007.json": check.POINTER, "heads/owl/pointer/99999999.json": check.POINTER,
-    "heads/owl/pointer/999999999.json": check.POINTER, "heads/owl/pointer/9999999999.json": check.FOREIGN,
-    "heads/owl/pointer/00000003.json.tmp": check.FOREIGN, "heads/owl/pointer/7.json": check.FOREIGN,
-    "backbones/demo/versions/000001/x": check.EXTRA, "heads/owl/claims/x": None, "heads/owl/claims/000099": None,
+    "owl.txt": findings.FOREIGN, "heads/README": findings.FOREIGN, "heads/Zebra": findings.FOREIGN,
+    "heads/owl/x": findings.FOREIGN, "heads/owl/versions/x": findings.FOREIGN, "heads/owl/versions/000007": findings.VERSION,
+    "heads/owl/versions/7": findings.FOREIGN, "heads/owl/versions/0000000001": findings.FOREIGN,
+    "heads/owl/versions/999999999999": findings.FOREIGN, f"{ACTIVE}/x": findings.EXTRA, f"{ACTIVE}/.hidden": findings.EXTRA,
+    f"{ACTIVE}/record.json.bak": findings.EXTRA, f"{ACTIVE}/{LONG}": findings.EXTRA, f"{ACTIVE}/{ODD}": findings.EXTRA,
+    f"{ACTIVE}/model.pth": findings.EXTRA, "heads/owl/pointer/x": findings.FOREIGN,
+    "heads/owl/pointer/00000007.json": findings.POINTER, "heads/owl/pointer/99999999.json": findings.POINTER,
+    "heads/owl/pointer/999999999.json": findings.POINTER, "heads/owl/pointer/9999999999.json": findings.FOREIGN,
+    "heads/owl/pointer/00000003.json.tmp": findings.FOREIGN, "heads/owl/pointer/7.json": findings.FOREIGN,
+    "backbones/demo/versions/000001/x": findings.EXTRA, "heads/owl/claims/x": None, "heads/owl/claims/000099": None,
     "heads/owl/claims/999999999": None, "tmp/x": None, "heads/owl/tmp/x": None,
 }  # fmt: skip
 """Where something was put that the store never wrote, and what a check calls it; None where it harms no one."""
@@ -86,7 +86,7 @@ def test_added(copy, tally):
         root = copy()
         WAYS_TO_ADD[kind](root / added)
         report = VersionManager(root).verify()
-        told = {finding.what for finding in report.findings} - {check.GAP, check.CLAIM}  # which follow from it
+        told = {finding.what for finding in report.findings} - {findings.GAP, findings.CLAIM}  # which follow from it
         assert told == {what} - {None}, f"{kind}: {added!a}"
         assert len(report.findings) <= 101
         assert str(report).encode().isascii()
@@ -114,7 +114,7 @@ def test_a_gap_in_the_history(copy, built, tally):
         root = copy()
         (root / NEWEST).with_name(f"{generation:08}.json").unlink()
         found = VersionManager(root).verify().findings
-        assert [(finding.what, finding.number) for finding in found] == [(check.GAP, generation)]
+        assert [(finding.what, finding.number) for finding in found] == [(findings.GAP, generation)]
         assert HeadRegistry(root).infos() == built[1]
         cases.case(generation)
     cases.require(5)

@@ -83,7 +83,7 @@ def test_its_state(manager):
         assert tuple(store.head(head).numbers()) == numbers, head
         if active:
             assert manager.active(head).number == active
-    infos = {info.name: (info.active, info.versions) for info in HeadRegistry(store).infos()}
+    infos = {info.head: (info.active, info.versions) for info in HeadRegistry(store).infos()}
     assert infos == {head: (active, numbers) for head, (active, _, _, numbers) in STATES.items() if numbers}
     assert HeadRegistry(store).fitting(backbone()[1].contract) == ["lynx", "owl", "red-fox"]
 
@@ -91,7 +91,7 @@ def test_its_state(manager):
 def test_its_index(manager, monkeypatch):
     """The index that was written then is current: heads are listed from it without a look at their versions."""
     monkeypatch.delattr(HeadRegistry, "info")
-    assert [(info.name, info.active) for info in HeadRegistry(manager.store).infos()] == [
+    assert [(info.head, info.active) for info in HeadRegistry(manager.store).infos()] == [
         (head, active) for head, (active, _, _, numbers) in STATES.items() if numbers
     ]
 
@@ -99,7 +99,7 @@ def test_its_index(manager, monkeypatch):
 def test_its_history(manager):
     """Every event is told as it was: when, what, to which versions, by whom, why, with which manifest."""
     assert told(manager) == HISTORY.read_text(encoding="utf-8")
-    assert told(manager).count("\n") == 31
+    assert told(manager).count("\n") == 35
 
 
 def test_its_weights(manager):
@@ -119,7 +119,7 @@ def test_its_records(manager):
     assert version.record == full_record(weights(1))
     assert not version.record.unknown
     manifest = manager.store.head("owl").manifest(1)
-    assert manager.store.read(manifest, layout.PARITY) == b'{"equal": true}\n'
+    assert manager.store.head("owl").read(manifest, layout.PARITY) == b'{"equal": true}\n'
     assert backbones.find(manager.store, "demo").record == backbone()[1]
 
 
@@ -152,7 +152,8 @@ def test_it_can_be_worked_with(manager):
     assert sorted(manager.prune("owl", keep=1).removed) == [2, 4, 5]
     with pytest.raises(ConflictError, match="a paper cites it"):
         HeadRegistry(manager.store).rename("owl", "strix")
-    manager.unpin("owl", 1)
+    for reason in ("a paper cites it", "the web site shows it"):
+        manager.unpin("owl", 1, pinned_for=reason)
     HeadRegistry(manager.store).rename("owl", "strix")
     HeadRegistry(manager.store).remove("strix")
     with pytest.raises(ConflictError, match="the name 'fox' is in use, or was"):
@@ -170,4 +171,4 @@ def test_it_can_be_damaged_and_repaired(manager):
     assert report.is_sound
     assert len(report.mended) == 4
     test_its_state(manager)
-    assert create(manager, "owl", 6).number == 6
+    assert create(manager, "owl", 6, backbone=backbone()[1].contract).number == 6

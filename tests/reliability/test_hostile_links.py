@@ -9,7 +9,7 @@ import sys
 import damage
 import pytest
 from damage import ACTIVE, FOLDERS, IDENTITY, INDEX, NEVER_PROMOTED
-from store_fixtures import snapshot
+from store_fixtures import snapshot, with_backbone
 
 from hydra_detect.errors import CorruptError, HydraDetectError, StoreError
 from hydra_detect.storage import layout, owners
@@ -159,6 +159,6 @@ def test_a_store_behind_a_link(copy):
     assert manager.verify().is_sound
     (root.parent / "disk").mkdir()
     (root.parent / "scratch").symlink_to(root.parent / "disk")
-    made = Store.create(root.parent / "scratch" / "store")
+    made = with_backbone(Store.create(root.parent / "scratch" / "store"))
     assert damage.a_version(VersionManager(made)) == 1
     assert (root.parent / "disk" / "store" / IDENTITY).is_file()

@@ -11,11 +11,13 @@ import pytest
 from record_strategies import DEVICES
 from store_fixtures import AT, HOSTILE_NAMES, NO_TEXT, a_backbone, a_record, rewrite, snapshot, some_tensors
 
+from hydra_detect.cli.commands import run
 from hydra_detect.errors import CorruptError, NameInvalidError, StoreError
+from hydra_detect.history import history
 from hydra_detect.names import HeadRef, check_file_name, check_name
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import artifacts, backbones, heads, layout, sealed
-from hydra_detect.storage.pointers import NOTHING
+from hydra_detect.storage import backbones, heads, layout, renaming, sealed
+from hydra_detect.storage.pointers import NOTHING, Change
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
@@ -83,8 +85,12 @@ def entry_points(store, name):
         "rename": lambda: registry.rename(name, "fox"), "rename to": lambda: registry.rename("owl", name),
         "remove": lambda: registry.remove(name), "get": lambda: registry[name],
         "find": lambda: heads.find(store, name), "load": lambda: heads.load(store, name),
-        "numbers": lambda: heads.numbers(store, name),
-        "publish head": lambda: heads.publish(store, name, record, {}, actor="x"),
+        "there": lambda: heads.there(store, name), "status": lambda: registry.status(name),
+        "remove, dry": lambda: registry.remove(name, dry_run=True), "told": lambda: history(store, name),
+        "publish head": lambda: heads.publish(store, name, record, tensors, attachments={}, actor="x"),
+        "rename, below": lambda: renaming.rename(store, name, "fox", actor="x"),
+        "remove, below": lambda: renaming.remove(store, name, actor="x"),
+        "numbers": lambda: store.head(name).numbers(), "numbers beside": lambda: store.backbone(name).numbers(),
         "find backbone": lambda: backbones.find(store, name),
         "check backbone": lambda: backbones.check_free(store, name, backbone),
         "publish backbone": lambda: backbones.publish(store, name, backbone, weights),
@@ -92,11 +98,9 @@ def entry_points(store, name):
         "publish beside": lambda: store.backbone(name).publish(one, created_at=AT),
         "pointer": lambda: store.head(name).pointer(),
         "manifest": lambda: store.backbone(name).manifest(1),
-        "swap": lambda: store.head(name).swap(NOTHING, {}), "changing": change,
+        "swap": lambda: store.head(name).swap(NOTHING, {}, Change(what="pinned", at=AT)), "changing": change,
+        "confirm": lambda: store.head(name).confirm(), "head": lambda: store.head(name),
         "item": lambda: store.layout.item(layout.HEADS, name), "lock": lambda: store.layout.lock(layout.HEADS, name),
-        "make manifest": lambda: artifacts.make_manifest(
-            layout.HEADS, name, 1, listing={}, created_at=AT, actor="x"
-        ),
     }  # fmt: skip
 
 
@@ -115,7 +119,31 @@ def test_hostile_names(copy, tally):
         assert name not in HeadRegistry(store)
     assert snapshot(root.parent) == before
     assert len(NAMES) >= 300
-    cases.require(300 * 36)
+    cases.require(300 * 40)
+
+
+COMMANDS = (
+    ("versions", "{}"), ("promote", "{}", "1"), ("rollback", "{}"), ("history", "{}"), ("compare", "{}", "1", "2"),
+    ("pin", "{}", "1"), ("unpin", "{}", "1"), ("prune", "{}"), ("rename", "{}", "fox"), ("rename", "owl", "{}"),
+    ("remove", "{}", "--yes"), ("remove", "{}", "--dry-run"),
+)  # fmt: skip
+
+
+def test_hostile_names_on_the_command_line(copy, tally, capsys):
+    """No command takes such a name: exit code 2, one sentence on standard error, and nothing on the disk changes."""
+    cases = tally("hostile names x commands that take a name, each refused")
+    root = copy()
+    before = snapshot(root.parent)
+    words = [name for name in NAMES if not name.startswith("-") and "\0" not in name and not SURROGATE.search(name)]
+    for number, name in enumerate(words):
+        for command in COMMANDS:
+            code = run([*(word.format(name) if word == "{}" else word for word in command), "--store", str(root)])
+            said = capsys.readouterr()
+            assert (code, said.out) == (2, ""), (command, name)
+            assert said.err.startswith("hydra-detect: ")
+            cases.case(number, command)
+    assert snapshot(root.parent) == before
+    cases.require(300 * len(COMMANDS))
 
 
 def test_the_names_are_no_doubles():

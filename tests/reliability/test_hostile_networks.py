@@ -4,7 +4,10 @@ import attrs
 import numpy as np
 import pytest
 
-from hydra_detect.errors import HydraDetectError
+from store_fixtures import snapshot
+from test_hostile_names import NAMES, NO_TEXTS
+
+from hydra_detect.errors import HydraDetectError, IncompatibleError
 from hydra_detect.names import Digest
 from hydra_detect.records import HeadSettings
 from hydra_detect.registry import HeadRegistry
@@ -13,6 +16,7 @@ from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor, tensors_digest
 from hydra_detect.versions import VersionManager
 
+PICTURE = np.zeros((32, 32), dtype=np.uint8)
 PREDICTOR, CONVOLUTION = "roi_heads.box_predictor.cls_score.weight", "rpn.head.conv.0.0.weight"
 
 
@@ -91,9 +95,15 @@ def test_wrong_networks(serving, tally):
     cases = tally("heads that prove themselves and fit no network here, each refused when loaded")
     manager, detector, (version, tensors) = serving
     picture = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
-    before = detector.predict(picture)
+    before, numbers = detector.predict(picture), set()
     for name, wrong, record in contents(version, tensors):
+        if name.startswith("another") or name in {"narrower levels", "fewer levels"}:
+            with pytest.raises(IncompatibleError, match="the store has no backbone that it was made on"):
+                manager.create("owl", wrong, record)
+            cases.case(name)
+            continue
         number = manager.create("owl", wrong, record).number
+        numbers.add(number)
         for load in (detector.load_head, detector.swap):
             with pytest.raises(HydraDetectError, match=r"^cannot "):
                 load(f"owl@{number}")
@@ -106,8 +116,7 @@ def test_wrong_networks(serving, tally):
     after = detector.predict(picture)
     assert after.boxes.tobytes() == before.boxes.tobytes()
     assert after.scores.tobytes() == before.scores.tobytes()
-    findings = manager.verify(depth="deep").findings
-    assert {finding.number for finding in findings} == set(range(3, 3 + len(cases)))
+    assert {finding.number for finding in manager.verify(depth="deep").findings} == numbers
     cases.require(30)
 
 
@@ -123,14 +132,39 @@ def test_other_dtypes_of_fractions_are_read(serving):
         assert detector.load_head(f"owl@{number}").number == number
 
 
-def test_hostile_names_of_heads(serving, tmp_path):
-    """A detector takes no hostile name either, and what it serves stays."""
-    _manager, detector, _version = serving
-    before = detector.heads
-    for name in ("../owl", "owl/..", "OWL", "", "owl\0", "owl@0", "owl@1@2", "a" * 65, None, 5, b"owl"):
-        for load in (detector.load_head, detector.swap):
-            with pytest.raises(HydraDetectError, match=r"^cannot "):
-                load(name)
-    assert detector.heads == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
-    assert HeadRegistry(tmp_path / "store").store.head("owl").numbers() == [1, 2]
+def ways_to_name_a_head(manager, detector, name, original):
+    """Return all that takes the name of a head or backbone where networks are."""
+    from hydra_detect import HydraDetector, merge_checkpoint, split_checkpoint, verify
+    from hydra_detect.checkpoints.proof import compare_with_original
+
+    store = manager.store
+    return {
+        "load_head": lambda: detector.load_head(name), "swap": lambda: detector.swap(name),
+        "unload_head": lambda: detector.unload_head(name),
+        "predict": lambda: detector.predict(PICTURE, heads=[name]),
+        "threshold": lambda: detector.predict(PICTURE, score_threshold={name: 0.5}),
+        "from_store": lambda: HydraDetector.from_store(store, [name], device="cpu"),
+        "from_store, backbone": lambda: HydraDetector.from_store(store, [], backbone=name, device="cpu"),
+        "split": lambda: split_checkpoint(original, store, head=name),
+        "split, backbone": lambda: split_checkpoint(original, store, head="fox", backbone=name),
+        "merge": lambda: merge_checkpoint(store, name, original.with_suffix(".safetensors")),
+        "verify": lambda: verify(store, name), "compare": lambda: compare_with_original(store, name, original),
+    }  # fmt: skip
+
+
+def test_hostile_names_of_heads(serving, tmp_path, tally):
+    """Whatever works with networks takes no hostile name either; what serves stays, and nothing on the disk changes."""
+    cases = tally("hostile names x ways to name a head or backbone beside the store, each refused")
+    manager, detector, _version = serving
+    before, held = snapshot(tmp_path), detector.heads
+    for number, name in enumerate([*NAMES, *NO_TEXTS]):
+        for way, ask in ways_to_name_a_head(manager, detector, name, tmp_path / "original.pth").items():
+            if name is None and "from_store" in way:  # which is no name: the one backbone, or a list of none
+                continue
+            with pytest.raises((HydraDetectError, TypeError)) as caught:
+                ask()
+            assert isinstance(caught.value, HydraDetectError) or "unhashable" in str(caught.value), (way, name)
+            cases.case(number, way)
+    assert detector.heads == held
+    assert snapshot(tmp_path) == before
+    cases.require(300 * 12)

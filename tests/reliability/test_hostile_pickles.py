@@ -10,7 +10,7 @@ from store_fixtures import AT, a_backbone, a_record, some_tensors
 
 from hydra_detect import codec
 from hydra_detect.errors import CheckpointError, CorruptError, HydraDetectError
-from hydra_detect.storage import artifacts, check, heads, layout
+from hydra_detect.storage import artifacts, heads, layout, manifests
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import tensors_digest
 from hydra_detect.versions import VersionManager
@@ -25,8 +25,8 @@ def bring(root, data):
     tensors = some_tensors()
     record = codec.encode(a_record(tensors, backbone=a_backbone()[1].contract))
     files = {layout.TENSORS: data, layout.RECORD: record, "model.pth": data, "pytorch_model.bin": data}
-    listing = artifacts.listing_of(files)
-    files[layout.MANIFEST] = artifacts.make_manifest("heads", "owl", 7, listing=listing, created_at=AT, actor="x")
+    listing = manifests.listing_of(files)
+    files[layout.MANIFEST] = manifests.text("heads", "owl", 7, listing=listing, created_at=AT, actor="x", parent=None)
     folder = root / "heads" / "owl" / "versions" / "000007"
     folder.mkdir()
     for name, content in files.items():
@@ -49,12 +49,16 @@ def test_pickles_as_weights(copy, tmp_path, tally):
         root = copy()
         bring(root, data)
         manager = VersionManager(Store.open(root, durability="fast"))
-        with pytest.raises(CorruptError, match=r"^cannot (read|load) the weights of owl@7: "):
-            heads.load(manager.store, "owl@7")
-        with pytest.raises(CorruptError, match=r"^cannot (read|load) the weights of owl@7: "):
-            manager.promote("owl", 7)
-        assert not check.check(manager.store, depth="deep").is_sound
+        manager.promote("owl", 7)  # it is, byte for byte, what its manifest says, and no more is claimed
+        for ref in ("owl@7", "owl"):
+            with pytest.raises(CorruptError, match=r"^cannot (read|load) the weights of owl@7: "):
+                heads.load(manager.store, ref)
+        assert not manager.verify(depth="deep").is_sound
         assert [version.number for version in manager.versions("owl")] == [1, 2, 5, 6, 7]
+        if name not in {"as tensor data", "as metadata"}:  # whose numbers are numbers like any others
+            with pytest.raises(CorruptError, match=r"^cannot read the weights of owl@7: "):
+                manager.compare("owl", 1, 7)
+        assert manager.rollback("owl").number == 2
         manager.repair()
         assert manager.active("owl").number == 2
         assert not canary.exists(), name

@@ -9,7 +9,8 @@ from store_fixtures import AT, a_backbone, create, rewrite, snapshot
 from hydra_detect import codec
 from hydra_detect.errors import HydraDetectError, RecordError, StoreError
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import backbones, check, files, heads, layout, pointers, sealed
+from hydra_detect.storage import backbones, files, findings, heads, layout, pointers, sealed
+from hydra_detect.storage.pointers import Change
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
@@ -28,7 +29,7 @@ def declare(store, **limits):
 
 def lock(store):
     """Hold the lock of a head, as each change does."""
-    with store.item(*OWL).changing():
+    with store.head("owl").changing():
         pass
 
 
@@ -45,8 +46,8 @@ WAYS_IN = {
     "remove": lambda m: HeadRegistry(m.store).remove("fox"),
     "repair": lambda m: m.repair(),
     "publish a backbone": lambda m: backbones.publish(m.store, "other", a_backbone(5)[1], a_backbone(5)[0]),
-    "publish": lambda m: m.store.item(*OWL).publish({"a.bin": b"a"}, created_at=AT),
-    "swap": lambda m: m.store.item(*OWL).swap(m.store.item(*OWL).pointer(), {"event": pointers.PROMOTED}),
+    "publish": lambda m: m.store.head("owl").publish({"a.bin": b"a"}, created_at=AT),
+    "swap": lambda m: m.store.head("owl").swap(m.store.head("owl").pointer(), {}, Change(what=pointers.PINNED, at=AT)),
     "lock": lambda m: lock(m.store),
 }
 """Every way to change a store."""
@@ -104,7 +105,7 @@ def test_what_may_only_be_read_is_read(newer):
     old = newer(format=2, min_writer=2)
     before = snapshot(old.store.root)
     assert Store.create(old.store.root).names(layout.HEADS) == ["fox", "owl"]
-    assert [(info.name, info.active) for info in HeadRegistry(old.store).infos()] == [("fox", None), ("owl", 1)]
+    assert [(info.head, info.active) for info in HeadRegistry(old.store).infos()] == [("fox", None), ("owl", 1)]
     assert heads.load(old.store, "owl")[0].number == 1
     assert old.prune("owl", keep=1, dry_run=True).is_dry_run
     assert old.history("owl")[-1].what == "promoted"
@@ -122,7 +123,7 @@ def reseal(path, **changes):
 
 def republish(manager, number, change):
     """Let version `number` of `owl` have another record, and a manifest that lists it, as if it had been made so."""
-    folder = manager.store.layout.item(*OWL).version(number)
+    folder = manager.store.head("owl").place.version(number)
     data = codec.dumps(change(json.loads((folder / layout.RECORD).read_bytes())))
     rewrite(folder / layout.RECORD, data)
     manifest = sealed.unseal((folder / layout.MANIFEST).read_bytes(), "it")
@@ -131,7 +132,7 @@ def republish(manager, number, change):
 
 def newest(manager):
     """Return the path of the newest generation of `owl`."""
-    item = manager.store.layout.item(*OWL)
+    item = manager.store.head("owl").place
     return item.pointer(item.pointer_generations()[-1])
 
 
@@ -139,10 +140,10 @@ def test_unknown_fields_of_a_pointer(filled):
     """Fields that this version does not know do not hinder reading, and the generations after it keep them."""
     reseal(newest(filled), **NEWER)
     assert filled.active("owl").number == 1
-    assert filled.store.item(*OWL).pointer().unknown == NEWER
+    assert filled.store.head("owl").pointer().unknown == NEWER
     filled.promote("owl", 2)
     filled.rollback("owl")
-    assert filled.store.item(*OWL).pointer().unknown == NEWER
+    assert filled.store.head("owl").pointer().unknown == NEWER
     assert filled.verify().findings == ()
 
 
@@ -157,7 +158,7 @@ def test_unknown_fields_of_a_record(filled):
 
 def test_unknown_fields_of_a_manifest(filled):
     """A manifest with fields that this version does not know is read."""
-    reseal(filled.store.layout.item(*OWL).version(2) / layout.MANIFEST, **NEWER)
+    reseal(filled.store.head("owl").place.version(2) / layout.MANIFEST, **NEWER)
     assert filled.promote("owl", 2).number == 2
     assert filled.verify().findings == ()
 
@@ -169,7 +170,7 @@ PARTS = {
         {"schema": 2},
     ),
     "manifest": (
-        lambda m: reseal(m.store.layout.item(*OWL).version(2) / layout.MANIFEST, format=2, files="elsewhere"),
+        lambda m: reseal(m.store.head("owl").place.version(2) / layout.MANIFEST, format=2, files="elsewhere"),
         "its format is 2 and this version of hydra-detect reads 1",
         {"format": 2},
     ),
@@ -203,15 +204,15 @@ def test_a_newer_part_is_refused_by_name(filled, part):
 
 def test_a_newer_part_is_not_repaired(filled, part):
     """A check says that it could not read it, and a repair leaves the whole head as it is, whatever else is wrong."""
-    claim = filled.store.layout.item(*OWL).claim(1)
+    claim = filled.store.head("owl").place.claim(1)
     claim.unlink()
-    owl = filled.store.layout.item(*OWL).root
+    owl = filled.store.head("owl").place.root
     before = snapshot(owl)
     found, _facts = part
     for report in (filled.verify(), filled.repair()):
         assert not report.is_sound
         (refused,) = [finding for finding in report.findings if not finding.is_harmless]
-        assert (refused.what, refused.name) == (check.REFUSED, "owl")
+        assert (refused.what, refused.name) == (findings.REFUSED, "owl")
         assert found in refused.problem
         assert str(report).splitlines()[-1].startswith("unclear: ")
         assert f"not read: {refused.path}: " in str(report)
@@ -222,7 +223,7 @@ def test_a_newer_part_hides_nothing_else(filled, part):
     """The other heads are read, checked and changed as ever; the head itself is listed with what is the matter."""
     found, _facts = part
     filled.promote("fox", 1)
-    infos = {info.name: info for info in HeadRegistry(filled.store).infos()}
+    infos = {info.head: info for info in HeadRegistry(filled.store).infos()}
     assert infos["fox"].active == 1
     assert infos["owl"].versions == (1, 2)
     try:

@@ -5,26 +5,36 @@ not what makes it safe.
 """
 
 import shutil
+import subprocess
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import worlds
 from crowd import HEADS, READERS, WRITERS, Crowd, Log, Writer, said
-from hindsight import Head, check_reads, deeds_in, reads_in
+from hindsight import Head, backbones_in, check_reads, deeds_in, reads_in
+from store_fixtures import a_backbone
 
-from hydra_detect.storage import backbones, layout
+from hydra_detect.storage import backbones, findings, pointers
 from hydra_detect.storage.disk import Disk
 from hydra_detect.storage.store import Store
 
 MEMORY = Path("/dev/shm")  # noqa: S108  a file system, not a file
 PUBLISHES, READS = 512, 6400  # of each of the four runs
+LEAST = {
+    pointers.PROMOTED: 150, pointers.ROLLED_BACK: 30, pointers.PRUNED: 30, pointers.PINNED: 10, pointers.UNPINNED: 5,
+}  # fmt: skip
+"""How often each has to have happened in each run."""
 
 
 @pytest.fixture(params=["memory", "disk"])
 def folder(request, tmp_path):
     """A folder on a file system of one kind."""
     if request.param == "disk":
+        told = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=False)
+        if told.stdout.strip() == "tmpfs":
+            pytest.skip("the temporary folder lies in memory: name one on a disk with --basetemp")
         yield tmp_path
         return
     if not MEMORY.is_dir():
@@ -57,6 +67,7 @@ def test_crowd(locks, folder, tally, exhaustive):
         reads=times * READS // READERS,
     )
     kills = crowd.run()
+    check_backbones(store, backbones_in(logs))
     deeds, (reads, gone) = deeds_in(logs), reads_in(logs)
     judged = {name: Head(store, name, deeds) for name in HEADS}
     for head in judged.values():
@@ -64,6 +75,19 @@ def test_crowd(locks, folder, tally, exhaustive):
     check_reads(judged, reads, gone)
     check_end(store, judged)
     report(tally, where, judged, len(reads), kills, times)
+
+
+def check_backbones(store, offered):
+    """See that of several backbones under one name the first has it for ever, and every other was told so."""
+    new = [number for number, end in offered if end == "new"]
+    assert len(new) == 1, f"{len(new)} were told that theirs is the one"
+    item = store.backbone("shared")
+    assert item.place.pointer_generations() == [1]
+    _tensors, record = a_backbone(50 + new[0])
+    assert backbones.find(store, "shared").record == record
+    assert {end for number, end in offered if number == new[0]} <= {"new", "there"}
+    assert {end for number, end in offered if number != new[0]} == {"refused"}
+    assert len(offered) > WRITERS
 
 
 def check_end(store, judged):
@@ -79,7 +103,8 @@ def check_end(store, judged):
         assert set(store.head(name).numbers()) == kept
         assert list(head.item.staging.iterdir()) == []
     assert list(store.layout.staging.iterdir()) == []
-    assert manager.verify().findings == ()
+    assert {finding.what for finding in manager.verify().findings} <= {findings.LEFTOVER}  # at the backbone
+    assert manager.repair().findings == ()
 
 
 def report(tally, where, judged, reads, kills, times):
@@ -98,3 +123,6 @@ def report(tally, where, judged, reads, kills, times):
     verified.require(times * 6250)
     changes.require(times * 300)
     killed.require(3)
+    whats = Counter(state.change.what for head in judged.values() for state in head.states[1:])
+    for what, least in LEAST.items():
+        assert whats[what] >= times * least, f"{what}: {whats[what]} times, {times * least} were meant"

@@ -62,6 +62,7 @@ class Outcome:
         returned: What the operation returned, if it was done.
         calls: The system calls that strace logged.
         was_injected: Whether a fault was injected.
+        injected: The call that failed because of it; None if the process was killed.
         process: Number of the child.
 
     """
@@ -71,6 +72,7 @@ class Outcome:
     returned: object = None
     calls: tuple[Call, ...] = ()
     was_injected: bool = False
+    injected: Call | None = None
     process: int = 0
 
 
@@ -129,8 +131,14 @@ def _outcome(child, status, text, log):
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL, f"the child died of signal {os.WTERMSIG(status)}"
         facts = {"end": "killed"}
-    was_injected = facts["end"] == "killed" or any("(INJECTED)" in line for line in lines)
-    return Outcome(**facts, calls=tuple(_calls(lines)), was_injected=was_injected, process=child)
+    hit = [call for line, call in zip(lines, map(_call, lines), strict=True) if call and "(INJECTED)" in line]
+    return Outcome(
+        **facts,
+        calls=tuple(_calls(lines)),
+        was_injected=facts["end"] == "killed" or bool(hit),
+        injected=hit[0] if hit else None,
+        process=child,
+    )
 
 
 def _child(operation, go, say):
@@ -156,15 +164,20 @@ def _read_all(descriptor):
 
 def _calls(lines):
     counts = Counter()
-    for line in lines:
-        found = _LINE.fullmatch(line)
-        if found:
-            name, arguments, _result = found.groups()
-            counts[name] += 1
-            kind = _kind(name, arguments)
-            place = _DESCRIPTOR if kind in _BY_DESCRIPTOR else _QUOTED
-            path = place.search(arguments)
-            yield Call(name, counts[name], kind, path[1] if path else "")
+    for call in filter(None, map(_call, lines)):
+        counts[call.name] += 1
+        yield attrs.evolve(call, number=counts[call.name])
+
+
+def _call(line):
+    """Return the call in a line of the log, without its number; None if it is no whole one."""
+    found = _LINE.fullmatch(line)
+    if not found:
+        return None
+    name, arguments, _result = found.groups()
+    kind = _kind(name, arguments)
+    path = (_DESCRIPTOR if kind in _BY_DESCRIPTOR else _QUOTED).search(arguments)
+    return Call(name, 0, kind, path[1] if path else "")
 
 
 def _kind(name, arguments):

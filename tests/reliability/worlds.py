@@ -1,6 +1,8 @@
 """Stores in the states that an operation can meet, the operations, and what must hold after any of them was cut off."""
 
+import contextlib
 import functools
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from store_fixtures import a_backbone, a_record, flip, some_tensors
 
 from hydra_detect.errors import ConflictError, NotFoundError
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import backbones, check, heads, layout
+from hydra_detect.storage import backbones, findings, heads, layout, owners
 from hydra_detect.storage.disk import Disk
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
@@ -16,6 +18,9 @@ from hydra_detect.versions import VersionManager
 BACKBONE, BACKBONE_RECORD = a_backbone()
 OWL = ("heads", "owl")
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  folders are made in it with mkdtemp
+NOTE = "note.txt"
+TWO_STEPS = frozenset(["rename", "publish a backbone"])
+"""Operations with two commit points: between them the second may still be missing, and that is said."""
 
 
 def manager_of(root, disk=None):
@@ -33,8 +38,8 @@ def head_of(seed):
 
 
 def create(manager, seed, head="owl"):
-    """Publish a version."""
-    return manager.create(head, *head_of(seed))
+    """Publish a version, with a file beside it."""
+    return manager.create(head, *head_of(seed), attachments={NOTE: b"%d" % seed})
 
 
 # Operations: each takes a manager. `NEW` is the seed of what an operation creates.
@@ -44,15 +49,19 @@ NEW = 99
 
 def _publish_backbone(manager):
     tensors, record = a_backbone(7)
-    backbones.publish(manager.store, "other", record, tensors)
+    return backbones.publish(manager.store, "other", record, tensors)
 
 
 def _newest(manager):
-    return [1, *manager.store.item(*OWL).numbers()][-1]
+    return [1, *manager.store.head("owl").numbers()][-1]
 
 
 def _oldest(manager):
-    return [*manager.store.item(*OWL).numbers(), 1][0]
+    return [*manager.store.head("owl").numbers(), 1][0]
+
+
+def _pinned(manager):
+    return (manager.store.head("owl").pointer().pinned or (1,))[0]
 
 
 OPERATIONS = {
@@ -60,13 +69,16 @@ OPERATIONS = {
     "create first of its name": lambda manager: create(manager, NEW, "fox"),
     "promote newest": lambda manager: manager.promote("owl", _newest(manager)),
     "promote first": lambda manager: manager.promote("owl", _oldest(manager)),
+    "promote the active": lambda manager: manager.promote("owl", manager.active("owl").number),
     "roll back": lambda manager: manager.rollback("owl"),
     "pin": lambda manager: manager.pin("owl", _newest(manager), reason="test"),
-    "unpin": lambda manager: manager.unpin("owl", (manager.store.item(*OWL).pointer().pinned or (1,))[0]),
+    "pin again": lambda manager: manager.pin("owl", _pinned(manager), reason="paper"),
+    "unpin": lambda manager: manager.unpin("owl", _pinned(manager)),
     "prune": lambda manager: manager.prune("owl", keep=2),
     "rename": lambda manager: HeadRegistry(manager.store).rename("owl", "strix"),
     "remove": lambda manager: HeadRegistry(manager.store).remove("owl"),
     "publish a backbone": _publish_backbone,
+    "publish the backbone again": lambda manager: backbones.publish(manager.store, "demo", BACKBONE_RECORD, BACKBONE),
     "list": lambda manager: HeadRegistry(manager.store).infos(),
     "repair": lambda manager: manager.repair(),
 }
@@ -85,13 +97,23 @@ def _promoted(manager):
 
 
 def _damage_active(manager):
-    number = manager.store.item(*OWL).pointer().active
-    flip(manager.store.root / "heads/owl/versions" / f"{number:06}" / layout.TENSORS)
+    number = manager.store.head("owl").pointer().active
+    flip(manager.store.head("owl").place.version(number) / layout.TENSORS)
 
 
 def _damage_pointer(manager):
-    item = manager.store.layout.item(*OWL)
-    flip(item.pointer(item.pointer_generations()[-1]), place=20)
+    place = manager.store.head("owl").place
+    flip(place.pointer(place.pointer_generations()[-1]), place=20)
+
+
+def _damage_much(manager):
+    """Do a bit of everything: a lost generation, a file too many, a lost claim, a damaged note, and a dead leftover."""
+    place = manager.store.head("owl").place
+    place.pointer(2).unlink()
+    (place.version(1) / "stranger.bin").write_bytes(b"stranger")
+    place.claim(6).unlink()
+    flip(place.version(5) / NOTE)
+    (place.staging / f"{owners._here()}.99999999.1.{'0' * 32}").write_bytes(b"half a")
 
 
 STATES = {
@@ -108,9 +130,15 @@ STATES = {
     "pruned": ("six, promoted", lambda manager: manager.prune("owl", keep=1)),
     "listed": ("six, promoted", lambda manager: HeadRegistry(manager.store).infos()),
     "damaged version": ("six, promoted", _damage_active),
-    "damaged pointer": ("six, promoted", _damage_pointer),
+    "damaged pointer": ("six, pinned", _damage_pointer),
+    "much damaged": ("six, pinned", _damage_much),
 }
-DAMAGED = frozenset(["damaged version", "damaged pointer"])
+DAMAGED = frozenset(["damaged version", "damaged pointer", "much damaged"])
+
+
+def path_of(folder, state):
+    """Return where a state is built."""
+    return Path(folder) / state.replace(" ", "-").replace(",", "")
 
 
 def build_states(folder, names=STATES):
@@ -118,7 +146,7 @@ def build_states(folder, names=STATES):
     built = {}
     for name in names:
         origin, change = STATES[name]
-        root = Path(folder) / name.replace(" ", "-").replace(",", "")
+        root = path_of(folder, name)
         if origin is None:
             Store.create(root)
             backbones.publish(Store.open(root), "demo", BACKBONE_RECORD, BACKBONE)
@@ -136,7 +164,17 @@ def applies(operation, state):
     return True
 
 
+def linked(root, target):
+    """Return a copy of a store whose files are links to the original's: nothing may ever write into one."""
+    shutil.rmtree(target, ignore_errors=True)
+    ignored = shutil.ignore_patterns("locks")
+    return Path(shutil.copytree(root, target, symlinks=True, copy_function=os.link, ignore=ignored))
+
+
 # What must hold
+
+WAITING = frozenset([findings.LEFTOVER, findings.UNFINISHED, findings.UNUSED, findings.CLAIM])
+"""What a stop may leave behind, until somebody writes there, or repairs."""
 
 
 def facts(root):
@@ -148,15 +186,20 @@ def facts(root):
         weights = {}
         for number in store.head(name).numbers():
             version, tensors = heads.load(store, f"{name}@{number}")
-            weights[number] = (str(version.record.tensors), bytes(tensors["box.weight"].data))
+            files = sorted({*version.files} - {layout.TENSORS, layout.RECORD})
+            beside = tuple((file, store.head(name).read(version, file)) for file in files)
+            weights[number] = (str(version.record.tensors), bytes(tensors["box.weight"].data), beside)
         if state.active is not None:
             assert heads.find(store, name).number == state.active
-        found[name] = (state.active, state.earlier, state.pinned, weights)
+        pins = tuple((pin.version, pin.reason) for pin in state.pins)
+        found[name] = (state.active, state.earlier, pins, weights)
     for name in store.names(layout.BACKBONES):
         try:
-            found[f"backbone {name}"] = str(backbones.find(store, name).record.contract.digest)
+            stored = backbones.find(store, name)
         except NotFoundError:  # published, and not yet made the one of its name: as good as not there
             continue
+        weights = backbones.tensors(store, stored)["box.weight"]
+        found[f"backbone {name}"] = (str(stored.record.contract.digest), bytes(weights.data))
     return found
 
 
@@ -228,24 +271,91 @@ def check_goes_on(root, known):
     manager = manager_of(root, Disk("fast"))
     version = create(manager, 1000)
     assert version.number > known, f"number {version.number} was used before"
-    before = manager.store.item(*OWL).pointer().active
+    before = manager.store.head("owl").pointer().active
     manager.promote("owl", version.number)
     if before:
         assert manager.rollback("owl").number == before
         manager.promote("owl", version.number)
     manager.prune("owl", keep=1)
     assert manager.active("owl") == version
-    for folder in (manager.store.layout.staging, manager.store.layout.item(*OWL).staging):
+    for folder in (manager.store.layout.staging, manager.store.head("owl").place.staging):
         assert not folder.is_dir() or not list(folder.iterdir()), f"left behind in {folder}"
     infos = HeadRegistry(manager.store).infos()
-    assert infos == [HeadRegistry(manager.store).info(info.name) for info in infos]
+    assert infos == [HeadRegistry(manager.store).info(info.head) for info in infos]
     report = manager.verify()
     if report.findings:  # what was left at another head, or a claim that was lost, waits for a repair
-        assert {finding.what for finding in report.findings} <= {check.LEFTOVER, check.UNFINISHED, check.CLAIM}, str(
-            report
-        )
+        assert {finding.what for finding in report.findings} <= WAITING, str(report)
+        if findings.UNUSED in {finding.what for finding in report.findings}:
+            _publish_backbone(manager)
         report = manager.repair()
     assert not report.findings, str(report)
+
+
+def check_acknowledged(now, operation, told, around):
+    """See that what an operation acknowledged has lasted, whatever else was lost.
+
+    Args:
+        now: What the store says after the loss.
+        operation: The operation.
+        told: What it returned.
+        around: What the store said before another process was killed in it, after that, and once the operation ended.
+
+    """
+    before, between, live = around
+    if operation in {"create", "publish a backbone"}:  # which say nothing of what is active, and of nobody's versions
+        left = without(now, told)
+        assert left in [without(world, told) for world in (before, between, live)], f"{left} is no state that there was"
+        key = getattr(told, "head", None) or f"backbone {told.name}"
+        if operation == "create":
+            assert now[key][3][told.number] == live[key][3][told.number], f"{told} is lost"
+        else:
+            assert now[key] == live[key], f"{key} is lost"
+    else:
+        mine = {name: found for name, found in now.items() if not name.startswith("backbone")}
+        assert mine == {name: found for name, found in live.items() if name in mine or not name.startswith("backbone")}
+
+
+def without(found, told):
+    """Return what `facts` returned, without one version or backbone."""
+    if not hasattr(told, "number"):
+        return {name: facts for name, facts in found.items() if name != f"backbone {told.name}"}
+    left = {}
+    for name, facts in found.items():
+        if name != told.head:
+            left[name] = facts
+            continue
+        versions = {number: weights for number, weights in facts[3].items() if number != told.number}
+        if versions:
+            left[name] = (*facts[:3], versions)
+    return left
+
+
+@contextlib.contextmanager
+def mortal():
+    """Let what is staged meanwhile be called as by a process that is dead afterwards: who writes next clears it away."""
+    name, is_abandoned, own = owners.staging_name, owners.is_abandoned, set()
+
+    def mortal_name():
+        here, _process, _began, rest = name().split(".")
+        own.add(f"{here}.99999999.1.{rest}")
+        return f"{here}.99999999.1.{rest}"
+
+    owners.staging_name = mortal_name
+    owners.is_abandoned = lambda path: path.name not in own and is_abandoned(path)
+    try:
+        yield
+    finally:
+        owners.staging_name, owners.is_abandoned = name, is_abandoned
+
+
+EVIDENCE = {"damaged version": 1, "damaged pointer": 1, "much damaged": 2}
+"""How many things a repair of each damaged state sets aside."""
+
+
+def check_evidence(root, state):
+    """See that what was damaged is kept, once."""
+    kept = [path.name for path in (root / "heads/owl/quarantine").iterdir()]
+    assert len(kept) == EVIDENCE[state], f"set aside: {kept}"
 
 
 def highest(found):
