@@ -68,7 +68,7 @@ def lost(*generations):
 
 def aside(*numbers):
     """Return what the history says of versions that were set aside."""
-    return "; ".join(f"set aside as damaged: version {number}" for number in numbers)
+    return f"set aside as damaged: version{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 WEIGHTS, RECORD = layout.TENSORS, layout.RECORD
@@ -79,11 +79,13 @@ CLAIMS = tuple((findings.CLAIM, f"{OWL}/claims/{number:06}") for number in (1, 2
 BACK = "version 2 is damaged or missing; version 3 is active again"
 FELL = f"{aside(2)}; {BACK}"
 NONE = "version 2 is damaged or missing; none is active: promote one"
-UNPINNED = "no longer pinned: version 4 (paper)"
+UNPINNED = "no longer pinned: 4 (paper)"
+LOST = f"{NONE}; no longer to be rolled back to: versions 1, 3; {UNPINNED}"
 UNKNOWN = "what was active last is not known"
 AS_BEFORE = f"damaged or missing: generation 4; {UNKNOWN}; as of generation 3, version 2 is active again"
 STRAY = f"damaged or missing: generations 5 to 99999999; {UNKNOWN}; as of generation 4, version 2 is active again"
 ALL_GONE = f"damaged or missing: generations 1 to 4; {UNKNOWN}; none is active: promote one"
+NO_HISTORY = f"{UNKNOWN}; none is active: promote one"
 BOTH = (
     f"{aside(2)}; damaged or missing: generation 4; {UNKNOWN}; "
     "version 2, active as of generation 3, is damaged or missing; version 3 is active again"
@@ -132,11 +134,11 @@ VERSIONS = {
     "a lost version": Damage(gone(version(2)), ((STATE, pointer(4)),), (), 3, FEWER, reason=BACK),
     "a lost version before": Damage(
         gone(version(3)), ((STATE, pointer(4)),), (), 2, (1, 2, 4),
-        reason="what was damaged or missing is no longer named",
+        reason="no longer to be rolled back to: version 3",
     ),
     "a lost pinned version": Damage(gone(version(4)), ((STATE, pointer(4)),), (), 2, (1, 2, 3), reason=UNPINNED),
     "all versions lost": Damage(
-        gone(f"{OWL}/versions"), ((STATE, pointer(4)),) * 3, (), None, (), reason=f"{NONE}; {UNPINNED}"
+        gone(f"{OWL}/versions"), ((STATE, pointer(4)),) * 3, (), None, (), reason=LOST
     ),
     "an active version that was exchanged": Damage(
         exchanged, ((STATE, pointer(4)),), (), 3, (1, 2, 3, 4), reason=BACK
@@ -172,6 +174,15 @@ POINTERS = {
     "a stray generation": Damage(
         made(pointer(99_999_999)), (*lost(99_999_999), (GAP, pointer(5))), reason=STRAY
     ),
+    "a stray generation of the last number": Damage(
+        made(pointer(999_999_999)), (*lost(999_999_999), (GAP, pointer(5)))
+    ),
+    "a lost history": Damage(
+        gone(f"{OWL}/pointer"), ((GAP, f"{OWL}/pointer"),), (), None, reason=NO_HISTORY
+    ),
+    "an empty history": Damage(
+        gone(*map(pointer, range(1, 5))), ((GAP, f"{OWL}/pointer"),), (), None, reason=NO_HISTORY
+    ),
     "a lost generation": Damage(gone(pointer(2)), ((GAP, pointer(2)),), reason="damaged or missing: generation 2"),
     "lost generations": Damage(
         gone(pointer(2), pointer(3)), ((GAP, pointer(2)),), reason="damaged or missing: generations 2 to 3"
@@ -181,11 +192,11 @@ POINTERS = {
     ),
     "two gaps": Damage(
         gone(pointer(1), pointer(3)), ((GAP, pointer(1)), (GAP, pointer(3))),
-        reason="damaged or missing: generation 1; damaged or missing: generation 3",
+        reason="damaged or missing: generation 1, generation 3",
     ),
     "a lost and a damaged generation": Damage(
         lambda manager: [gone(pointer(2))(manager), flipped(pointer(4), place=30)(manager)],
-        (*lost(4), (GAP, pointer(2))), (), 2, reason=f"damaged or missing: generation 2; {AS_BEFORE}",
+        (*lost(4), (GAP, pointer(2))), (), 2, reason=AS_BEFORE.replace("generation 4", "generation 2, generation 4"),
     ),
     "a damaged generation and a damaged version": Damage(
         flipped(pointer(4), version(2, RECORD), place=30), (*bad(2, name=RECORD), *lost(4)), (), 3, FEWER, reason=BOTH
@@ -194,9 +205,11 @@ POINTERS = {
 
 PLACES = {
     "versions that are a link": Damage(
-        linked(f"{OWL}/versions"), ((PLACE, f"{OWL}/versions"),), (), None, (), reason=f"{NONE}; {UNPINNED}"
+        linked(f"{OWL}/versions"), ((PLACE, f"{OWL}/versions"),), (), None, (), reason=LOST
     ),
-    "a pointer that is a link": Damage(linked(f"{OWL}/pointer"), ((PLACE, f"{OWL}/pointer"),), (), None),
+    "a pointer that is a link": Damage(
+        linked(f"{OWL}/pointer"), ((PLACE, f"{OWL}/pointer"),), (), None, reason=NO_HISTORY
+    ),
     "a head that was moved": Damage(linked(OWL), ((PLACE, OWL),), (), None, ()),
     "claims that are a link": Damage(linked(f"{OWL}/claims"), ((PLACE, f"{OWL}/claims"), *CLAIMS)),
     "a head that is a file": Damage(made("heads/wolf"), ((PLACE, "heads/wolf"),)),

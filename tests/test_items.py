@@ -129,6 +129,20 @@ def test_parent_at_the_last_moment(store):
     assert publish(on_disk(store, WatchedDisk(late))).parent == 2
 
 
+def test_a_parent_lasts(store):
+    """No version names its parent before the disk confirms that it was active: who did it may have died before."""
+    publish(store)
+    point(store, 1, 0)
+
+    def refuse(step, path, *_arguments):
+        if step == "sync_folder" and path == store.head("owl").place.pointers:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(StoreError, match="cannot publish a version of 'owl': Input/output error"):
+        publish(on_disk(store, WatchedDisk(refuse)))
+    assert (store.head("owl").numbers(), leftovers(store)) == ([1], [])
+
+
 def test_a_damaged_state_forbids_no_new_version(store):
     """With the newest generation damaged a version can be published; its parent is the last one that is known."""
     publish(store)

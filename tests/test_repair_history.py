@@ -102,7 +102,7 @@ def test_pins_of_damaged_versions_go_with_them_and_are_named(rich):
     rich.repair()
     assert state(rich) == ([1, 2, 3], 2, (1, 3), (1,))
     (event,) = repairs(rich)
-    assert event.reason == f"{aside(4)}; no longer pinned: version 4 (paper); no longer pinned: version 4 (shipped)"
+    assert event.reason == f"{aside(4)}; no longer pinned: 4 (paper), 4 (shipped)"
 
 
 def test_many_damaged_versions_do_not_hide_what_is_active(rich):

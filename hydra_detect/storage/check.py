@@ -201,8 +201,8 @@ class Checker:
             self._check_versions(item)
         if whole[2]:
             self._check_pointers(item)
-        elif item.kind == layout.BACKBONES and not os.path.lexists(place.pointers):
-            self._check_used(item)
+        if not place.pointer_generations() and not place.pointers.is_symlink():
+            self._check_without_state(item)
 
     def _check_versions(self, item: Item) -> None:
         place = item.place
@@ -317,13 +317,24 @@ class Checker:
             self._say(findings.GAP, place.pointer(first), problem, item, first)
         if state:
             self._check_state(item, state)
-        elif not generations and item.kind == layout.BACKBONES:
-            self._check_used(item)
 
-    def _check_used(self, item: Item) -> None:
-        if item.numbers():
+    def _check_without_state(self, item: Item) -> None:
+        """Look at one that has no generation: a backbone has not got its name yet, a head never had an active version.
+
+        Unless one of its versions says that it was made when another one was active.
+        """
+        numbers = item.numbers()
+        if item.kind == layout.BACKBONES and numbers:
             problem = "it was written, and its name not given to it yet; publish it again, which does"
             self._say(findings.UNUSED, item.place.versions, problem, item)
+        if item.kind == layout.HEADS and any(self._parent(item, number) for number in numbers):
+            problem = "its history is missing: it had an active version when another one was published"
+            self._say(findings.GAP, item.place.pointers, problem, item)
+
+    def _parent(self, item: Item, number: int) -> int | None:
+        with contextlib.suppress(HydraDetectError):  # reported with the version
+            return item.manifest(number).parent
+        return None
 
     def _check_state(self, item: Item, state: Pointer) -> None:
         present, path = set(item.numbers()), item.place.pointer(state.generation)

@@ -243,6 +243,8 @@ class Item:
         while True:
             number = self._claim()
             parent = self._known().active
+            if parent:  # whoever made it the active one may have been killed before he could make that last
+                self.disk.sync_folder(self.place.pointers)
             text = manifests.text(self.kind, self.name, number, parent=parent, **facts)
             files.discard(self.disk, stage / layout.MANIFEST)
             files.write_new(self.disk, stage / layout.MANIFEST, text, mode=0o444)

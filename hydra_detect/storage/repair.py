@@ -101,11 +101,12 @@ def _mend_item(item: Item, before: Sequence[Finding], checker: Checker, actor: s
         mended = [f"{one.path} was removed" for one in swept]
         if _of(found, findings.REFUSED):
             return mended  # what cannot be read may be sound: nothing is decided without it
-        in_the_way = _of(found, findings.PLACE) + [one for one in found if _ends_the_numbers(one)]
-        if in_the_way:
-            mended += _set_all_aside(store, in_the_way, store.layout.quarantine)
-            if place.root.is_symlink() or not place.root.is_dir():
-                return mended
+        displaced, strays = _of(found, findings.PLACE), [one for one in found if _ends_the_numbers(one)]
+        mended += _set_all_aside(store, displaced, store.layout.quarantine)
+        if place.root.is_symlink() or not place.root.is_dir():
+            return mended
+        mended += _set_all_aside(store, strays, place.quarantine)
+        if displaced or strays:
             found = checker.look_at(item)  # what lay behind a link is not here any more
         if _of(found, findings.VERSION, findings.POINTER, findings.STATE, findings.GAP):
             mended += _mend_state(item, actor, found)
