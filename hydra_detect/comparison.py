@@ -175,6 +175,8 @@ class _Norm:
     def add(self, numbers: NDArray[Any]) -> None:
         """Add some numbers."""
         largest = float(abs(numbers).max())
+        if math.isnan(largest):  # beyond every number: it is never equal
+            largest = math.inf
         if largest > self.largest:  # what was added so far was measured by the largest of then
             self._squares *= (self.largest / largest) ** 2
             self.largest = largest

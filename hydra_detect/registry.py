@@ -119,11 +119,13 @@ class HeadRegistry:
             state = item.pointer()
         except HydraDetectError as error:
             state, problem = pointers.NOTHING, error.found
+        versions = [self._status(name, number, state, is_known=not problem) for number in item.numbers()]
+        left = item.numbers()  # one that was pruned meanwhile is no version that cannot be read
         return HeadStatus(
             head=name,
             active=state.active,
             previous=state.previous,
-            versions=tuple(self._status(name, number, state, is_known=not problem) for number in item.numbers()),
+            versions=tuple(version for version in versions if version.number in left),
             problem=problem,
         )
 

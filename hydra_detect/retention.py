@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from hydra_detect.errors import InputError, listed
-from hydra_detect.names import one_line, whole_number
+from hydra_detect.names import one_line, shown, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ def kept(numbers: Sequence[int], pointer: Pointer, *, keep: int = DEFAULT_KEEP) 
     """
     most = whole_number(keep)
     if type(most) is not int or most < 1:
-        raise InputError("prune", f"keep is {keep!r:.60}", "Give a whole number from 1.")
+        raise InputError("prune", f"keep is {shown(keep)}", "Give a whole number from 1.")
     latest = sorted(numbers)[-most:]
     pins = {number: listed(pin.reason for pin in pointer.pins if pin.version == number) for number in pointer.pinned}
     reasons = {}

@@ -22,7 +22,7 @@ from hydra_detect.errors import (
     listed,
 )
 from hydra_detect.history import Event, history
-from hydra_detect.names import HeadRef, check_name
+from hydra_detect.names import HeadRef, check_name, shown, whole_number
 from hydra_detect.records import HeadRecord
 from hydra_detect.retention import DEFAULT_KEEP, PruneReport, kept
 from hydra_detect.storage import changes, files, heads, pointers
@@ -88,7 +88,7 @@ class VersionManager:
         asked = f"create a version of {head!r}"
         if not isinstance(record, HeadRecord):
             raise RecordError(asked, f"its record is {record!r:.60}", "Give a HeadRecord.")
-        weights, beside = _weights(tensors, asked), _attachments(attachments or {}, asked)
+        weights, beside = _weights(tensors, asked), _attachments(attachments, asked)
         return heads.publish(self.store, head, record, weights, attachments=beside, actor=self.actor)
 
     def versions(self, head: str) -> list[VersionRecord]:
@@ -118,7 +118,7 @@ class VersionManager:
         """
         return heads.find(self.store, HeadRef(head))
 
-    def promote(self, head: str, number: int, *, reason: str = "") -> VersionRecord:
+    def promote(self, head: str, number: int, *, instead_of: int | None = None, reason: str = "") -> VersionRecord:
         """Make a version the active one: each of its files is checked first, then one file changes the world.
 
         Promoting the version that is active already checks it and changes nothing, so that it stays clear which
@@ -127,18 +127,25 @@ class VersionManager:
         Args:
             head: Name of the head.
             number: Number of the version.
+            instead_of: The version that must still be the active one, 0 for none: what a decision was made against
+                may not be active any more. Left out, it does not matter.
             reason: Why, for the history.
 
         Raises:
             NotFoundError: If there is no such version.
             CorruptError: If any of it is damaged; the active version stays.
+            ConflictError: If another version is active than `instead_of`.
 
         """
         number = _number(head, number)
+        expected = whole_number(instead_of)
+        if expected is not None and not (type(expected) is int and expected == 0):
+            expected = _number(head, expected)
         item = heads.there(self.store, head)
         version = heads.whole(item, number)
 
         def step(before: Pointer) -> VersionRecord:
+            _check_is(before, expected, f"promote {head}@{number}")
             heads.check_same(item, version)
             if before.is_active(number, version.manifest):
                 item.confirm()
@@ -195,7 +202,9 @@ class VersionManager:
             CorruptError: If one of them is damaged.
 
         """
-        first, second = (heads.find(self.store, HeadRef(head, _number(head, number))) for number in (a, b))
+        refs = [HeadRef(head, _number(head, number)) for number in (a, b)]
+        heads.there(self.store, head)
+        first, second = (heads.find(self.store, ref) for ref in refs)
         return compare(self.store, first, second)
 
     def pin(self, head: str, number: int, *, reason: str = "") -> VersionRecord:
@@ -340,6 +349,15 @@ def _number(head: str, number: int) -> int:
     return ref.version
 
 
+def _check_is(state: Pointer, active: int | None, asked: str) -> None:
+    """See that a version is the active one; 0 for none, None for whatever is."""
+    if active not in {None, state.active or 0}:
+        found = f"version {state.active} is active" if state.active else "no version is active"
+        wanted = f"version {active}" if active else "none"
+        remedy = "Compare with what is active now, then decide again."
+        raise ConflictError(asked, f"{found} and not {wanted}", remedy, active=state.active)
+
+
 def _weights(tensors: Mapping[str, Any], asked: str) -> dict[str, RawTensor]:
     if not isinstance(tensors, Mapping) or not tensors:
         raise RecordError(asked, "it has no tensors", "Give the weights of the head by name.")
@@ -348,7 +366,10 @@ def _weights(tensors: Mapping[str, Any], asked: str) -> dict[str, RawTensor]:
     return {name: RawTensor.of(value) for name, value in tensors.items()}
 
 
-def _attachments(attachments: Mapping[str, bytes], asked: str) -> Mapping[str, bytes]:
+def _attachments(attachments: Mapping[str, bytes] | None, asked: str) -> Mapping[str, bytes]:
+    attachments = {} if attachments is None else attachments
+    if not isinstance(attachments, Mapping):
+        raise InputError(asked, f"its attachments are {shown(attachments)}", "Give a mapping of file names to bytes.")
     wrong = [name for name, data in attachments.items() if not isinstance(data, bytes)]
     if wrong:
         raise InputError(asked, f"attachments are no bytes: {listed(map(str, wrong))}", "Encode them first.")
@@ -356,7 +377,7 @@ def _attachments(attachments: Mapping[str, bytes], asked: str) -> Mapping[str, b
 
 
 def _before(item: Item, state: Pointer) -> VersionRecord:
-    """Return the version that a rollback leads to, after checking each of its files."""
+    """Return the version that a rollback leads to, after checking that it is the one that was active then."""
     asked = f"roll back {item.name!r}"
     if state.previous is None:
         found = f"no version is known that was active before version {state.active}"
@@ -364,7 +385,7 @@ def _before(item: Item, state: Pointer) -> VersionRecord:
         remedy = f"'hydra-detect versions {item.name}' shows what there is to promote."
         raise NotFoundError(asked, found, remedy)
     try:
-        return heads.whole(item, state.previous)
+        return heads.as_it_was(item, state.previous)
     except CorruptError as error:
         further = [number for number in state.earlier if number != state.previous][-1:]
         remedy = f"'hydra-detect promote {item.name} {further[0]}' goes further back; " if further else ""

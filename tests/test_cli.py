@@ -253,7 +253,6 @@ def test_errors_are_json_for_who_reads_json(split_store, split_original, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.xfail(reason="cyclopts exits by itself: App(suppress_keyboard_interrupt=False) would leave it to run()")
 @pytest.mark.parametrize("extra", [[], ["--json"]])
 def test_stopped_by_the_user(split_store, capsys, monkeypatch, extra):
     """Ctrl-C ends a command with exit code 130 and a sentence, without a traceback."""
@@ -264,7 +263,14 @@ def test_stopped_by_the_user(split_store, capsys, monkeypatch, extra):
     monkeypatch.setattr(HeadRegistry, "infos", stop)
     assert run(["heads", "--store", str(split_store), *extra]) == 130
     said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "hydra-detect: stopped; nothing half-written was left behind\n")
+    assert said.out == ""
+    sentence = ["cannot go on: stopped. Nothing half-written was left behind."]
+    if extra:
+        error = json.loads(said.err)
+        assert list(error) == ERROR
+        assert [f"cannot {error['asked']}: {error['found']}. {error['remedy']}"] == sentence
+    else:
+        assert said.err.splitlines() == [f"hydra-detect: {sentence[0]}"]
 
 
 @pytest.mark.parametrize("option", ["min-size", "max-size", "size-divisor", "rpn-pre-nms-top-n", "sample-count"])

@@ -158,6 +158,7 @@ def test_what_is_no_whole_number(ready, capsys, command):
         arguments = [word.replace("N", text) for word in WITH_NUMBERS[command].split()]
         for extra in ([], ["--json"]):
             error = refused(capsys, *arguments, *extra)
+            assert not extra or list(json.loads(error)) == ERROR
             assert "is no whole number" in error, (text, error)
             assert "--keep" in error or "prune" not in command
     assert snapshot(ready.store.root) == before

@@ -168,6 +168,16 @@ def test_what_is_beyond_every_float_in_one_piece():
         assert (found.largest, found.relative, found.is_equal) == (None, None, False)
 
 
+@pytest.mark.parametrize("place", [0, 7])
+def test_what_is_no_number_is_never_equal(place):
+    """NaN, which only a damaged store can hold, is told as a difference, from itself too."""
+    one = [1.0] * 8
+    one[place] = math.nan
+    for other in (one, [1.0] * 8):
+        found = _difference(raw(one, "F32"), raw(other, "F32"))
+        assert (found.largest, found.relative, found.is_equal) == (None, None, False)
+
+
 # Two versions
 
 

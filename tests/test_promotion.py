@@ -299,6 +299,8 @@ def test_measuring_must_give_a_measurement():
     for wrong in (0.9, "0.9", NONE_ACTIVE):
         with pytest.raises(InputError, match=r"^cannot decide on a promotion: candidate is "):
             decide_now("new", "old", lambda version, wrong=wrong: at(0.5) if version == "old" else wrong)
+    with pytest.raises(InputError, match="measure says of the active version that none is active"):
+        decide_now("new", "old", lambda version: NONE_ACTIVE if version == "old" else at(0.5))
     found = decide_now("new", "old", lambda _version: None)
     assert (found.promote, found.reason) == (False, "the candidate was not measured")
 

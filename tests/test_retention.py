@@ -97,9 +97,10 @@ def test_whole_numbers_of_any_kind(keep):
 
 
 NO_NUMBERS = (0, -1, 1.5, 2.0, True, False, "5", None, math.nan, [5], np.float64(2), np.True_, np.int64(0), np.ones(2))
+HUGE = -(10**5000)
 
 
-@pytest.mark.parametrize("keep", NO_NUMBERS, ids=repr)
+@pytest.mark.parametrize("keep", [*NO_NUMBERS, pytest.param(HUGE, id="huge")], ids=repr)
 def test_keeping_nothing_is_a_mistake(keep):
     """A number of versions that cannot be meant is refused, before anything is judged by it."""
     with pytest.raises(InputError, match=r"cannot prune: keep is .*\. Give a whole number from 1\."):

@@ -2,12 +2,12 @@
 
 import json
 import pathlib
-import re
 
 import pytest
 import torch
 from originals import SETTINGS, mobilenet, older_names, resnet18, restless, save, second_form, small
 from originals import detector as put_head
+from store_fixtures import flip
 from torchvision.ops import FrozenBatchNorm2d
 
 from hydra_detect import HeadRegistry, Store, VersionManager, split_checkpoint
@@ -121,7 +121,7 @@ def test_a_version_that_is_active_stays_so(tmp_path):
     manager = VersionManager(store)
     assert (first.is_active, first.to_dict()["active"], manager.active("rbc").number) == (True, True, 1)
     assert "promote" not in str(first)
-    assert re.fullmatch(r"split from .*a\.pth", manager.history("rbc")[-1].reason)
+    assert manager.history("rbc")[-1].reason == "split from a.pth"
     second = split_checkpoint(path, store, head="rbc", settings=SETTINGS)
     assert (second.head.version, second.is_active, second.to_dict()["active"]) == (2, False, False)
     assert "  another version is active; 'hydra-detect promote rbc 2'" in str(second).splitlines()
@@ -130,6 +130,34 @@ def test_a_version_that_is_active_stays_so(tmp_path):
     assert HeadRegistry(store).remove("rbc") == [1, 2]
     third = split_checkpoint(path, store, head="rbc", settings=SETTINGS)
     assert (third.head.version, third.is_active, manager.active("rbc").number) == (3, True, 3)
+
+
+def test_splits_at_the_same_time(tmp_path, monkeypatch):
+    """Of two splits into one new head the first makes its version active; the second leaves it so, and says so."""
+    path, store, reports = save(small(), tmp_path / "a.pth"), tmp_path / "store", []
+    promote = VersionManager.promote
+
+    def overtaken(manager, *arguments, **options):
+        if not reports:
+            reports.append(None)
+            reports[:] = [split_checkpoint(path, store, head="rbc", settings=SETTINGS)]
+        return promote(manager, *arguments, **options)
+
+    monkeypatch.setattr(VersionManager, "promote", overtaken)
+    late = split_checkpoint(path, store, head="rbc", settings=SETTINGS)
+    assert (reports[0].head.version, reports[0].is_active) == (2, True)
+    assert (late.head.version, late.is_active) == (1, False)
+    assert VersionManager(store).active("rbc").number == 2
+
+
+def test_a_split_into_a_damaged_head(tmp_path):
+    """A head whose state is damaged is refused before the proof, and no version of it is made."""
+    path, store = save(small(), tmp_path / "a.pth"), tmp_path / "store"
+    split_checkpoint(path, store, head="rbc", settings=SETTINGS)
+    flip(store / "heads/rbc/pointer/00000001.json", 30)
+    with pytest.raises(CorruptError, match="generation 1 of the pointer of 'rbc'"):
+        split_checkpoint(path, store, head="rbc", settings=SETTINGS, progress=pytest.fail)
+    assert VersionManager(store).store.head("rbc").numbers() == [1]
 
 
 def test_artifacts_of_equal_originals_are_equal_byte_for_byte(tmp_path):

@@ -249,7 +249,6 @@ def test_listing_beside_a_pruning(rich, monkeypatch):
         rich.versions("owl")
 
 
-@pytest.mark.xfail(reason="HeadRegistry.status lists what was pruned meanwhile as a version that cannot be read")
 def test_a_status_beside_a_pruning(rich, monkeypatch):
     """A version that is pruned while a head is looked at is no version that cannot be read."""
     done = pruning(rich, monkeypatch)

@@ -12,7 +12,7 @@ from store_fixtures import a_record, create, flip, leftovers, on_disk, snapshot,
 from version_fixtures import FILES, ORIGINAL, OWL, at_link, damage, exchange, look_between, with_attachments
 
 from hydra_detect import VersionManager, codec
-from hydra_detect.errors import CorruptError, NameInvalidError, NotFoundError
+from hydra_detect.errors import ConflictError, CorruptError, NameInvalidError, NotFoundError
 from hydra_detect.storage import artifacts, heads, layout
 from hydra_detect.storage.items import Item
 from hydra_detect.tensors import tensors_digest
@@ -202,6 +202,41 @@ def test_what_is_pruned_while_it_is_promoted(rich):
         late.promote("owl", 1)
     assert list(done[0].removed) == [1]
     assert rich.active("owl").number == 2
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_promote_instead_of_what_was_compared(filled, number):
+    """A version that was compared with the active one is promoted only as long as that one is active; 0 is none."""
+    create(filled)
+    assert filled.promote("fox", 1, instead_of=0).number == 1
+    assert filled.promote("owl", number, instead_of=1).number == number
+    before = filled.store.item(*OWL).pointer()
+    for instead_of, found in ((1, "version 1"), (0, "none")):
+        with pytest.raises(ConflictError, match=f"version {number} is active and not {found}") as caught:
+            filled.promote("owl", 5 - number, instead_of=instead_of)
+        assert caught.value.facts == {"active": number}
+    create(filled, "lynx")
+    with pytest.raises(ConflictError, match="no version is active and not version 1"):
+        filled.promote("lynx", 1, instead_of=1)
+    assert filled.store.item(*OWL).pointer() == before
+
+
+def test_promote_instead_of_what_others_replaced(filled):
+    """What another process promotes at the last moment is not replaced by what was never compared with it."""
+    create(filled)
+    other, done = VersionManager(filled.store.root), []
+    late = VersionManager(on_disk(filled.store, at_link(lambda: done or done.append(other.promote("owl", 2)))))
+    with pytest.raises(ConflictError, match="version 2 is active and not version 1"):
+        late.promote("owl", 3, instead_of=1)
+    assert filled.active("owl").number == 2
+
+
+@pytest.mark.parametrize("number", [-1, "1", 1.0, True, [1]], ids=repr)
+def test_instead_of_what_is_no_number(filled, number):
+    """What is no number of a version is refused, and does not count as any version or none."""
+    with pytest.raises(NameInvalidError, match="is no version number"):
+        filled.promote("owl", 2, instead_of=number)
+    assert filled.active("owl").number == 1
 
 
 def test_promote_in_a_race(filled):

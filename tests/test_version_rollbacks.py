@@ -92,6 +92,27 @@ def test_rollback_to_a_damaged_version(filled, path):
     assert filled.active("owl").number == 1
 
 
+def test_rollback_to_a_version_that_was_exchanged(rich):
+    """What was active before is what comes back: another version in its place does not, however whole it is."""
+    exchange(rich, 3, seed=70)
+    with pytest.raises(CorruptError, match="cannot roll back 'owl': read owl@3: it is not the one that the history"):
+        rich.rollback("owl")
+    assert rich.active("owl").number == 2
+    report = rich.verify()
+    assert [finding.problem for finding in report.findings] == ["version 3 is not the one that the history speaks of"]
+    assert rich.repair().is_sound
+    assert rich.rollback("owl").number == 1
+    assert rich.promote("owl", 3).number == 3  # whoever knows what it is may say so
+    assert rich.verify().findings == ()
+
+
+def test_rollback_where_the_history_says_nothing(rich):
+    """Where the generations that speak of a version are damaged, it is what its own manifest says."""
+    for generation in (1, 2, 3):
+        flip(at(rich, f"heads/owl/pointer/{generation:08}.json"), 30)
+    assert rich.rollback("owl").number == 3
+
+
 def test_rollback_passes_over_what_was_pruned(rich):
     """Versions that were pruned since are no longer on the way back."""
     rich.promote("owl", 4)

@@ -172,7 +172,9 @@ def test_records_that_are_none(filled, record):
     assert snapshot(filled.store.root) == before
 
 
-@pytest.mark.parametrize("data", ["text", None, 5, ["x"], bytearray(b"x"), memoryview(b"x")], ids=repr)
+@pytest.mark.parametrize(
+    "data", ["text", None, 5, ["x"], bytearray(b"x"), memoryview(b"x")], ids=lambda data: type(data).__name__
+)
 def test_attachments_are_bytes(filled, data):
     """An attachment that is anything but bytes is refused by name before anything is written."""
     tensors, before = some_tensors(), snapshot(filled.store.root)
@@ -218,6 +220,15 @@ def test_facts_of_a_version(filled):
     assert (first.parent, third.parent, third.actor) == (None, 1, "ada")
     filled.promote("owl", 3)
     assert heads.find(filled.store, "owl@3") == third
+
+
+@pytest.mark.parametrize("attachments", [[], ["a"], "a", 0, 5, b"a", ("a", b"a")], ids=repr)
+def test_attachments_are_a_mapping(filled, attachments):
+    """Attachments are files by name; anything else, however empty, is a mistake."""
+    tensors = some_tensors()
+    with pytest.raises(InputError, match=r"attachments are .* Give a mapping of file names to bytes"):
+        filled.create("owl", tensors, a_record(tensors), attachments=attachments)
+    assert filled.store.head("owl").numbers() == [1, 2]
 
 
 @pytest.mark.parametrize("name", [layout.RECORD, layout.TENSORS, layout.MANIFEST])

@@ -19,7 +19,7 @@ from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX, recognise
 from hydra_detect.checkpoints.settings import Resolved, SplitSettings, resolve
 from hydra_detect.checkpoints.zoo import read_original
 from hydra_detect.contracts import BackboneContract
-from hydra_detect.errors import CheckpointError, CorruptError, ParityError, RecordError, listed
+from hydra_detect.errors import CheckpointError, ConflictError, CorruptError, ParityError, RecordError, listed
 from hydra_detect.names import HeadRef, check_name
 from hydra_detect.nets.backbones import build_network, levels_of
 from hydra_detect.nets.heads import RCNNHead
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from hydra_detect.checkpoints.parity import ParityReport
     from hydra_detect.checkpoints.reader import Checkpoint
+    from hydra_detect.records import VersionRecord
 
 _COUNTER = ".num_batches_tracked"  # BatchNorm's, the only whole numbers in a detector
 _LIBRARIES = ("hydra-detect", "torch", "torchvision", "safetensors", "numpy")
@@ -127,7 +128,7 @@ def split_checkpoint(
     Raises:
         NameInvalidError: If a name is not allowed.
         CheckpointError: If the file cannot be read, is no such detector, or contradicts the settings.
-        CorruptError: If a tensor holds NaN or infinity.
+        CorruptError: If a tensor holds NaN or infinity, or the head's state in the store is damaged.
         ConflictError: If the backbone's name belongs to another backbone.
         ParityError: If the rebuilt detector differs from the original; nothing is written.
         StoreError: If the store cannot be written.
@@ -140,16 +141,9 @@ def split_checkpoint(
     source = read_original(path)
     parts = _sort(source, _resolve(source, wanted))
     names = _class_names(source, class_names, head, parts)
-    _check_store(store, backbone, parts)
+    _check_store(store, head, backbone, parts)
     rebuilt = _read_back(parts)
-    report = prove(rebuilt, source.tensors, inputs=parity_inputs, progress=progress)
-    if not report.equal:
-        raise ParityError(
-            f"split {source.file}",
-            f"the rebuilt detector is not the original: {'; '.join(report.failures[:3])}",
-            "Nothing was written. Check the settings; if they are right, report this with the file's layer names.",
-            report=report,
-        )
+    report = _prove(rebuilt, source, parity_inputs, progress)
     record = parts.head_record(source, backbone, names, wanted, report)
     codec.encode(record)  # refused here, if at all: from the next line on something is written
     attachments = {layout.PARITY: codec.encode(report), **(_original_file(source) if keep_original else {})}
@@ -157,12 +151,9 @@ def split_checkpoint(
     stored = backbones.publish(store, backbone, parts.backbone_record(source), rebuilt.backbone)
     manager = VersionManager(store)
     version = manager.create(head, rebuilt.head, record, attachments=attachments)
-    is_active = store.head(head).pointer().active is None
-    if is_active:
-        manager.promote(head, version.number, reason=f"split from {source.file}"[:500])
     return SplitReport(
         head=HeadRef(head, version.number),
-        is_active=is_active,
+        is_active=_promote_first(manager, version),
         backbone=stored.name,
         backbone_is_new=stored.is_new,
         architecture=rebuilt.contract.architecture.name,
@@ -174,6 +165,37 @@ def split_checkpoint(
         parity=report,
         seconds=time.perf_counter() - started,
     )
+
+
+def _prove(
+    rebuilt: Rebuilt,
+    source: Checkpoint,
+    inputs: Iterable[object] | None,
+    progress: Callable[[int, int], None] | None,
+) -> ParityReport:
+    report = prove(rebuilt, source.tensors, inputs=inputs, progress=progress)
+    if not report.equal:
+        raise ParityError(
+            f"split {source.file}",
+            f"the rebuilt detector is not the original: {'; '.join(report.failures[:3])}",
+            "Nothing was written. Check the settings; if they are right, report this with the file's layer names.",
+            report=report,
+        )
+    return report
+
+
+def _promote_first(manager: VersionManager, version: VersionRecord) -> bool:
+    """Make a version the active one where none is; return whether it was made so."""
+    source = version.record.source
+    try:
+        manager.promote(
+            version.head, version.number, instead_of=0, reason=f"split from {source.file if source else ''}"[:500]
+        )
+    except ConflictError as error:
+        if "active" in error.facts:
+            return False
+        raise
+    return True
 
 
 @attrs.frozen(kw_only=True)
@@ -264,12 +286,13 @@ def _check_dtypes(source: Checkpoint, asked: str) -> None:
         )
 
 
-def _check_store(store: str | os.PathLike[str] | Store, backbone: str, parts: _Parts) -> None:
-    """Refuse a folder that is no store, or a taken name, before the proof, which can take a minute."""
+def _check_store(store: str | os.PathLike[str] | Store, head: str, backbone: str, parts: _Parts) -> None:
+    """Refuse a folder that is no store, a taken name or a damaged head before the proof, which can take a minute."""
     present = Store.find(store)
     if present:
         present.check_writable(f"split into {present.root}")
         backbones.check_free(present, backbone, BackboneRecord(contract=parts.contract))
+        present.head(head).pointer()
 
 
 def _original_file(source: Checkpoint) -> dict[str, bytes]:

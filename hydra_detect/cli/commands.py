@@ -20,7 +20,7 @@ from hydra_detect.cli.options import (
     store_folder,
 )
 from hydra_detect.cli.split_options import SplitOptions
-from hydra_detect.errors import HydraDetectError
+from hydra_detect.errors import HydraDetectError, InputError, StoreError
 from hydra_detect.registry import HeadRegistry
 
 _FEW = 3  # inputs that need no progress bar
@@ -29,6 +29,7 @@ app = App(
     name="hydra-detect",
     help="One frozen detection backbone, many small independent heads.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 for command in version_commands.COMMANDS:
     app.command(command)
@@ -37,25 +38,27 @@ app.command(store_commands.app)
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
+    problem: HydraDetectError
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        output.complain(f"{error} See hydra-detect --help.")
-        return ERROR
+        problem = InputError("read the command line", str(error).strip().removesuffix("."), "See hydra-detect --help.")
     except HydraDetectError as error:
-        (output.complain_as_json if "--json" in arguments else output.complain)(error)
-        return ERROR
+        problem = error
     except KeyboardInterrupt:
-        output.complain("stopped; nothing half-written was left behind")
+        problem = HydraDetectError("go on", "stopped", "Nothing half-written was left behind.")
+        output.complain(problem, json="--json" in arguments)
         return STOPPED
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         output.drop_the_rest()
         return ERROR
     except OSError as error:
-        output.complain(f"cannot go on: {error}. See to the file system and run it again.")
         output.drop_the_rest()
-        return ERROR
-    return code if isinstance(code, int) else 0
+        problem = StoreError("go on", str(error), "See to the file system and run it again.")
+    else:
+        return code if isinstance(code, int) else 0
+    output.complain(problem, json="--json" in arguments)
+    return ERROR
 
 
 @app.command
@@ -193,7 +196,6 @@ def predict(
     """
     from hydra_detect import pictures
     from hydra_detect.detector import HydraDetector
-    from hydra_detect.errors import InputError
 
     if not inputs:
         raise InputError(

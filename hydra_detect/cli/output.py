@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra_detect.errors import HydraDetectError, InputError
+from hydra_detect.errors import InputError
 from hydra_detect.names import one_line
 from hydra_detect.storage.files import explained
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hydra_detect.detections import Detections
+    from hydra_detect.errors import HydraDetectError
     from hydra_detect.overview import HeadInfo, HeadStatus, VersionStatus
     from hydra_detect.storage.usage import Usage
 
@@ -34,14 +35,10 @@ def drop_the_rest() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def complain(error: HydraDetectError | str) -> None:
-    """Print an error on standard error."""
-    print(f"hydra-detect: {error}", file=sys.stderr, flush=True)  # noqa: T201  and this
-
-
-def complain_as_json(error: HydraDetectError) -> None:
-    """Print an error on standard error as one line of JSON."""
-    print(as_json(error.to_dict()), file=sys.stderr, flush=True)  # noqa: T201  and this
+def complain(error: HydraDetectError, *, json: bool) -> None:
+    """Print an error on standard error, for people or as one line of JSON."""
+    text = as_json(error.to_dict()) if json else f"hydra-detect: {error}"
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  and this
 
 
 def as_json(value: Any) -> str:

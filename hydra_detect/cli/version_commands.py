@@ -10,13 +10,14 @@ from hydra_detect.cli import output
 from hydra_detect.cli.options import (
     ERROR,
     PARTIAL,
+    Integer,
     JsonOption,
     ReasonOption,
     StoreOption,
     WholeNumber,
     store_folder,
 )
-from hydra_detect.errors import HydraDetectError, InputError
+from hydra_detect.errors import HydraDetectError, InputError, listed_numbers
 from hydra_detect.history import DAMAGED
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.retention import DEFAULT_KEEP
@@ -46,12 +47,17 @@ def promote(
     /,
     *,
     store: StoreOption = None,
+    instead_of: Annotated[Integer | None, Parameter(help="the version that must still be active; 0: none")] = None,
     reason: ReasonOption = "",
     json: JsonOption = False,
 ) -> int:
     """Make a version the active one, after checking each of its files."""
     manager = VersionManager(store_folder(store))
-    return _activate(manager, head, lambda: manager.promote(head, number, reason=reason), json=json)
+
+    def act() -> VersionRecord:
+        return manager.promote(head, number, instead_of=instead_of, reason=reason)
+
+    return _activate(manager, head, act, json=json)
 
 
 def rollback(head: str, /, *, store: StoreOption = None, reason: ReasonOption = "", json: JsonOption = False) -> int:
@@ -145,7 +151,7 @@ def prune(
         try:
             reports.append(manager.prune(name, keep=keep, dry_run=dry_run, reason=reason))
         except HydraDetectError as error:  # one head holds up no other, and what was done is said
-            output.complain(error)
+            output.complain(error, json=json)
             code = ERROR
         else:
             if not json:
@@ -176,7 +182,7 @@ def remove(
     """Delete all versions of a head, the active one too; its history stays. Nothing but a pin protects it."""
     registry = HeadRegistry(store_folder(store))
     numbers = registry.remove(head, reason=reason, dry_run=dry_run or not yes)
-    which = ", ".join(f"{head}@{number}" for number in numbers)
+    which = f"{head} ({len(numbers)} version{'s' * (len(numbers) > 1)}: {listed_numbers(numbers)})"
     if not (yes or dry_run):
         raise InputError(f"remove {head!r}", f"it would delete {which} for ever", "Give --yes; --dry-run only looks.")
     text = f"would remove {which}" if dry_run else f"removed {which}"
@@ -193,7 +199,7 @@ def _activate(manager: VersionManager, head: str, act: Callable[[], VersionRecor
     before = manager.store.head(head).pointer()
     version = act()
     now = manager.store.head(head).pointer()
-    changed = now.generation != before.generation
+    changed = not before.is_active(version.number, version.manifest)
     facts = {"head": head, "version": version.number, "digest": str(version.manifest), "changed": changed}
     if now.active != version.number:  # between the promotion and this look somebody else may have followed
         text = f"{version} was made active"

@@ -206,4 +206,7 @@ def decide_now(
 
     """
     standing = NONE_ACTIVE if active is None else measure(active)
+    if active is not None and standing is NONE_ACTIVE:  # which would promote whatever comes
+        found = "measure says of the active version that none is active"
+        raise InputError("decide on a promotion", found, "Let it return a Measurement, or None.")
     return decide(measure(candidate), standing, is_pulled=is_pulled, policy=policy)

@@ -27,7 +27,7 @@ from hydra_detect.storage import artifacts, files, findings, layout, manifests, 
 from hydra_detect.storage.findings import CheckReport, Depth, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from hydra_detect.contracts import BackboneContract
@@ -316,7 +316,7 @@ class Checker:
             problem = f"missing from the history: {pointers.spanned(first, last)}"
             self._say(findings.GAP, place.pointer(first), problem, item, first)
         if state:
-            self._check_state(item, state)
+            self._check_state(item, state, known)
 
     def _check_without_state(self, item: Item) -> None:
         """Look at one that has no generation: a backbone has not got its name yet, a head never had an active version.
@@ -336,17 +336,18 @@ class Checker:
             return item.manifest(number).parent
         return None
 
-    def _check_state(self, item: Item, state: Pointer) -> None:
+    def _check_state(self, item: Item, state: Pointer, known: Iterable[Pointer]) -> None:
         present, path = set(item.numbers()), item.place.pointer(state.generation)
         for what, numbers in (("active", (state.active,)), ("earlier", state.earlier), ("pinned", state.pinned)):
             absent = {number for number in numbers if number and number not in present}
             if absent:
                 problem = f"it calls {what} what is not there: {listed_numbers(absent)}"
                 self._say(findings.STATE, path, problem, item, state.generation)
-        if state.active in present:
+        digests = pointers.digests_of(known)
+        for number in sorted(present.intersection(digests, {state.active, *state.earlier, *state.pinned})):
             with contextlib.suppress(HydraDetectError):  # reported with the version
-                if not state.is_active(state.active or 0, item.manifest(state.active or 0).digest):
-                    problem = "the active version is not the one that was promoted"
+                if item.manifest(number).digest != digests[number]:
+                    problem = f"version {number} is not the one that the history speaks of"
                     self._say(findings.STATE, path, problem, item, state.generation)
 
 

@@ -78,7 +78,11 @@ def _loaded(item: Item, version: VersionRecord) -> tuple[VersionRecord, dict[str
 
 
 def _find(item: Item, number: int) -> VersionRecord:
-    manifest = item.manifest(number)
+    try:
+        manifest = item.manifest(number)
+    except NotFoundError:
+        there(item.store, item.name)  # which says what became of the head, if anything did
+        raise
     manifests.listed_size(manifest, layout.TENSORS, f"read {item.name}@{number}")
     data = item.read(manifest, layout.RECORD)
     return version_record(manifest, codec.decode(HeadRecord, data, f"the record of {item.name}@{number}"))
@@ -135,6 +139,21 @@ def whole(item: Item, number: int) -> VersionRecord:
     version = _find(item, number)
     for path in version.files:
         item.check(version, path)
+    return version
+
+
+def as_it_was(item: Item, number: int) -> VersionRecord:
+    """Return a version, as `whole` does, after checking that it is the one that the history speaks of.
+
+    Raises:
+        NotFoundError: If there is no such version.
+        CorruptError: If any of it is damaged, or another stands in its place.
+
+    """
+    version = whole(item, number)
+    if pointers.last_digest(item.place, number) not in {None, version.manifest}:
+        found = "it is not the one that the history speaks of: its manifest has another digest"
+        raise CorruptError(f"read {version.head}@{number}", found, "Restore the version from a copy.")
     return version
 
 

@@ -110,7 +110,8 @@ class Item:
         numbers = self.numbers()
         if not numbers:
             near = near_matches(self.name, self.store.names(self.kind))
-            return NotFoundError(asked, f"{self.store!r} has no {self.name!r}", near)
+            found = f"the store {self.store.root} has no such {self.kind.removesuffix('s')}"
+            return NotFoundError(asked, found, near)
         remedy = f"There are versions {listed_numbers(numbers)}."
         return NotFoundError(asked, f"{self.name!r} has no version {number}", remedy)
 

@@ -131,6 +131,14 @@ class Pointer(codec.Record):
         """Numbers of the pinned versions, in the order in which they were pinned first."""
         return tuple(dict.fromkeys(pin.version for pin in self.pins))
 
+    @property
+    def digests(self) -> dict[int, Digest]:
+        """Digests of the manifests of the versions that it speaks of: what happened to which, and the active one."""
+        named = [(self.active, self.manifest)]
+        if self.change:
+            named.insert(0, (self.change.version, self.change.manifest))
+        return {number: digest for number, digest in named if number and digest}
+
     def is_active(self, number: int, manifest: Digest) -> bool:
         """Whether a version is the active one, and its manifest the one that was promoted."""
         return (self.active, self.manifest) == (number, manifest)
@@ -240,6 +248,23 @@ def intact(place: ItemLayout) -> list[Pointer]:
             if files.is_refusal(error):
                 raise
     return found
+
+
+def digests_of(known: Iterable[Pointer]) -> dict[int, Digest]:
+    """Return the digests of the manifests of all versions that generations speak of, the last of each."""
+    return {number: digest for state in known for number, digest in state.digests.items()}
+
+
+def last_digest(place: ItemLayout, number: int) -> Digest | None:
+    """Return the digest of a version's manifest as the history last had it; None if it does not speak of it."""
+    for generation in reversed(place.pointer_generations()):
+        try:
+            digests = read(place, generation).digests
+        except HydraDetectError:  # damaged: what came before it is still true
+            continue
+        if number in digests:
+            return digests[number]
+    return None
 
 
 def missing(generations: Iterable[int], known: Iterable[Pointer], *, until: int = 0) -> list[tuple[int, int]]:

@@ -145,7 +145,7 @@ def _mend_state(item: Item, actor: str, found: Sequence[Finding]) -> list[str]:
     taken = [_remember(item, number) for number in damaged if number not in _remembered(known)]
     there = [number for number in generations if number not in unread]
     lost = pointers.missing(there, known, until=max(unread, default=0))
-    after = _sound_state(item, last, found)
+    after = _sound_state(item, known, found)
     is_true = all(getattr(last, field) == value for field, value in after.items())
     if generations and is_true and not lost and not taken:
         return []
@@ -180,16 +180,20 @@ def _remember(item: Item, number: int) -> Taken:
         return Taken(version=number)
 
 
-def _sound_state(item: Item, last: Pointer, found: Sequence[Finding]) -> dict[str, Any]:
-    """Return the state that comes nearest to the last one with what can still be read, and used if there is such."""
+def _sound_state(item: Item, known: Sequence[Pointer], found: Sequence[Finding]) -> dict[str, Any]:
+    """Return the state that comes nearest to the last one with what can still be read, and used if there is such.
+
+    A version that is not the one that the history speaks of stays where it is, and the state does not name it.
+    """
+    last, expected = known[-1] if known else pointers.NOTHING, pointers.digests_of(known)
     damaged, digests = _numbers(found, findings.VERSION), {}
     for number in item.place.version_numbers():
         if number not in last.gone and number not in damaged:
-            digests[number] = item.manifest(number).digest
+            digest = item.manifest(number).digest
+            if digest == expected.get(number, digest):
+                digests[number] = digest
     earlier = [number for number in last.earlier if number in digests]
     active = last.active if last.active in digests else None
-    if active and not last.is_active(active, digests[active]):
-        active = None
     if active is None:
         choices = earlier if last.active else []
         if not last.active and item.kind == layout.BACKBONES:  # unlike a head it had one, and the last it can only be
