@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
@@ -17,7 +18,7 @@ from hydra_detect.errors import CorruptError, RecordError, listed
 from hydra_detect.names import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 """The dtypes an artifact may hold, named as safetensors names them, with the bytes of one element."""
@@ -138,6 +139,21 @@ def tensors_digest(tensors: Mapping[str, RawTensor]) -> Digest:
 def nbytes(tensors: Mapping[str, RawTensor]) -> int:
     """Bytes of all tensors together."""
     return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def raw_weights(tensors: Mapping[str, Any], asked: str) -> dict[str, RawTensor]:
+    """Return weights by name: `RawTensor`, numpy arrays or CPU tensors.
+
+    Raises:
+        RecordError: If there are none, or one is no tensor or has no name.
+
+    """
+    remedy = "Give the weights of the head by name."
+    if not isinstance(tensors, Mapping) or not tensors:
+        raise RecordError(asked, "it has no tensors", remedy)
+    if not all(isinstance(name, str) for name in tensors):
+        raise RecordError(asked, "a tensor has a name that is no text", remedy)
+    return {name: RawTensor.of(value) for name, value in tensors.items()}
 
 
 def check_finite(tensors: Mapping[str, RawTensor], asked: str) -> None:

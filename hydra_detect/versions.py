@@ -30,7 +30,7 @@ from hydra_detect.storage.check import Checker
 from hydra_detect.storage.pointers import Pin
 from hydra_detect.storage.repair import repair
 from hydra_detect.storage.store import Store
-from hydra_detect.tensors import RawTensor
+from hydra_detect.tensors import raw_weights
 
 if TYPE_CHECKING:
     import os
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from hydra_detect.storage.findings import CheckReport, Depth
     from hydra_detect.storage.items import Item
     from hydra_detect.storage.pointers import Change, Pointer
+    from hydra_detect.tensors import RawTensor
 
 
 class VersionManager:
@@ -88,7 +89,7 @@ class VersionManager:
         asked = f"create a version of {head!r}"
         if not isinstance(record, HeadRecord):
             raise RecordError(asked, f"its record is {record!r:.60}", "Give a HeadRecord.")
-        weights, beside = _weights(tensors, asked), _attachments(attachments, asked)
+        weights, beside = raw_weights(tensors, asked), _attachments(attachments, asked)
         return heads.publish(self.store, head, record, weights, attachments=beside, actor=self.actor)
 
     def versions(self, head: str) -> list[VersionRecord]:
@@ -356,14 +357,6 @@ def _check_is(state: Pointer, active: int | None, asked: str) -> None:
         wanted = f"version {active}" if active else "none"
         remedy = "Compare with what is active now, then decide again."
         raise ConflictError(asked, f"{found} and not {wanted}", remedy, active=state.active)
-
-
-def _weights(tensors: Mapping[str, Any], asked: str) -> dict[str, RawTensor]:
-    if not isinstance(tensors, Mapping) or not tensors:
-        raise RecordError(asked, "it has no tensors", "Give the weights of the head by name.")
-    if not all(isinstance(name, str) for name in tensors):
-        raise RecordError(asked, "a tensor has a name that is no text", "Give the weights of the head by name.")
-    return {name: RawTensor.of(value) for name, value in tensors.items()}
 
 
 def _attachments(attachments: Mapping[str, bytes] | None, asked: str) -> Mapping[str, bytes]:

@@ -23,7 +23,7 @@ CASES = [
 def kill_at_every_step(share, *, exhaustive):
     """Kill each operation at each of its steps; return the kills, and the kills of the recoveries after them.
 
-    A step is one system call that changes the disk; half a write is one too. Whatever step it is, the store has to be in
+    A step is one system call that changes the disk; half a write is one too. At whatever step, the store has to be in
     the old state or the new one. What a kill left behind is gone on with once for each shape of it, and its recovery is
     killed in turn: at every step if exhaustive, else at two.
     """

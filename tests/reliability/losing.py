@@ -99,7 +99,7 @@ def lose_power(states, scratch, case, *, go_on_each):
 
 
 def cut_off(disk, root, operation, around, losses):
-    """Run an operation, look at each of its steps at what a power loss would leave, and once it has ended; return cases.
+    """Run an operation; at each of its steps, and at its end, look at what a power loss would leave; return cases.
 
     What an operation says is done has to last.
     """

@@ -81,7 +81,7 @@ def power_after_a_kill(first):
 
 
 def crash(operation, state):
-    """Return a suite: a stop at any step leaves the old world or the new one, and what is left behind is cleared away."""
+    """Return a suite: a stop at any step leaves the old world or the new one, and what is left is cleared away."""
 
     def run(states, scratch):
         done, now = (worlds.linked(states[state], scratch / name) for name in ("done", "now"))

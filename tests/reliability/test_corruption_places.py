@@ -23,9 +23,11 @@ NEEDLESS = {"locks", "tmp", "heads/owl/tmp", "backbones/demo/tmp"}
 LONG, ODD = "x" * 250, "\udcff\x1b[31m"
 ADDED = {
     "owl.txt": findings.FOREIGN, "heads/README": findings.FOREIGN, "heads/Zebra": findings.FOREIGN,
-    "heads/owl/x": findings.FOREIGN, "heads/owl/versions/x": findings.FOREIGN, "heads/owl/versions/000007": findings.VERSION,
+    "heads/owl/x": findings.FOREIGN, "heads/owl/versions/x": findings.FOREIGN,
+    "heads/owl/versions/000007": findings.VERSION,
     "heads/owl/versions/7": findings.FOREIGN, "heads/owl/versions/0000000001": findings.FOREIGN,
-    "heads/owl/versions/999999999999": findings.FOREIGN, f"{ACTIVE}/x": findings.EXTRA, f"{ACTIVE}/.hidden": findings.EXTRA,
+    "heads/owl/versions/999999999999": findings.FOREIGN, f"{ACTIVE}/x": findings.EXTRA,
+    f"{ACTIVE}/.hidden": findings.EXTRA,
     f"{ACTIVE}/record.json.bak": findings.EXTRA, f"{ACTIVE}/{LONG}": findings.EXTRA, f"{ACTIVE}/{ODD}": findings.EXTRA,
     f"{ACTIVE}/model.pth": findings.EXTRA, "heads/owl/pointer/x": findings.FOREIGN,
     "heads/owl/pointer/00000007.json": findings.POINTER, "heads/owl/pointer/99999999.json": findings.POINTER,

@@ -4,8 +4,8 @@ import itertools
 
 import damage
 import pytest
-from store_fixtures import a_backbone
 from damage import FOLDERS, IDENTITY, NEWEST, ONE_OF_EACH
+from store_fixtures import a_backbone
 from test_corruption import EXTENSIONS, FLIPPED
 from test_corruption_places import ADDED, WAYS_TO_ADD
 

@@ -119,7 +119,7 @@ def check_refused(root, what):
 
 
 def check_unusable(manager, what):
-    """See that nobody loads the version that was brought, also if it is active; that a check says so, and says it is whole."""
+    """See that nobody loads what was brought, active or not, and that a check says so, and that it is whole."""
     with pytest.raises(HydraDetectError, match=r"^cannot "):
         heads.load(manager.store, f"owl@{NUMBER}")
     report = deep(manager).run()  # networks apart: these are none
@@ -205,7 +205,7 @@ WRONG_MANIFESTS = {
 
 
 def test_wrong_numbers(copy, tally):
-    """NaN and infinity in any dtype and place are refused at creation, and loaded by nobody if a stranger brings them."""
+    """NaN and infinity in any dtype and place are refused at creation, and loaded by nobody if a stranger brings it."""
     cases = tally("versions with a number that is none, refused at creation and at loading")
     root = copy()
     manager = VersionManager(Store.open(root, durability="fast"))

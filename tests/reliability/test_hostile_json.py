@@ -134,7 +134,8 @@ NO_TEXTS = (None, True, 1, 1.5, [], ["x"], {}, {"x": "x"})
 NO_LISTS = (None, True, 1, "", "12", {}, {"1": 1}, [None], [True], [1.5], ["1"], [[]], [[1]], [-1], [{}])
 FORGED_POINTERS = {
     "format": (*NO_NUMBER_FROM_1, None, 2, 10**30), "generation": (*NO_NUMBER_FROM_1, None, 5, 7, 10**30),
-    "of": (*NO_TEXTS, "", "heads/fox", "backbones/owl", "../owl", "owl"), "active": (*NO_NUMBER_FROM_1, 1, 3, 99, 10**9, 10**30, None),
+    "of": (*NO_TEXTS, "", "heads/fox", "backbones/owl", "../owl", "owl"),
+    "active": (*NO_NUMBER_FROM_1, 1, 3, 99, 10**9, 10**30, None),
     "manifest": (*NO_TEXTS, "", "0" * 64, "sha256:" + "0" * 63, "sha256:" + "0" * 64, "md5:" + "0" * 64),
     "earlier": (*NO_LISTS, [0]), "gone": (*NO_LISTS, [0]), "high": (*NO_NUMBERS, None),
     "pins": (*NO_LISTS, [{"version": 0}], [{"version": True}], [{"version": 1, "reason": 1}], [{"reason": "x"}]),

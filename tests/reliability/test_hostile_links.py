@@ -12,7 +12,7 @@ from damage import ACTIVE, FOLDERS, IDENTITY, INDEX, NEVER_PROMOTED
 from store_fixtures import snapshot, with_backbone
 
 from hydra_detect.errors import CorruptError, HydraDetectError, StoreError
-from hydra_detect.storage import layout, owners
+from hydra_detect.storage import owners
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 

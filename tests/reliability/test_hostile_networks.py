@@ -3,15 +3,13 @@
 import attrs
 import numpy as np
 import pytest
-
 from store_fixtures import snapshot
 from test_hostile_names import NAMES, NO_TEXTS
 
 from hydra_detect.errors import HydraDetectError, IncompatibleError
 from hydra_detect.names import Digest
 from hydra_detect.records import HeadSettings
-from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import heads, layout
+from hydra_detect.storage import heads
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor, tensors_digest
 from hydra_detect.versions import VersionManager

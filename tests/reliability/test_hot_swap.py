@@ -327,7 +327,9 @@ def test_hot_swap_under_load(tmp_path, request, tally, size, damages, swaps, eve
     assert set(work.refused) == {error.__name__ for _manifest, error in bad.values()} | {"CorruptError"}
     check_nothing_grew(held[2:] if size == TINY else held)
     count(tally, f"swaps under load of {what}, one in ten refused", swaps, swaps)
-    count(tally, f"answers compared bit for bit meanwhile, {what}", load.answers.total(), 2_000 if size == TINY else 200)
+    count(
+        tally, f"answers compared bit for bit meanwhile, {what}", load.answers.total(), 2_000 if size == TINY else 200
+    )
     count(tally, f"answers during which a swap was made, {what}", load.during, 500 if size == TINY else 50)
 
 

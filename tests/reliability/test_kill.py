@@ -4,7 +4,7 @@ import apart
 
 
 def test_kill_at_every_step(tally, exhaustive):
-    """Whatever step an operation or the recovery after it is killed at, the old state or the new one is there, whole."""
+    """At whatever step an operation, or the recovery after it, is killed, the old state or the new one is whole."""
     kills = tally("kill -9 at every step of every operation")
     recoveries = tally("kill -9 at steps of the recovery after such a kill")
     for killed, recovered in apart.run("killing", "kill_at_every_step", exhaustive=exhaustive):

@@ -12,7 +12,8 @@ from hydra_detect.errors import NotFoundError
 from hydra_detect.versions import VersionManager
 
 COMMITS = {
-    ("create", "rename"), ("promote", "link"), ("rollback", "link"), ("prune", "link"), ("pin", "link"), ("unpin", "link"),
+    ("create", "rename"), ("promote", "link"), ("rollback", "link"), ("prune", "link"), ("pin", "link"),
+    ("unpin", "link"),
 }  # fmt: skip
 """The step of each operation by which it has happened: each has to be crashed at."""
 

@@ -16,7 +16,8 @@ SYNCED_FOR = {
     "storage/files.py": ("power, create", "power, new store"),
     "storage/items.py": (
         "power, create", "power, prune then pin", "power, roll back", "power, create then promote newest",
-        "power after a kill in create", "power after a kill in promote newest", "power after a kill in publish a backbone",
+        "power after a kill in create", "power after a kill in promote newest",
+        "power after a kill in publish a backbone", "test_items.py::test_a_parent_lasts",
     ),
     "storage/recovery.py": ("power after a kill in remove", "power after a kill in prune"),
     "storage/renaming.py": ("power, rename",),

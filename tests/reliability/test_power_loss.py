@@ -33,7 +33,7 @@ def test_power_loss_after_a_kill(tally, exhaustive):
 
 
 def test_power_loss_while_repairing(tally):
-    """Whatever is lost while a store is repaired, the evidence is there, and the repair comes to the same in the end."""
+    """Whatever is lost while a store is repaired, the evidence is there, and the repair comes to the same at last."""
     cases = tally("states of the disk after a power loss in a repair")
     cases.cases.update(apart.cases("losing", "lose_power_while_repairing"))
     cases.require(50)
@@ -86,7 +86,7 @@ def test_the_model_of_a_file(tmp_path):
 
 
 def test_the_model_of_a_rename_and_what_follows(tmp_path):
-    """A rename that one of its folders' syncs made certain is so in both; a removal after it is as uncertain as ever."""
+    """A rename that the sync of one folder made certain is so in both; a removal after it is as uncertain as ever."""
     disk = RecordingDisk(tmp_path)
     for name in ("here", "there"):
         disk.make_folder(tmp_path / name)

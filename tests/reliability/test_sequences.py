@@ -248,7 +248,10 @@ def test_every_sequence_up_to_a_length(folder, operations, length, covered, tall
 
 def test_a_rollback_always_changes_what_is_active(folder):
     """Where pruning takes away what lay between two promotions of one version, going back passes over the second."""
-    manager, model = VersionManager(with_backbone(Store.create(folder / "store", durability="fast")), actor="test"), Model()
+    manager, model = (
+        VersionManager(with_backbone(Store.create(folder / "store", durability="fast")), actor="test"),
+        Model(),
+    )
     promotions = [("promote", number) for number in (1, 2, 1, 3)]
     for operation in [*[("create",)] * 4, *promotions, ("prune", 1), ("rollback",), ("rollback",)]:
         after = getattr(model, operation[0])(*operation[1:])

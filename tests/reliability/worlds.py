@@ -332,7 +332,7 @@ def without(found, told):
 
 @contextlib.contextmanager
 def mortal():
-    """Let what is staged meanwhile be called as by a process that is dead afterwards: who writes next clears it away."""
+    """Let what is staged meanwhile be called as by a process that is dead then: the next writer clears it away."""
     name, is_abandoned, own = owners.staging_name, owners.is_abandoned, set()
 
     def mortal_name():
