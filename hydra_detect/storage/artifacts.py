@@ -95,6 +95,7 @@ def encode_weights(tensors: Mapping[str, RawTensor], digest: Digest, asked: str)
         RecordError: As for `encode_tensors`.
 
     """
+    data = encode_tensors(tensors)  # first, because it refuses what has no digest either
     check_finite(tensors, asked)
     found = tensors_digest(tensors)
     if found != digest:
@@ -103,7 +104,7 @@ def encode_weights(tensors: Mapping[str, RawTensor], digest: Digest, asked: str)
             f"the record names tensors {digest.short}... and these have {found.short}...",
             "Make the record from these tensors.",
         )
-    return encode_tensors(tensors)
+    return data
 
 
 def decode_weights(data: bytes, digest: Digest, what: str) -> dict[str, RawTensor]:

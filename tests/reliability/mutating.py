@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import attrs
+import worlds
 
 import hydra_detect
 
@@ -167,7 +168,7 @@ def verdicts(mutants, states):
 
     """
     workers = os.cpu_count() or 1
-    with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    with tempfile.TemporaryDirectory(dir=worlds.MEMORY) as folder, concurrent.futures.ThreadPoolExecutor(workers) as pool:
         copies = [Path(folder) / str(number) for number in range(workers)]
         for copy in copies:
             ignored = shutil.ignore_patterns("__pycache__", "data")
