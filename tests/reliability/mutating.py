@@ -168,7 +168,8 @@ def verdicts(mutants, states):
 
     """
     workers = os.cpu_count() or 1
-    with tempfile.TemporaryDirectory(dir=worlds.MEMORY) as folder, concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    in_memory = tempfile.TemporaryDirectory(dir=worlds.MEMORY)
+    with in_memory as folder, concurrent.futures.ThreadPoolExecutor(workers) as pool:
         copies = [Path(folder) / str(number) for number in range(workers)]
         for copy in copies:
             ignored = shutil.ignore_patterns("__pycache__", "data")
