@@ -31,6 +31,7 @@ class LayerDifference:
 
     Args:
         shapes: The two shapes; None where a version has no such tensor.
+        dtypes: The two dtypes, as safetensors names them: "F32"; None as above.
         largest: Largest absolute difference; None where the shapes differ, or where it is beyond every float.
         relative: Euclidean norm of the difference over that of the first version's tensor; None as above, or where
             that norm is 0 and the difference is not.
@@ -38,13 +39,14 @@ class LayerDifference:
     """
 
     shapes: tuple[tuple[int, ...] | None, tuple[int, ...] | None]
+    dtypes: tuple[str | None, str | None]
     largest: float | None
     relative: float | None
 
     @property
     def is_equal(self) -> bool:
-        """Whether both have the same numbers in the same shape."""
-        return self.shapes[0] == self.shapes[1] and self.largest == 0
+        """Whether both have the same numbers in the same shape and dtype."""
+        return self.shapes[0] == self.shapes[1] and self.dtypes[0] == self.dtypes[1] and self.largest == 0
 
 
 @attrs.frozen(kw_only=True)
@@ -132,16 +134,16 @@ def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any,
 def _difference(a: RawTensor | None, b: RawTensor | None) -> LayerDifference:
     import numpy as np  # here and not above: the store is listed without it
 
-    shapes = (a.shape if a else None, b.shape if b else None)
+    shapes, dtypes = (a.shape if a else None, b.shape if b else None), (a.dtype if a else None, b.dtype if b else None)
     if a is None or b is None or a.shape != b.shape:
-        return LayerDifference(shapes=shapes, largest=None, relative=None)
+        return LayerDifference(shapes=shapes, dtypes=dtypes, largest=None, relative=None)
     moved, size = _Norm(), _Norm()
     with np.errstate(over="ignore"):  # the largest float against its opposite
         for first, second in zip(_pieces(a), _pieces(b), strict=True):
             moved.add(second - first)
             size.add(first)
     relative = 0.0 if moved.norm == 0 else moved.norm / size.norm if size.norm else math.inf
-    return LayerDifference(shapes=shapes, largest=_finite(moved.largest), relative=_finite(relative))
+    return LayerDifference(shapes=shapes, dtypes=dtypes, largest=_finite(moved.largest), relative=_finite(relative))
 
 
 def _pieces(tensor: RawTensor) -> Iterator[NDArray[Any]]:
@@ -200,5 +202,6 @@ def _pair(values: tuple[Any, Any]) -> str:
 def _layer(layer: LayerDifference) -> str:
     if layer.largest is None:
         return f"shapes {_pair(layer.shapes)}"
+    dtypes = "" if layer.dtypes[0] == layer.dtypes[1] else f"{_pair(layer.dtypes)}, "
     relative = "" if layer.relative is None else f", {layer.relative:.2%} of it"
-    return f"largest difference {layer.largest:.{_SHOWN_DIGITS}g}{relative}"
+    return f"{dtypes}largest difference {layer.largest:.{_SHOWN_DIGITS}g}{relative}"

@@ -101,7 +101,7 @@ def _history(store: Store, head: str, later: frozenset[str]) -> list[Event]:
     came = _renaming(generations)
     born = generations[0].high if came else 0  # the versions up to there were created under another name
     creations = [event for event in _creations(item, generations) if event.versions[0] > born]
-    before = _until_renamed(store, came.other, head, later | {head}) if came else []
+    before = _until_renamed(store, came, head, later | {head}) if came else []
     return [*before, *_merged(creations, changes)]
 
 
@@ -113,11 +113,17 @@ def _renaming(generations: list[Pointer]) -> Change | None:
     return change if change and change.what == pointers.RENAMED and not change.taken else None
 
 
-def _until_renamed(store: Store, head: str, new: str, later: frozenset[str]) -> list[Event]:
-    """Return what happened to a head under its earlier name; nothing of what the name was used for since."""
-    events = [] if head in later else _history(store, head, later)
+def _until_renamed(store: Store, came: Change, new: str, later: frozenset[str]) -> list[Event]:
+    """Return what happened to a head under its earlier name; nothing of what the name was used for since.
+
+    Where a renaming was cut off, and the old name worked on, that is what came before it in time.
+    """
+    events = [] if came.other in later else _history(store, came.other, later)
     ends = [place for place, event in enumerate(events) if (event.what, event.other) == (pointers.RENAMED, new)]
-    return events[: ends[0] + 1] if ends else events
+    if ends:
+        return events[: ends[0] + 1]
+    since = [place for place, event in enumerate(events) if event.at and event.at > came.at]
+    return events[: since[0]] if since else events
 
 
 def _event(head: str, pointer: Pointer) -> Event:

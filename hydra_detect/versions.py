@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from hydra_detect.comparison import Comparison, compare
-from hydra_detect.errors import (
-    ConflictError,
-    CorruptError,
-    InputError,
-    NameInvalidError,
-    NotFoundError,
-    RecordError,
-    listed,
-)
+from hydra_detect.errors import ConflictError, InputError, NameInvalidError, NotFoundError, RecordError, listed
 from hydra_detect.history import Event, history
 from hydra_detect.names import HeadRef, check_name, shown, whole_number
 from hydra_detect.records import HeadRecord
@@ -46,11 +38,19 @@ if TYPE_CHECKING:
 class VersionManager:
     """The versions of the heads in a store.
 
-    Any number of processes may use one store: every change is one file that only one of them can create.
+    Any number of processes may use one store: every change is one file that only one of them can create. Each method
+    that changes something raises, beside what it says itself, a `StoreError` if the disk is full or not writable, a
+    `ConflictError` if another process holds the head's lock for a minute, and an `InputError` for a reason that is no
+    short text; each that reads, a `StoreError` if the system refuses, and a `CorruptError` for a damaged state.
 
     Args:
         store: A store, or the path of one that exists.
         actor: Who is at work, for the history; left out, $HYDRA_DETECT_ACTOR, or user@host.
+
+    Raises:
+        NotFoundError: If there is no store.
+        StoreError: If it cannot be read, or was written by a newer version.
+        InputError: If `actor` is no short text.
 
     """
 
@@ -134,7 +134,7 @@ class VersionManager:
 
         Raises:
             NotFoundError: If there is no such version.
-            CorruptError: If any of it is damaged; the active version stays.
+            CorruptError: If any of it is damaged, or it is not the one that was promoted before; the active one stays.
             ConflictError: If another version is active than `instead_of`.
 
         """
@@ -146,7 +146,7 @@ class VersionManager:
         version = heads.whole(item, number)
 
         def step(before: Pointer) -> VersionRecord:
-            _check_is(before, expected, f"promote {head}@{number}")
+            changes.check_active(f"promote {head}@{number}", before, expected)
             heads.check_same(item, version)
             if before.is_active(number, version.manifest):
                 item.confirm()
@@ -171,7 +171,7 @@ class VersionManager:
 
         """
         item = heads.there(self.store, head)
-        version, seen = item.steady(lambda state: (_before(item, state), state))
+        version, seen = item.steady(lambda state: (heads.previous(item, state), state))
 
         def step(before: Pointer) -> VersionRecord:
             if (before.active, before.previous) != (seen.active, seen.previous):
@@ -220,6 +220,7 @@ class VersionManager:
 
         Raises:
             NotFoundError: If there is no such version.
+            CorruptError: If its manifest or record is damaged, or another stands in its place.
 
         """
         ref = HeadRef(head, _number(head, number))
@@ -227,6 +228,7 @@ class VersionManager:
 
         def step(before: Pointer) -> VersionRecord:
             version = heads.find(self.store, ref)
+            heads.check_known(item, version)
             change = self._change(pointers.PINNED, reason, version=version.number, manifest=version.manifest)
             pin = Pin(version=version.number, reason=reason, actor=change.actor)
             if any((one.version, one.reason) == (pin.version, pin.reason) for one in before.pins):
@@ -312,6 +314,12 @@ class VersionManager:
                 that each head's network can be built.
             progress: Called with bytes read and bytes in all.
 
+        Returns:
+            What was found; `is_sound` says whether that is nothing.
+
+        Raises:
+            InputError: If there is no such depth.
+
         """
         return Checker(self.store, depth=depth, progress=progress, build=_builder(depth)).run()
 
@@ -325,6 +333,13 @@ class VersionManager:
         Args:
             depth: As for `verify`.
             progress: As for `verify`.
+
+        Returns:
+            What is left, and in `mended` what was done.
+
+        Raises:
+            InputError: If there is no such depth.
+            ConflictError: If another process changes a head while it is repaired.
 
         """
         checker = Checker(self.store, depth=depth, progress=progress, build=_builder(depth))
@@ -350,15 +365,6 @@ def _number(head: str, number: int) -> int:
     return ref.version
 
 
-def _check_is(state: Pointer, active: int | None, asked: str) -> None:
-    """See that a version is the active one; 0 for none, None for whatever is."""
-    if active not in {None, state.active or 0}:
-        found = f"version {state.active} is active" if state.active else "no version is active"
-        wanted = f"version {active}" if active else "none"
-        remedy = "Compare with what is active now, then decide again."
-        raise ConflictError(asked, f"{found} and not {wanted}", remedy, active=state.active)
-
-
 def _attachments(attachments: Mapping[str, bytes] | None, asked: str) -> Mapping[str, bytes]:
     attachments = {} if attachments is None else attachments
     if not isinstance(attachments, Mapping):
@@ -367,23 +373,6 @@ def _attachments(attachments: Mapping[str, bytes] | None, asked: str) -> Mapping
     if wrong:
         raise InputError(asked, f"attachments are no bytes: {listed(map(str, wrong))}", "Encode them first.")
     return attachments
-
-
-def _before(item: Item, state: Pointer) -> VersionRecord:
-    """Return the version that a rollback leads to, after checking that it is the one that was active then."""
-    asked = f"roll back {item.name!r}"
-    if state.previous is None:
-        found = f"no version is known that was active before version {state.active}"
-        found = found if state.active else "none of its versions is active"
-        remedy = f"'hydra-detect versions {item.name}' shows what there is to promote."
-        raise NotFoundError(asked, found, remedy)
-    try:
-        return heads.as_it_was(item, state.previous)
-    except CorruptError as error:
-        further = [number for number in state.earlier if number != state.previous][-1:]
-        remedy = f"'hydra-detect promote {item.name} {further[0]}' goes further back; " if further else ""
-        remedy += "'hydra-detect store verify --repair' sets the damaged one aside."
-        raise CorruptError(asked, f"{error.asked}: {error.found}", remedy) from None
 
 
 def _builder(depth: Depth) -> Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object] | None:

@@ -39,10 +39,10 @@ def told(capsys, *arguments, code=0):
     return json.loads(line)
 
 
-def refused(capsys, *arguments):
-    """Run a command that must be refused: exit code 2, a sentence on standard error, nothing else; return it."""
+def refused(capsys, *arguments, code=2):
+    """Run a command that must be refused: its exit code, a sentence on standard error, nothing else; return it."""
     capsys.readouterr()
-    assert run(list(arguments)) == 2
+    assert run(list(arguments)) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Traceback" not in captured.err

@@ -1,9 +1,13 @@
 """What all tests share: the Hypothesis profile, and one small split store for those that only read it."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+if Path("/dev/shm").is_dir():  # noqa: S108  pytest makes its own folder in it; stores are written faster to memory
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")  # noqa: S108  same
 
 # No deadline: a busy machine is no failing test. At a desk examples vary from run to run, so that runs add up; in CI
 # they are the same each time, so that a change is judged by what it changed.

@@ -141,7 +141,7 @@ VERSIONS = {
         gone(f"{OWL}/versions"), ((STATE, pointer(4)),) * 3, (), None, (), reason=LOST
     ),
     "an active version that was exchanged": Damage(
-        exchanged, ((STATE, pointer(4)),), (), 3, (1, 2, 3, 4), reason=BACK
+        exchanged, ((VERSION, version(2)),), (), 3, FEWER, reason=FELL
     ),
     "a file that nobody listed": Damage(made(version(2, "notes.txt")), ((findings.EXTRA, version(2, "notes.txt")),)),
     "a link that nobody listed": Damage(linked(version(2, "original")), ((findings.EXTRA, version(2, "original")),)),

@@ -172,6 +172,21 @@ def test_hostile_files(data):
     assert len(str(caught.value)) < 600
 
 
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (packed(b"{}", length=3), "its header claims 3 bytes; the file has 10, the limit is 1 MiB"),
+        (packed(b" " * (2 << 20)), "its header claims 2097152 bytes; the file has 2097160, the limit is 1 MiB"),
+        (packed(b'{"a":[' + b"," * 65_536 + b"]}"), "its header has more than 65536 commas and brackets"),
+    ],
+)
+def test_headers_that_are_not_even_parsed(data, found):
+    """A header that is cut off, too long, or too much work is refused for that."""
+    with pytest.raises(CorruptError) as caught:
+        artifacts.decode_tensors(data, "it")
+    assert caught.value.found == found
+
+
 @pytest.mark.parametrize("depth", range(950, 1000))
 def test_depths_at_the_edge_of_recursion(depth):
     """Nesting that Python can just about parse is refused as well as that which it cannot."""

@@ -182,7 +182,6 @@ def _bad_pictures(tmp_path, split_store, photographs):
     (tmp_path / "corrupt.png").write_bytes((photographs / "0.png").read_bytes()[:300])
     (tmp_path / "text.png").write_text("not a picture")
     return [
-        (["predict", picture, "--store", _bad_store(tmp_path, split_store, "damaged")], "record.json"),
         (["predict", *store], "no input"),
         (["predict", str(tmp_path / "empty"), *store], "no file"),
         (["predict", str(tmp_path / "*.gif"), *store], "no file matches"),
@@ -228,6 +227,15 @@ def test_every_kind_of_bad_input_exits_2_with_a_sentence(split_store, photograph
         assert "Traceback" not in said.err
         assert said.err.startswith("hydra-detect: "), arguments
     assert not (tmp_path / "new").exists()
+
+
+def test_damage_exits_3_with_a_sentence(split_store, photographs, tmp_path, capsys):
+    """What is stored and damaged is an error of its own kind, also for programs that look at the exit code alone."""
+    damaged = _bad_store(tmp_path, split_store, "damaged")
+    assert run(["predict", str(photographs / "0.png"), "--store", damaged]) == 3
+    said = capsys.readouterr()
+    assert (said.out, said.err.startswith("hydra-detect: ")) == ("", True)
+    assert "record.json" in said.err
 
 
 def test_errors_are_json_for_who_reads_json(split_store, split_original, tmp_path, capsys):

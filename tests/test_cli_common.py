@@ -19,7 +19,7 @@ VERSION = [
 EVENT = [
     "at", "what", "head", "versions", "digests", "other", "active", "active_digest", "actor", "reason", "generation",
 ]  # fmt: skip
-ACTIVE = ["head", "version", "digest", "changed", "active", "previous"]
+ACTIVE = ["head", "version", "digest", "changed", "was_active", "active", "previous"]
 HEAD = [
     "head", "active", "versions", "class_names", "backbone", "backbone_digest", "nbytes", "created_at", "problem",
 ]  # fmt: skip
@@ -44,7 +44,7 @@ COMMANDS = {
         ["store", "verify"],
         ["verdict", "sound", "depth", "versions", "nbytes", "findings", "mended"],
     ),
-    "store usage": (["store", "usage"], ["items", "staging", "quarantine", "total"]),
+    "store usage": (["store", "usage"], ["items", "staging", "quarantine", "others", "total"]),
 }
 OF_A_HEAD = [name for name, (arguments, _keys) in COMMANDS.items() if "owl" in arguments]
 

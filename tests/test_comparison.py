@@ -232,21 +232,26 @@ def test_what_differs(manager):
 
 def test_as_text_and_as_json(manager):
     """For people each difference is a line; for programs all of it is plain JSON."""
-    publish(manager, {**some_tensors(), "gone": raw([1.0])}, claimed_metrics={"f1": 0.9}, notes="first")
-    publish(manager, {**some_tensors(), "box.weight": raw(np.full((2, 3), 1.0))}, notes="second")
+    first = {**some_tensors(), "gone": raw([1.0]), "half": raw([0.5])}
+    publish(manager, first, claimed_metrics={"f1": 0.9}, notes="first")
+    half = RawTensor("F16", (1,), np.array([0.5], np.float16).tobytes())
+    publish(manager, {**some_tensors(), "box.weight": raw(np.full((2, 3), 1.0)), "half": half}, notes="second")
     found = manager.compare("owl", 1, 2)
     assert str(found).splitlines()[1:] == [
         "  claimed f1: 0.9 -> none",
         "  notes: first -> second",
         "  box.weight: largest difference 0.5, 100.00% of it",
         "  gone: shapes (1,) -> none",
-        "  1 of 3 tensors are equal",
+        "  half: F32 -> F16, largest difference 0, 0.00% of it",
+        "  1 of 4 tensors are equal",
     ]
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert list(plain) == ["head", "a", "b", "nbytes", "claimed_metrics", "changed", "layers"]
     assert (plain["head"], plain["a"], plain["b"], plain["nbytes"]) == ("owl", 1, 2, list(found.nbytes))
     assert plain["claimed_metrics"] == {"f1": [0.9, None]}
-    assert plain["layers"]["gone"] == {"shapes": [[1], None], "largest": None, "relative": None}
+    assert plain["layers"]["gone"] == {
+        "shapes": [[1], None], "dtypes": ["F32", None], "largest": None, "relative": None,
+    }  # fmt: skip
     assert plain["changed"] == {"notes": ["first", "second"]}
 
 

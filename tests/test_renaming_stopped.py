@@ -261,7 +261,7 @@ def test_a_folder_takes_the_new_name_meanwhile(owls):
             at(owls, "heads/strix").mkdir()
 
     before = facts(owls, "owl")
-    with pytest.raises(ConflictError, match="the name 'strix' is in use, or was"):
+    with pytest.raises(ConflictError, match=f"{at(owls, 'heads/strix')} is there already"):
         rename(owls, "owl", "strix", WatchedDisk(look))
     assert facts(owls, "owl") == before
     assert list(at(owls, "heads/strix").iterdir()) == []

@@ -32,9 +32,9 @@ def by_name(store):
 
 
 def test_an_empty_store(store):
-    """A store without heads takes nothing, and is not written to."""
-    before = snapshot(store.root)
-    assert (usage(store).items, usage(store).total) == ((), 0)
+    """A store without heads takes what says that it is one, and is not written to."""
+    before, size = snapshot(store.root), nbytes(store.root)
+    assert (usage(store).items, usage(store).others, usage(store).total) == ((), size, size)
     assert snapshot(store.root) == before
 
 
@@ -50,7 +50,10 @@ def test_every_version_is_counted(rich):
         assert item.history == nbytes(where.claims) + nbytes(where.pointers) > 0
         assert item.total == nbytes(where.versions) + item.history
         assert (item.staging, item.quarantine) == (0, 0)
-    assert found.total == sum(nbytes(rich.store.root / kind) for kind in (layout.BACKBONES, layout.HEADS))
+    (at(rich, f"{OWL}/versions") / "stranger").write_bytes(b"x" * 77)
+    others = usage(rich.store).others
+    assert others == found.others + 77 == rich.store.layout.identity.stat().st_size + 77
+    assert usage(rich.store).total == nbytes(rich.store.root)
 
 
 def test_what_is_staged_and_what_was_set_aside(rich):
@@ -164,7 +167,7 @@ def test_what_belongs_to_no_head(rich):
         (folder / "file").write_bytes(b"x" * size)
     found = usage(rich.store)
     assert (found.staging, found.quarantine) == (100, 23)
-    assert found.total == sum(item.total for item in found.items) + 123
+    assert found.total == sum(item.total for item in found.items) + 123 + found.others == nbytes(rich.store.root)
 
 
 def test_for_programs(rich):

@@ -46,18 +46,34 @@ def test_promoting_what_is_active_changes_nothing(filled):
 
 
 def test_promoting_another_version_of_the_active_number(rich):
-    """Where another whole version stands in the place of the active one, promoting it is a change, and so is told."""
-    seed = exchange(rich, 2, seed=70)
+    """Where another whole version stands in the place of the active one, nobody can make it so by promoting it."""
+    exchange(rich, 2, seed=70)
     with pytest.raises(CorruptError, match="version 2 is not the one that was promoted"):
         rich.active("owl")
     before = rich.store.head("owl").pointer()
-    found = rich.promote("owl", 2, reason="from the copy")
-    state = rich.store.head("owl").pointer()
-    assert found.record.tensors == tensors_digest(some_tensors(seed))
-    assert (state.generation, state.active, state.manifest) == (before.generation + 1, 2, found.manifest)
-    assert found.manifest != before.manifest
-    assert (state.earlier, state.change.what, state.change.reason) == (before.earlier, "promoted", "from the copy")
-    assert heads.load(rich.store, "owl")[0] == rich.active("owl") == found
+    for ask in (rich.promote, rich.pin):
+        with pytest.raises(CorruptError, match="owl@2: it is not the one that the history speaks of") as caught:
+            ask("owl", 2, reason="from the copy")
+        assert "store verify --repair" in caught.value.remedy
+    assert rich.store.head("owl").pointer() == before
+    assert rich.repair().is_sound
+    assert [event.what for event in rich.history("owl")[-1:]] == ["repaired"]
+    assert rich.active("owl").number == 3
+    with pytest.raises(NotFoundError, match="has no version 2"):
+        rich.promote("owl", 2)
+
+
+def test_promoting_another_version_of_an_old_number(rich):
+    """The digest is that of when the history spoke of it last, however long ago, and whatever came after it."""
+    for number in (1, 2, 3, 2, 3):
+        rich.promote("owl", number)
+    for _ in range(20):
+        rich.pin("owl", 3, reason="a")
+        rich.unpin("owl", 3, pinned_for="a")
+    exchange(rich, 1, seed=70)
+    with pytest.raises(CorruptError, match="cannot read owl@1: it is not the one that the history speaks of"):
+        rich.promote("owl", 1)
+    assert [(one.what, one.path) for one in rich.verify().findings] == [("version", "heads/owl/versions/000001")]
 
 
 NUMBERS = (0, -1, "2", "", 2.0, 2.6, True, False, None, [2], np.float64(2), np.True_, np.int64(-1), 10**9)

@@ -1,7 +1,8 @@
 """The command line: parses, calls the library, prints; no logic of its own.
 
 Exit codes: 0 done; 1 done, and not all is well (not proven, not all could be read, something had to be mended); 2 an
-error, which is one sentence on standard error, without a traceback; 3 damage in a store; 130 stopped by the user.
+error, which is one sentence on standard error, without a traceback; 3 the same, where something stored is damaged; 130
+stopped by the user.
 """
 
 from __future__ import annotations

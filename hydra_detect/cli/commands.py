@@ -16,6 +16,7 @@ from hydra_detect.cli.options import (
     Several,
     StoreOption,
     WholeNumber,
+    code_of,
     progress_bar,
     store_folder,
 )
@@ -58,7 +59,7 @@ def run(arguments: list[str]) -> int:
     else:
         return code if isinstance(code, int) else 0
     output.complain(problem, json="--json" in arguments)
-    return ERROR
+    return code_of(problem)
 
 
 @app.command

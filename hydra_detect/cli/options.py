@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from hydra_detect.errors import StoreError
+from hydra_detect.errors import CorruptError, HydraDetectError, StoreError
 from hydra_detect.storage.owners import ACTOR_VARIABLE
 
 if TYPE_CHECKING:
@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 STORE_VARIABLE = "HYDRA_DETECT_STORE"
 
 PARTIAL, ERROR, DAMAGE, STOPPED = 1, 2, 3, 130
-"""Exit codes beside 0: done, and not all is well; an error; damage in a store; stopped by the user."""
+"""Exit codes beside 0: done, and not all is well; an error; damage was found; stopped by the user."""
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,8})", re.ASCII)
+
+
+def code_of(error: HydraDetectError) -> int:
+    """Return the exit code of an error."""
+    return DAMAGE if isinstance(error, CorruptError) else ERROR
 
 
 def _integer(_kind: object, tokens: Sequence[Token]) -> int:

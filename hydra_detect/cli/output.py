@@ -98,13 +98,14 @@ def usage_table(usage: Usage) -> str:
     """Return what takes the disk, one line for each version."""
     rows = []
     for item in usage.items:
+        whose = [item.kind.removesuffix("s"), item.name]
         for number, size in item.versions.items():
-            rows.append([item.name, str(number), "active" if number == item.active else "", _megabytes(size)])
+            rows.append([*whose, str(number), "active" if number == item.active else "", _megabytes(size)])
         beside = {"history": item.history, "being written": item.staging, "quarantine": item.quarantine}
-        rows += [[item.name, "", what, _megabytes(size)] for what, size in beside.items() if size]
-    beside = {"being written": usage.staging, "quarantine": usage.quarantine}
-    rows += [["", "", what, _megabytes(size)] for what, size in beside.items() if size]
-    return table(["name", "version", "", "size"], [*rows, ["total", "", "", _megabytes(usage.total)]])
+        rows += [[*whose, "", what, _megabytes(size)] for what, size in beside.items() if size]
+    beside = {"being written": usage.staging, "quarantine": usage.quarantine, "other files": usage.others}
+    rows += [["", "", "", what, _megabytes(size)] for what, size in beside.items() if size]
+    return table(["", "name", "version", "", "size"], [*rows, ["total", "", "", "", _megabytes(usage.total)]])
 
 
 def _megabytes(size: int) -> str:

@@ -8,13 +8,13 @@ from cyclopts import Parameter
 
 from hydra_detect.cli import output
 from hydra_detect.cli.options import (
-    ERROR,
     PARTIAL,
     Integer,
     JsonOption,
     ReasonOption,
     StoreOption,
     WholeNumber,
+    code_of,
     store_folder,
 )
 from hydra_detect.errors import HydraDetectError, InputError, listed_numbers
@@ -151,8 +151,10 @@ def prune(
         try:
             reports.append(manager.prune(name, keep=keep, dry_run=dry_run, reason=reason))
         except HydraDetectError as error:  # one head holds up no other, and what was done is said
+            if not every:
+                raise
             output.complain(error, json=json)
-            code = ERROR
+            code = max(code, code_of(error))
         else:
             if not json:
                 output.say(str(reports[-1]))
@@ -198,14 +200,16 @@ def _activate(manager: VersionManager, head: str, act: Callable[[], VersionRecor
     """Make a version active, and say what that changed."""
     before = manager.store.head(head).pointer()
     version = act()
-    now = manager.store.head(head).pointer()
-    changed = not before.is_active(version.number, version.manifest)
-    facts = {"head": head, "version": version.number, "digest": str(version.manifest), "changed": changed}
-    if now.active != version.number:  # between the promotion and this look somebody else may have followed
-        text = f"{version} was made active"
+    now = manager.store.head(head).pointer()  # between the two somebody else may have changed it too
+    facts = {"head": head, "version": version.number, "digest": str(version.manifest)}
+    facts |= {"changed": now.generation != before.generation, "was_active": before.active}
+    if now.generation == before.generation:
+        text = f"{version} was active already; nothing was changed"
+    elif now.active != version.number:
+        text = f"{version} was made active, and by now {head}@{now.active} is"
     else:
-        text = f"{version} {'is' if changed else 'was'} active{'' if changed else ' already; nothing was changed'}"
-        text += f"; before it, {head}@{now.previous} was" if changed and now.previous else ""
+        text = f"{version} is active" + (f"; before it, {head}@{before.active} was" if before.active else "")
+        text += f"; a rollback leads to {head}@{now.previous}" if now.previous not in {None, before.active} else ""
     return _say_done({**facts, "active": now.active, "previous": now.previous}, text, json=json)
 
 

@@ -182,7 +182,7 @@ def _compared(candidate: float, active: float, policy: PromotionPolicy) -> tuple
             return True, f"{figures}: not worse, from {policy.high_f1:g} on that is enough"
         return False, f"{figures}: worse"
     # The figures are decimal fractions to people: 0.72 - 0.70 must count as 0.02, which floats miss by 1e-17.
-    if candidate > active and round(candidate - active, 9) >= policy.least_gain:
+    if candidate > active and candidate - active >= policy.least_gain - 1e-9:
         return True, f"{figures}: better by at least {policy.least_gain:g}"
     return False, f"{figures}: not better by {policy.least_gain:g}"
 

@@ -113,6 +113,20 @@ def check_unpinned(asked: str, before: Pointer) -> None:
         raise ConflictError(asked, found, "Unpin them first, if nothing needs them.")
 
 
+def check_active(asked: str, before: Pointer, expected: int | None) -> None:
+    """See that the version that is expected to be active is; 0 for none, None for whatever is.
+
+    Raises:
+        ConflictError: Naming the one that is.
+
+    """
+    if expected not in {None, before.active or 0}:
+        found = f"version {before.active} is active" if before.active else "no version is active"
+        wanted = f"version {expected}" if expected else "none"
+        remedy = "Compare with what is active now, then decide again."
+        raise ConflictError(asked, f"{found} and not {wanted}", remedy, active=before.active)
+
+
 def pin_of(state: Pointer, ref: HeadRef, pinned_for: str | None) -> Pin | None:
     """Return the pin of a version that is meant; None if the version is not pinned.
 

@@ -27,10 +27,11 @@ from hydra_detect.storage import artifacts, files, findings, layout, manifests, 
 from hydra_detect.storage.findings import CheckReport, Depth, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from hydra_detect.contracts import BackboneContract
+    from hydra_detect.names import Digest
     from hydra_detect.storage.items import Item
     from hydra_detect.storage.manifests import Manifest
     from hydra_detect.storage.pointers import Pointer
@@ -197,14 +198,13 @@ class Checker:
         for path in sorted(set(place.root.iterdir()) - set(folders)):
             self._say(findings.FOREIGN, path, "it is not the store's; it is left alone", item)
         self._check_leftovers(place.staging, item)
+        known = self._check_pointers(item) if whole[2] else []
         if whole[1]:
-            self._check_versions(item)
-        if whole[2]:
-            self._check_pointers(item)
+            self._check_versions(item, pointers.digests_of(known))
         if not place.pointer_generations() and not place.pointers.is_symlink():
             self._check_without_state(item)
 
-    def _check_versions(self, item: Item) -> None:
+    def _check_versions(self, item: Item, expected: Mapping[int, Digest]) -> None:
         place = item.place
         numbers = set(place.version_numbers())
         for path in sorted(set(place.versions.iterdir()) - {place.version(number) for number in numbers}):
@@ -218,19 +218,19 @@ class Checker:
             self._versions += 1
             if number not in claimed:
                 self._say(findings.CLAIM, place.claim(number), "the number is not claimed", item, number)
-            self._check_version(item, number)
+            self._check_version(item, number, expected.get(number))
 
-    def _check_version(self, item: Item, number: int) -> None:
+    def _check_version(self, item: Item, number: int, expected: Digest | None) -> None:
         before = len(self._findings)
         try:
-            self._look_into(item, number)
+            self._look_into(item, number, expected)
         except FileNotFoundError:
             if number in item.numbers():
                 raise
         if self._findings[before:] and number not in item.numbers():
             del self._findings[before:]  # it was pruned while this looked at it
 
-    def _look_into(self, item: Item, number: int) -> None:
+    def _look_into(self, item: Item, number: int, expected: Digest | None) -> None:
         """See that a version is what was published, then that this is of use."""
         folder = item.place.version(number)
         try:
@@ -240,6 +240,9 @@ class Checker:
                     self._say(findings.EXTRA, path, "the version's manifest does not list it", item, number)
         except HydraDetectError as error:
             self._blame(findings.VERSION, folder, error, item, number)
+            return
+        if expected not in {None, manifest.digest}:
+            self._say(findings.VERSION, folder, pointers.EXCHANGED, item, number)
             return
         try:
             if self._is_whole(item, manifest):
@@ -296,7 +299,8 @@ class Checker:
             return item.pointer().active == manifest.number
         return False
 
-    def _check_pointers(self, item: Item) -> None:
+    def _check_pointers(self, item: Item) -> list[Pointer]:
+        """Look at the generations, and at the state; return those that can be read."""
         place = item.place
         generations = place.pointer_generations()
         for path in sorted(set(place.pointers.iterdir()) - {place.pointer(number) for number in generations}):
@@ -316,7 +320,8 @@ class Checker:
             problem = f"missing from the history: {pointers.spanned(first, last)}"
             self._say(findings.GAP, place.pointer(first), problem, item, first)
         if state:
-            self._check_state(item, state, known)
+            self._check_state(item, state)
+        return known
 
     def _check_without_state(self, item: Item) -> None:
         """Look at one that has no generation: a backbone has not got its name yet, a head never had an active version.
@@ -336,19 +341,13 @@ class Checker:
             return item.manifest(number).parent
         return None
 
-    def _check_state(self, item: Item, state: Pointer, known: Iterable[Pointer]) -> None:
+    def _check_state(self, item: Item, state: Pointer) -> None:
         present, path = set(item.numbers()), item.place.pointer(state.generation)
         for what, numbers in (("active", (state.active,)), ("earlier", state.earlier), ("pinned", state.pinned)):
             absent = {number for number in numbers if number and number not in present}
             if absent:
                 problem = f"it calls {what} what is not there: {listed_numbers(absent)}"
                 self._say(findings.STATE, path, problem, item, state.generation)
-        digests = pointers.digests_of(known)
-        for number in sorted(present.intersection(digests, {state.active, *state.earlier, *state.pinned})):
-            with contextlib.suppress(HydraDetectError):  # reported with the version
-                if item.manifest(number).digest != digests[number]:
-                    problem = f"version {number} is not the one that the history speaks of"
-                    self._say(findings.STATE, path, problem, item, state.generation)
 
 
 def _moment(item: Item) -> _Moment:

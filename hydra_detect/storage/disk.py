@@ -15,7 +15,7 @@ import attrs
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # absent on Windows
+_AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)  # each absent where it means nothing
 _UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOTTY}  # of network file systems, for folders
 
 FULL, FAST = "full", "fast"
@@ -40,7 +40,7 @@ class Disk:
 
     def create(self, path: Path, mode: int) -> int:
         """Create an empty file where nothing stands, no link either, and return its descriptor."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, mode)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _AS_IT_IS, mode)
 
     def write(self, descriptor: int, data: bytes | memoryview) -> None:
         """Write all of `data`."""
@@ -67,7 +67,7 @@ class Disk:
         """Wait until the entries of a folder are on the disk; a file system that cannot is taken at its word."""
         if os.name == "nt":  # Windows has no handle for it; NTFS journals the entries itself
             return
-        descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | _AS_IT_IS)
         try:
             self.sync(descriptor)
         except OSError as error:

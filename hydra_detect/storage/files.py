@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from hydra_detect.storage.disk import Disk
 
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # absent on Windows
+# Of a link not what it leads to, of a FIFO nothing to wait for, and no line ends of another kind: each where it exists.
+_TO_READ_WHOLE = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 _REMEDIES = {
     errno.ENOSPC: "Free some space and run it again; nothing was changed.",
     errno.EDQUOT: "Free some of your quota and run it again; nothing was changed.",
@@ -277,7 +278,7 @@ def _opened(path: Path, *, limit: int, asked: str, size: int | None) -> Iterator
     remedy = "Restore it from a copy; nothing was changed."
     with _looking(path, asked):
         try:
-            descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))  # a FIFO must not block
+            descriptor = os.open(path, os.O_RDONLY | _TO_READ_WHOLE)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}:
                 raise CorruptError(asked, f"{path} is no regular file", remedy) from None

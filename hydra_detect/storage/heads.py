@@ -129,32 +129,53 @@ def tensors(store: Store, version: VersionRecord) -> dict[str, RawTensor]:
 
 
 def whole(item: Item, number: int) -> VersionRecord:
-    """Return a version after checking each of its files, byte for byte.
-
-    Raises:
-        NotFoundError: If there is no such version.
-        CorruptError: If any of it is damaged.
-
-    """
-    version = _find(item, number)
-    for path in version.files:
-        item.check(version, path)
-    return version
-
-
-def as_it_was(item: Item, number: int) -> VersionRecord:
-    """Return a version, as `whole` does, after checking that it is the one that the history speaks of.
+    """Return a version after checking each of its files, byte for byte, and that it is what the history speaks of.
 
     Raises:
         NotFoundError: If there is no such version.
         CorruptError: If any of it is damaged, or another stands in its place.
 
     """
-    version = whole(item, number)
-    if pointers.last_digest(item.place, number) not in {None, version.manifest}:
-        found = "it is not the one that the history speaks of: its manifest has another digest"
-        raise CorruptError(f"read {version.head}@{number}", found, "Restore the version from a copy.")
+    version = _find(item, number)
+    check_known(item, version)
+    for path in version.files:
+        item.check(version, path)
     return version
+
+
+def previous(item: Item, state: Pointer) -> VersionRecord:
+    """Return the version that a rollback leads to, after checking that it is the one that was active then.
+
+    Raises:
+        NotFoundError: If no version was active before.
+        CorruptError: If it is damaged; the message says which one lies further back.
+
+    """
+    asked = f"roll back {item.name!r}"
+    if state.previous is None:
+        found = f"no version is known that was active before version {state.active}"
+        found = found if state.active else "none of its versions is active"
+        remedy = f"'hydra-detect versions {item.name}' shows what there is to promote."
+        raise NotFoundError(asked, found, remedy)
+    try:
+        return whole(item, state.previous)
+    except CorruptError as error:
+        further = [number for number in state.earlier if number != state.previous][-1:]
+        remedy = f"'hydra-detect promote {item.name} {further[0]}' goes further back; " if further else ""
+        remedy += "'hydra-detect store verify --repair' sets the damaged one aside."
+        raise CorruptError(asked, f"{error.asked}: {error.found}", remedy) from None
+
+
+def check_known(item: Item, version: VersionRecord) -> None:
+    """See that a version is the one that the history speaks of, if it speaks of it.
+
+    Raises:
+        CorruptError: If another stands in its place.
+
+    """
+    if pointers.last_digest(item.place, version.number) not in {None, version.manifest}:
+        remedy = "Restore the version from a copy, or see 'hydra-detect store verify --repair'."
+        raise CorruptError(f"read {version.head}@{version.number}", pointers.EXCHANGED, remedy)
 
 
 def check_same(item: Item, version: VersionRecord) -> None:

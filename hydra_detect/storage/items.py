@@ -85,8 +85,10 @@ class Item:
     def _gone(self) -> tuple[int, ...]:
         try:
             return self.pointer().gone
-        except HydraDetectError:  # whoever needs the pointer will hear of it; the versions are there
-            return ()
+        except HydraDetectError as error:
+            if files.is_refusal(error):  # what is gone may be read another time
+                raise
+            return ()  # whoever needs the pointer will hear of its damage; the versions are there
 
     def manifest(self, number: int) -> Manifest:
         """Read and check the manifest of a version.
@@ -94,6 +96,7 @@ class Item:
         Raises:
             NotFoundError: If there is no such version; the message says which there are.
             CorruptError: If the manifest is damaged.
+            StoreError: If the system refuses.
 
         """
         asked = f"read {self.name}@{number}"
@@ -203,7 +206,9 @@ class Item:
         files.make_branch(self.disk, self.store.root, place.claims, place.versions, place.pointers, place.staging)
 
     def confirm(self) -> None:
-        """Make durable what can be seen: before it is said to be so, since who did it may have died before he could.
+        """Make the present state durable: before it is said to be so, since who did it may have died before he could.
+
+        The versions that it names were made durable before it was.
 
         Raises:
             StoreError: If the disk does not confirm it.
@@ -211,7 +216,6 @@ class Item:
         """
         with files.explained(f"confirm the state of {self.name!r}"):
             self._prepare()
-            self.disk.sync_folder(self.place.versions)
             self.disk.sync_folder(self.place.pointers)
 
     def publish(self, contents: Mapping[str, bytes], *, created_at: str, actor: str = "") -> Manifest:
@@ -309,6 +313,8 @@ class Item:
         newest = before.generation if newest is None else newest
         if max([0, *self.place.pointer_generations()]) != newest:
             raise conflict
+        if after.get("active", before.active) in {*before.gone, *after.get("gone", ())}:
+            raise conflict  # whatever was looked at: what was taken away will be deleted
         pointer = self._next(before, {**after, "generation": newest + 1, "change": change})
         text = pointers.text(self.place, pointer)
         with files.explained(asked):

@@ -14,7 +14,7 @@ import attrs
 from attrs import validators as check
 
 from hydra_detect import codec, fields
-from hydra_detect.errors import CorruptError, HydraDetectError, RecordError
+from hydra_detect.errors import CorruptError, HydraDetectError, NotFoundError, RecordError
 from hydra_detect.names import Digest
 from hydra_detect.storage import files, sealed
 
@@ -33,6 +33,7 @@ PROMOTED, ROLLED_BACK, PINNED, UNPINNED = "promoted", "rolled back", "pinned", "
 PRUNED, REMOVED, RENAMED, REPAIRED = "pruned", "removed", "renamed", "repaired"
 EVENTS = (PROMOTED, ROLLED_BACK, PINNED, UNPINNED, PRUNED, REMOVED, RENAMED, REPAIRED)
 
+EXCHANGED = "it is not the one that the history speaks of: its manifest has another digest"
 _NOT_OURS = "It is whole: upgrade hydra-detect; if no newer version wrote it, move it to the quarantine folder."
 _NUMBER = check.ge(1)
 _NUMBERS = fields.each(_NUMBER)
@@ -172,7 +173,11 @@ def newest(place: ItemLayout) -> Pointer:
 
     """
     generations = place.pointer_generations()
-    return read(place, generations[-1]) if generations else NOTHING
+    try:
+        return read(place, generations[-1]) if generations else NOTHING
+    except NotFoundError:  # moved away by hand since it was listed
+        generations = place.pointer_generations()
+        return read(place, generations[-1]) if generations else NOTHING
 
 
 def read(place: ItemLayout, generation: int) -> Pointer:
@@ -259,11 +264,13 @@ def last_digest(place: ItemLayout, number: int) -> Digest | None:
     """Return the digest of a version's manifest as the history last had it; None if it does not speak of it."""
     for generation in reversed(place.pointer_generations()):
         try:
-            digests = read(place, generation).digests
+            state = read(place, generation)
         except HydraDetectError:  # damaged: what came before it is still true
             continue
-        if number in digests:
-            return digests[number]
+        if number in state.digests:
+            return state.digests[number]
+        if number > state.high:  # it was not there yet
+            return None
     return None
 
 

@@ -139,13 +139,8 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
 def _publish(item: Item, target: Item, before: Pointer, change: Change, *, asked: str) -> None:
     """Make the whole head under its new name aside, then put it in place with one rename."""
     store, place = item.store, target.place
-    taken = ConflictError(
-        asked,
-        f"the name {target.name!r} is in use, or was: its numbers mean its own versions for ever",
-        f"Choose another name; if a renaming of {item.name!r} was cut off, both names have it: remove one.",
-    )
     if os.path.lexists(place.root):
-        raise taken
+        raise _taken(item, target, asked)
     stage = layout.ItemLayout(store.layout.staging / owners.staging_name())
     with files.explained(asked):
         files.make_branch(store.disk, store.root, store.layout.staging, place.root.parent)
@@ -160,21 +155,32 @@ def _publish(item: Item, target: Item, before: Pointer, change: Change, *, asked
                 store.disk.sync_folder(folder)
             for number in item.place.claimed_numbers():
                 files.claim(store.disk, stage.claim(number))
-            _put(store, stage, place, taken)
+            if os.path.lexists(place.root) or not _put(store, stage, place):  # POSIX would replace an empty folder
+                raise _taken(item, target, asked)
         finally:
             files.discard(store.disk, stage.root)
 
 
-def _put(store: Store, stage: ItemLayout, place: ItemLayout, taken: ConflictError) -> None:
-    """Give a finished head its place, unless somebody took it meanwhile."""
-    if os.path.lexists(place.root):  # POSIX would replace an empty folder
-        raise taken
+def _put(store: Store, stage: ItemLayout, place: ItemLayout) -> bool:
+    """Give a finished head its place, unless somebody took it meanwhile; return whether it has it."""
     try:
         store.disk.rename(stage.root, place.root)  # synced with the next change, before its own commit point
     except OSError as error:
         if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
-            raise taken from None
+            return False
         raise
+    return True
+
+
+def _taken(item: Item, target: Item, asked: str) -> ConflictError:
+    """Return the error that says that a name cannot be given to a head, and why."""
+    place = target.place
+    if place.claimed_numbers() or place.version_numbers() or place.pointer_generations():
+        found = f"the name {target.name!r} is in use, or was: its numbers mean its own versions for ever"
+        remedy = f"Choose another name; if a renaming of {item.name!r} was cut off, both names have it: remove one."
+    else:  # of a creation that has not come so far yet, or never will
+        found, remedy = f"{place.root} is there already", "If nobody is creating that head, move it away."
+    return ConflictError(asked, found, remedy)
 
 
 def _stage(item: Item, target: Item, stage: ItemLayout) -> dict[int, Digest]:

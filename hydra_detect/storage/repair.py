@@ -181,17 +181,10 @@ def _remember(item: Item, number: int) -> Taken:
 
 
 def _sound_state(item: Item, known: Sequence[Pointer], found: Sequence[Finding]) -> dict[str, Any]:
-    """Return the state that comes nearest to the last one with what can still be read, and used if there is such.
-
-    A version that is not the one that the history speaks of stays where it is, and the state does not name it.
-    """
-    last, expected = known[-1] if known else pointers.NOTHING, pointers.digests_of(known)
-    damaged, digests = _numbers(found, findings.VERSION), {}
-    for number in item.place.version_numbers():
-        if number not in last.gone and number not in damaged:
-            digest = item.manifest(number).digest
-            if digest == expected.get(number, digest):
-                digests[number] = digest
+    """Return the state that comes nearest to the last one with what can still be read, and used if there is such."""
+    last, damaged = known[-1] if known else pointers.NOTHING, _numbers(found, findings.VERSION)
+    numbers = [number for number in item.place.version_numbers() if number not in {*last.gone, *damaged}]
+    digests = {number: item.manifest(number).digest for number in numbers}
     earlier = [number for number in last.earlier if number in digests]
     active = last.active if last.active in digests else None
     if active is None:

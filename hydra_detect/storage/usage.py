@@ -61,16 +61,25 @@ class ItemUsage:
 
 @attrs.frozen(kw_only=True)
 class Usage:
-    """Bytes of a store by backbone and head, and what belongs to none; a file with two names counts under each."""
+    """Bytes of a store by backbone and head, and what belongs to none; a file with two names counts under each.
+
+    Args:
+        items: The backbones and heads, by kind and name.
+        staging: Bytes of what is being written beside them, or was left by a process that died.
+        quarantine: Bytes of what a repair set aside beside them.
+        others: Bytes of the store's own small files, and of whatever else lies in it.
+
+    """
 
     items: tuple[ItemUsage, ...]
     staging: int = 0
     quarantine: int = 0
+    others: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return sum(item.total for item in self.items) + self.staging + self.quarantine
+        return sum(item.total for item in self.items) + self.staging + self.quarantine + self.others
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -78,6 +87,7 @@ class Usage:
             "items": [item.to_dict() for item in self.items],
             "staging": self.staging,
             "quarantine": self.quarantine,
+            "others": self.others,
             "total": self.total,
         }
 
@@ -105,7 +115,8 @@ def usage(store: Store) -> Usage:
             if found.versions or found.total:
                 items.append(found)
     top = store.layout
-    return Usage(items=tuple(items), staging=files.nbytes(top.staging), quarantine=files.nbytes(top.quarantine))
+    known = Usage(items=tuple(items), staging=files.nbytes(top.staging), quarantine=files.nbytes(top.quarantine))
+    return attrs.evolve(known, others=max(0, files.nbytes(store.root) - known.total))  # less what vanished meanwhile
 
 
 def _names(where: layout.StoreLayout, kind: str) -> Iterator[str]:

@@ -80,13 +80,15 @@ class Killing:
         """Kill the recovery at its steps, recover again, and see that it comes to the same as undisturbed."""
         disk = CountingDisk(disk=Disk("fast"))
         undisturbed = worlds.linked(root, self.scratch / "undisturbed")
-        recover(undisturbed, disk)
+        worlds.recover(undisturbed, disk)
         expected = contents(undisturbed)
+        if where[1] not in worlds.DAMAGED:
+            assert worlds.facts(undisturbed) == worlds.facts(root), f"recovery changed what there was, after {where}"
         every = range(1, disk.count + 1)
         for step in every if self.most is None else every[:: max(1, disk.count // self.most)]:
             again = worlds.linked(root, self.scratch / "again")
-            assert killed(lambda disk, again=again: recover(again, disk), step) == "killed"
-            recover(again, Disk("fast"))
+            assert killed(lambda disk, again=again: worlds.recover(again, disk), step) == "killed"
+            worlds.recover(again, Disk("fast"))
             assert contents(again) == expected, (where, step)
             self.recoveries.append((*where, step))
 
@@ -115,14 +117,6 @@ def left_behind(root):
     )
 
 
-def recover(root, disk):
-    """Do what every writer does before its own work."""
-    store = Store.open(root)
-    store.disk = disk
-    for item in (store.head("owl"), store.head("fox"), store.head("strix"), store.backbone("other")):
-        recovery.recover(item)
-
-
 def contents(root):
     """Return the names and bytes in a store."""
     return {path: facts[3] for path, facts in snapshot(root).items() if "locks" not in path.split("/")}
@@ -131,12 +125,16 @@ def contents(root):
 def check(root, operation, state, around, *, acknowledged, go_on):
     """See that a store is as promised; a damaged one has to be repairable to what an undisturbed repair gives."""
     before, after = around
+    if acknowledged and operation == "create":
+        worlds.check_newest(root)
     if state not in worlds.DAMAGED:
         now = worlds.check_world(root, operation, before, after, acknowledged=acknowledged)
         if go_on:
             worlds.check_goes_on(root, max(worlds.highest(before), worlds.highest(now)))
         return
     worlds.manager_of(root, Disk("fast")).repair()
+    if acknowledged and operation == "create":
+        worlds.check_newest(root)
     if after is not None:
         assert worlds.facts(root) == after
     worlds.check_evidence(root, state)

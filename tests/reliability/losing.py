@@ -25,6 +25,8 @@ SECONDS = (
     "create", "promote newest", "promote the active", "roll back", "pin", "pin again", "unpin", "prune", "rename",
     "remove", "publish a backbone", "publish the backbone again",
 )  # fmt: skip
+TAKEN_AWAY_BY = frozenset(["prune", "remove"])
+"""What the next writer has to finish: until that is done a loss of power may bring back the state before."""
 QUICK_SECONDS = ("create", "promote the active", "pin again", "prune", "publish a backbone")
 DECISIVE = frozenset(["link", "rename", "replace"])
 
@@ -46,7 +48,15 @@ class Losses:
 
     def look(self, disk, check, *, acknowledged=False):
         """Check the states that are possible now and were not looked at yet."""
-        for state in survivors(disk, seed=str(self.case)):
+        self.look_at(self.states_of(disk), check, f"step {disk.steps}", acknowledged=acknowledged)
+
+    def states_of(self, disk):
+        """Return the states that are possible now."""
+        return survivors(disk, seed=str(self.case))
+
+    def look_at(self, states, check, when, *, acknowledged=False):
+        """Check those of some states that were not looked at yet."""
+        for state in states:
             key = frozen(state)
             if (acknowledged, key) in self.seen:
                 continue
@@ -59,7 +69,7 @@ class Losses:
                 if len(self.seen) % self.go_on_each == 0:
                     worlds.check_goes_on(lost, max(self.known, worlds.highest(found)))
             except Exception as error:
-                raise AssertionError(f"power lost in {self.case} at step {disk.steps}: {error}") from error
+                raise AssertionError(f"power lost in {self.case} at {when}: {error}") from error
             shutil.rmtree(lost)
 
     @property
@@ -163,7 +173,8 @@ def lose_power_after_kills(share, states, scratch, *, exhaustive):
 def lose_power_after_a_kill(states, scratch, pair, step):
     """Kill the first of two operations at a step; return the steps that it has, and the cases.
 
-    What the second is told is done must last, though it builds on what the first never synced.
+    What the second is told is done must last, though it builds on what the first never synced; and where it finishes
+    what the first began, a loss at any of its steps leaves one of the states that there were.
     """
     first, second = pair
     state = "six, promoted" if {first, second} & {"rename", "remove"} else "six, pinned"
@@ -181,19 +192,27 @@ def lose_power_after_a_kill(states, scratch, pair, step):
         with worlds.mortal(), contextlib.suppress(Stopped, HydraDetectError):
             worlds.OPERATIONS[first](worlds.manager_of(root, disk))
         between = worlds.facts(root)
-        following = RecordingDisk(root, disk)
+        following, meanwhile = RecordingDisk(root, disk), []
+        losses = Losses(Path(folder), (f"{first}, killed at {step}", second), go_on_each=100, known=6)
+        if first in TAKEN_AWAY_BY and second == "create":
+            following.on_step = lambda: meanwhile.extend(losses.states_of(following))
         try:
             told = worlds.OPERATIONS[second](worlds.manager_of(root, following))
         except HydraDetectError:
             return log, []
-        live = worlds.facts(root)
+        around = before, between, worlds.facts(root)
+
+        def check_meanwhile(lost):
+            now = worlds.facts(lost)
+            worlds.check_between(now, told, around)
+            return now
 
         def check(lost):
             now = worlds.facts(lost)
-            worlds.check_acknowledged(now, second, told, (before, between, live))
+            worlds.check_acknowledged(now, second, told, around)
             return now
 
-        losses = Losses(Path(folder), (f"{first}, killed at {step}", second), go_on_each=100, known=6)
+        losses.look_at(meanwhile, check_meanwhile, "one of its steps")
         losses.look(following, check, acknowledged=True)
         return log, losses.cases
 

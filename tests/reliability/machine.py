@@ -1,6 +1,7 @@
 """Random operations and crashes in any order, against a model of what a head is. Run apart."""
 
 import contextlib
+import hashlib
 import shutil
 import tempfile
 from collections import Counter
@@ -25,17 +26,22 @@ USUAL = {"create": 42, "promote": 24, "rollback": 24, "prune": 48, "pin": 24, "u
 """About as many steps as each has; a crash beyond its last is none."""
 
 
+SHARED = 1.15
+"""How many more each process does, because what two of them did counts once."""
+
+
 class Model:
-    """What a head is, in a few lines: versions, who is active, who was before, who is pinned."""
+    """What a head is: versions, who is active, who was before, who is pinned, and what is told of it."""
 
     def __init__(self):
-        self.weights, self.active, self.earlier, self.pinned, self.high = {}, None, [], [], 0
+        self.weights, self.active, self.earlier, self.pinned, self.high, self.told = {}, None, [], [], 0, []
 
     def copy(self):
         """Return the same, independent."""
         other = Model()
         other.weights, other.earlier = dict(self.weights), list(self.earlier)
         other.active, other.pinned, other.high = self.active, list(self.pinned), self.high
+        other.told = list(self.told)
         return other
 
     def facts(self):
@@ -55,18 +61,36 @@ class Model:
         if number != self.active:
             self.earlier += [self.active] if self.active else []
             self.active = number
+            self.tell("promoted")
 
     def rollback(self):
         """The one before."""
         self.active = self.earlier.pop()
+        self.tell("rolled back")
+
+    def pin(self, number):
+        """A pin more."""
+        self.pinned.append(number)
+        self.tell("pinned")
+
+    def unpin(self, number):
+        """A pin fewer."""
+        self.pinned.remove(number)
+        self.tell("unpinned")
 
     def prune(self, keep):
         """Fewer versions."""
         stay = {*sorted(self.weights)[-keep:], self.active, *self.earlier[-1:], *self.pinned}
+        if not stay >= set(self.weights):
+            self.tell("pruned")
         self.weights = {number: digest for number, digest in self.weights.items() if number in stay}
         left = [number for number in self.earlier if number in stay]
         # A step back that leads to where one is, is none.
         self.earlier = [number for place, number in enumerate(left) if number != [*left, self.active][place + 1]]
+
+    def tell(self, what):
+        """What happened, and who is active since."""
+        self.told.append((what, self.active))
 
 
 class Counts:
@@ -94,7 +118,7 @@ class HeadMachine(RuleBasedStateMachine):
         """Remove the store."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, work, change, crash, what):
+    def run(self, work, change, crash, what, *, is_possible=True):
         """Do something that may be cut off; see that the store is the model before or after it.
 
         Args:
@@ -102,6 +126,7 @@ class HeadMachine(RuleBasedStateMachine):
             change: Takes the model and what `work` returned, None if it was cut off.
             crash: Where, as a part of the operation's usual steps.
             what: The operation and its argument.
+            is_possible: Whether it may not be refused.
 
         """
         before, after = self.model, self.model.copy()
@@ -116,8 +141,9 @@ class HeadMachine(RuleBasedStateMachine):
             self.counts.crashes.add((what, at, before.key()))
             self.counts.kinds[what[0], disk.log[at - 1]] += 1
         except NotFoundError:
+            assert not is_possible, f"{what} was refused"
             result, ended, refused = None, True, True
-        self.counts.operations.add((what, at, before.key()))
+        self.counts.operations.add((what, 0 if ended else at, before.key()))
         if not refused:
             change(after, result)
         now = self.seen()
@@ -130,7 +156,7 @@ class HeadMachine(RuleBasedStateMachine):
     def seen(self):
         """Return what the store says of the head, each version read and checked."""
         state = Store.open(self.root).head("owl").pointer()
-        found = worlds.facts(self.root).get("owl")
+        found = worlds.facts(self.root, with_history=False).get("owl")
         weights = {number: digest for number, (digest, *_rest) in found[3].items()} if found else {}
         return state.active, state.earlier, state.pinned, weights
 
@@ -164,11 +190,8 @@ class HeadMachine(RuleBasedStateMachine):
         """Go back; where there is nothing to go back to, that is refused."""
         possible = bool(self.model.earlier)
 
-        def change(model, _version):
-            assert possible, "gone back to nothing"
-            model.rollback()
-
-        self.run(lambda manager: manager.rollback("owl"), change if possible else _refused, crash, ("rollback",))
+        change = (lambda model, _: model.rollback()) if possible else _refused
+        self.run(lambda manager: manager.rollback("owl"), change, crash, ("rollback",), is_possible=possible)
 
     @precondition(lambda self: self.model.weights)
     @rule(crash=CRASH, keep=st.integers(1, 3))
@@ -183,18 +206,21 @@ class HeadMachine(RuleBasedStateMachine):
         """Pin a version, or let go of it."""
         number = self.pick(place)
         verb, change = (
-            ("unpin", lambda model, _: model.pinned.remove(number))
+            ("unpin", lambda model, _: model.unpin(number))
             if number in self.model.pinned
-            else ("pin", lambda model, _: model.pinned.append(number))
+            else ("pin", lambda model, _: model.pin(number))
         )
         self.run(lambda manager: getattr(manager, verb)("owl", number), change, crash, (verb, number))
 
     @rule()
     def verify(self):
-        """A check finds nothing but what the dead left."""
+        """A check finds nothing but what the dead left, and the history tells what happened."""
         report = worlds.manager_of(self.root, Disk("fast")).verify(depth="quick")
         assert report.is_sound, str(report)
         assert {finding.what for finding in report.findings} <= worlds.WAITING, str(report)
+        created, happened = worlds.story(Store.open(self.root), "owl")
+        assert [(what, active) for what, _head, _versions, _other, active, *_why in happened] == self.model.told
+        assert {number for _head, number, _actor in created} >= set(self.model.weights)
         self.counts.verifications += 1
 
     def pick(self, place):
@@ -210,8 +236,8 @@ def _refused(_model, _result):
 
 def run_machines(share, *, operations, crashes):
     """Run random sequences until there were so many operations and crashes, each distinct; return what was done."""
-    counts, number = Counts(), share.number
-    while len(counts.operations) < operations / share.of or len(counts.crashes) < crashes / share.of:
+    counts, number, alone = Counts(), share.number, SHARED / share.of
+    while len(counts.operations) < operations * alone or len(counts.crashes) < crashes * alone:
         number += share.of
 
         @seed(number)
@@ -231,4 +257,9 @@ def run_machines(share, *, operations, crashes):
             ),
         )
     kinds = [(*kind, count) for kind, count in sorted(counts.kinds.items())]
-    return {"operations": len(counts.operations), "crashes": len(counts.crashes), "kinds": kinds}
+    return {"operations": _marks(counts.operations), "crashes": _marks(counts.crashes), "kinds": kinds}
+
+
+def _marks(cases):
+    """Return a short mark of each case, by which it is known among the cases of another process."""
+    return [hashlib.blake2b(repr(case).encode(), digest_size=8).hexdigest() for case in cases]

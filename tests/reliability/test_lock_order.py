@@ -110,6 +110,28 @@ def test_waits(operation, state, whose, copy):
     assert (contents(root) == before) is (operation in NOTHING_TO_DO)
 
 
+def test_what_was_written_waits_for_its_number(copy):
+    """A version is written while nobody holds the lock; before it takes its number it waits for who does by then."""
+    root = copy("six, promoted")
+    (written, say), (waiting, begin) = os.pipe(), os.pipe()
+
+    class Announcing(Disk):
+        def write(self, descriptor, data):
+            os.write(say, b"!")
+            os.read(waiting, 1)
+            super().write(descriptor, data)
+
+    with Child(lambda: worlds.create(worlds.manager_of(root, Announcing("fast")), 7).number) as child:
+        assert os.read(written, 1) == b"!"
+        with Store.open(root).item(*worlds.OWL).changing():
+            os.write(begin, b"!" * 100)
+            assert child.result(WHILE) is None, f"it did not wait: {child.result(0)}"
+            assert Store.open(root).item(*worlds.OWL).place.claimed_numbers()[-1] == 6
+        assert child.result(ENOUGH) == {"end": "done", "returned": 7}
+    for descriptor in (written, say, waiting, begin):
+        os.close(descriptor)
+
+
 @each_operation
 def test_gives_up(operation, state, whose, copy, monkeypatch):
     """Beyond the limit an operation fails with a ConflictError that names the lock file; nothing was changed."""

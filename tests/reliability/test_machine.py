@@ -27,9 +27,9 @@ def test_random_operations_and_crashes(tally, exhaustive):
     least = (100_000, 20_000) if exhaustive else (20_000, 4_000)
     found = apart.run("machine", "run_machines", operations=least[0], crashes=least[1])
     kinds = Counter()
-    for number, share in enumerate(found):
-        operations.cases.update((number, place) for place in range(share["operations"]))
-        crashes.cases.update((number, place) for place in range(share["crashes"]))
+    for share in found:
+        operations.cases.update(share["operations"])
+        crashes.cases.update(share["crashes"])
         kinds.update({(what, step): count for what, step, count in share["kinds"]})
     assert {commit for commit in COMMITS if kinds[commit] < 5} == set(), kinds
     operations.require(least[0])

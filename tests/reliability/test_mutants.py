@@ -18,7 +18,7 @@ SYNCED_FOR = {
     "checkpoints/merge.py": (
         "reliability/test_power_loss.py::test_power_loss_while_an_original_is_written_again",
     ),
-    "storage/files.py": ("power, create", "power, new store"),
+    "storage/files.py": ("power, create", "power, create first of its name", "power, new store"),
     "storage/items.py": (
         "power, create", "power, prune then pin", "power, roll back", "power, create then promote newest",
         "power after a kill in create", "power after a kill in promote newest",
@@ -42,7 +42,7 @@ ORDER = "reliability/test_lock_order.py::test_"
 LOCKED_FOR = {
     "storage/backbones.py:publish": (f"{ORDER}waits[publish-the-backbone-again]",),
     "storage/items.py:settled": (f"{ORDER}waits[pin]",),
-    "storage/items.py:publish": (f"{ORDER}waits[create]", f"{ORDER}many_that_wait_all_come_through"),
+    "storage/items.py:publish": (f"{ORDER}waits[create]", f"{ORDER}what_was_written_waits_for_its_number"),
     "storage/renaming.py:remove": (f"{ORDER}waits[remove]",),
     "storage/renaming.py:rename": (f"{ORDER}waits[rename]",),
     "storage/repair.py:_mend_item": (f"{ORDER}waits[repair]",),

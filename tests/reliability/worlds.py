@@ -9,14 +9,17 @@ from pathlib import Path
 from store_fixtures import a_backbone, a_record, flip, some_tensors
 
 from hydra_detect.errors import ConflictError, NotFoundError
+from hydra_detect.history import CREATED, history
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import backbones, findings, heads, layout, owners
+from hydra_detect.storage import backbones, findings, heads, layout, owners, pointers, recovery
 from hydra_detect.storage.disk import Disk
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
 BACKBONE, BACKBONE_RECORD = a_backbone()
 OWL = ("heads", "owl")
+NAMES = ("fox", "owl", "strix")
+"""Of all heads that the operations make."""
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  folders are made in it with mkdtemp
 NOTE = "note.txt"
 TWO_STEPS = frozenset(["rename", "publish a backbone"])
@@ -60,6 +63,11 @@ def _oldest(manager):
     return [*manager.store.head("owl").numbers(), 1][0]
 
 
+def _last(manager):
+    """Return the last head by name: the new one, while a head is renamed and when it was."""
+    return ["owl", *manager.store.names(layout.HEADS)][-1]
+
+
 def _pinned(manager):
     return (manager.store.head("owl").pointer().pinned or (1,))[0]
 
@@ -69,7 +77,7 @@ OPERATIONS = {
     "create first of its name": lambda manager: create(manager, NEW, "fox"),
     "promote newest": lambda manager: manager.promote("owl", _newest(manager)),
     "promote first": lambda manager: manager.promote("owl", _oldest(manager)),
-    "promote the active": lambda manager: manager.promote("owl", manager.active("owl").number),
+    "promote the active": lambda manager: manager.promote(_last(manager), manager.active(_last(manager)).number),
     "roll back": lambda manager: manager.rollback("owl"),
     "pin": lambda manager: manager.pin("owl", _newest(manager), reason="test"),
     "pin again": lambda manager: manager.pin("owl", _pinned(manager), reason="paper"),
@@ -177,10 +185,12 @@ WAITING = frozenset([findings.LEFTOVER, findings.UNFINISHED, findings.UNUSED, fi
 """What a stop may leave behind, until somebody writes there, or repairs."""
 
 
-def facts(root):
-    """Return everything that the interface says of a store, weights included, times and digests of manifests not."""
-    store = Store.open(root)
-    found = {}
+def facts(root, *, with_history=True):
+    """Return everything that the interface says of a store, weights and history included, times and digests not."""
+    store, found = Store.open(root), {}
+    if with_history:
+        stories = {name: story(store, name) for name in NAMES if store.head(name).place.root.is_dir()}
+        found = {f"history of {name}": told for name, told in stories.items() if any(told)}
     for name in store.names(layout.HEADS):
         state = store.head(name).pointer()
         weights = {}
@@ -203,6 +213,33 @@ def facts(root):
     return found
 
 
+def story(store, name):
+    """Return what the history says of a head: which versions were created, and what happened then, in order.
+
+    A digest is that of the same version whenever it is spoken of.
+    """
+    events, digests = history(store, name), {}
+    for event in events:
+        for number, digest in zip(event.versions, event.digests, strict=True):
+            if digest:  # an unpinning, which a damaged version must not prevent, names none
+                assert digests.setdefault((event.head, number), digest) == digest, f"another digest in {event}"
+    created = sorted((event.head, *event.versions, event.actor) for event in events if event.what == CREATED)
+    happened = [
+        (event.what, event.head, event.versions, event.other, event.active, event.actor, event.reason)
+        for event in events
+        if event.what != CREATED
+    ]
+    return tuple(created), tuple(happened)
+
+
+def recover(root, disk):
+    """Do what every writer does before its own work, at every backbone and head that there may be."""
+    store = Store.open(root)
+    store.disk = disk
+    for item in (*map(store.head, NAMES), store.backbone("demo"), store.backbone("other")):
+        recovery.recover(item)
+
+
 def outcome(root, operation):
     """Run an operation to its end; return what it gives or raises."""
     try:
@@ -214,18 +251,20 @@ def outcome(root, operation):
 def check_sense(operation, before, after):
     """See that an operation that ended did what its name says: otherwise old and new state could be equally wrong."""
     old, new = before.get("owl"), after.get("owl")
+    check_told(operation, before.get("history of owl", ((), ())), after.get("history of owl", ((), ())), new)
     if operation == "create":
         added = set(new[3]) - set(old[3] if old else ())
         assert len(added) == 1, f"{len(added)} versions were added"
         assert new[3][added.pop()][0] == str(head_of(NEW)[1].tensors)
     elif operation == "create first of its name":
+        assert "fox" in after
         assert [weights[0] for weights in after["fox"][3].values()] == [str(head_of(NEW)[1].tensors)]
     elif operation in {"promote newest", "promote first"} and old:
         assert new[0] == (max if operation == "promote newest" else min)(old[3])
     elif operation == "roll back" and old and old[1]:
         assert (new[0], new[1]) == (old[1][-1], old[1][:-1])
     elif operation == "rename" and old and not old[2]:
-        assert after["strix"] == old
+        assert after.get("strix") == old
         assert new is None
     elif operation == "remove" and old and not old[2]:
         assert new is None
@@ -233,13 +272,35 @@ def check_sense(operation, before, after):
         assert len([name for name in after if name.startswith("backbone")]) == 2
 
 
+TOLD = {
+    "promote newest": (pointers.PROMOTED, ""), "promote first": (pointers.PROMOTED, ""),
+    "roll back": (pointers.ROLLED_BACK, ""), "pin": (pointers.PINNED, "test"), "pin again": (pointers.PINNED, "paper"),
+    "unpin": (pointers.UNPINNED, ""), "prune": (pointers.PRUNED, ""), "rename": (pointers.RENAMED, ""),
+    "remove": (pointers.REMOVED, ""),
+}  # fmt: skip
+"""What an operation is called in the history, with its reason; the others change no state."""
+
+
+def check_told(operation, before, after, new):
+    """See that what an operation did, if it did anything, was added to the history of the head, and nothing else."""
+    added = after[1][len(before[1]) :]
+    assert after[1][: len(before[1])] == before[1], "the history was rewritten"
+    assert set(before[0]) <= set(after[0]), "a creation is forgotten"
+    assert len(added) <= (operation in TOLD), f"{operation} is told as {added}"
+    for what, head, _versions, _other, active, _actor, reason in added:
+        assert ((what, reason), head) == (TOLD[operation], "owl"), f"{operation} is told as {what}: {reason}"
+        assert active == (new[0] if new else None), f"{operation} is told to have made {active} the active one"
+
+
 def allowed(operation, before, after):
     """Return the states that an operation may be cut off in: the old world or the new one."""
-    worlds = [before, after]
+    states = [before, after]
     if operation == "rename" and "strix" in after:
         # The one operation of two steps: for a moment both names have the head.
-        worlds.append({**before, "strix": after["strix"]})
-    return worlds
+        created, happened = after["history of strix"]
+        told = (created, tuple(event for event in happened if event[:2] != (pointers.RENAMED, "owl")))
+        states.append({**before, "strix": after["strix"], "history of strix": told})
+    return states
 
 
 def check_world(root, operation, before, after, *, acknowledged):
@@ -260,6 +321,13 @@ def check_world(root, operation, before, after, *, acknowledged):
     return now
 
 
+def check_newest(root):
+    """See that the newest version is there, whole, and the one that `create` publishes, however damaged the rest is."""
+    store = Store.open(root)
+    number = store.head("owl").numbers()[-1]
+    assert heads.load(store, f"owl@{number}")[0].record.tensors == head_of(NEW)[1].tensors, "acknowledged, and lost"
+
+
 def check_goes_on(root, known):
     """See that a store can be worked with, and what was left behind is cleared away.
 
@@ -268,7 +336,9 @@ def check_goes_on(root, known):
         known: The highest version number that was ever seen.
 
     """
-    manager = manager_of(root, Disk("fast"))
+    manager, found = manager_of(root, Disk("fast")), facts(root)
+    recover(root, Disk("fast"))
+    assert facts(root) == found, "recovery changed what there was"
     version = create(manager, 1000)
     assert version.number > known, f"number {version.number} was used before"
     before = manager.store.head("owl").pointer().active
@@ -301,18 +371,23 @@ def check_acknowledged(now, operation, told, around):
         around: What the store said before another process was killed in it, after that, and once the operation ended.
 
     """
-    before, between, live = around
+    live = around[-1]
     if operation in {"create", "publish a backbone"}:  # which say nothing of what is active, and of nobody's versions
-        left = without(now, told)
-        assert left in [without(world, told) for world in (before, between, live)], f"{left} is no state that there was"
+        check_between(now, told, around)
         key = getattr(told, "head", None) or f"backbone {told.name}"
         if operation == "create":
             assert now[key][3][told.number] == live[key][3][told.number], f"{told} is lost"
         else:
             assert now[key] == live[key], f"{key} is lost"
     else:
-        mine = {name: found for name, found in now.items() if not name.startswith("backbone")}
-        assert mine == {name: found for name, found in live.items() if name in mine or not name.startswith("backbone")}
+        mine = {name: found for name, found in now.items() if not name.startswith("backbone ")}
+        assert mine == {name: found for name, found in live.items() if name in mine or not name.startswith("backbone ")}
+
+
+def check_between(now, told, around):
+    """See that what a store says, but for what an operation adds, it said at some time: see `check_acknowledged`."""
+    left = without(now, told)
+    assert left in [without(world, told) for world in around], f"{left} is no state that there was"
 
 
 def without(found, told):
@@ -321,6 +396,11 @@ def without(found, told):
         return {name: facts for name, facts in found.items() if name != f"backbone {told.name}"}
     left = {}
     for name, facts in found.items():
+        if name == f"history of {told.head}":
+            created = tuple(one for one in facts[0] if one[:2] != (told.head, told.number))
+            if created or facts[1]:
+                left[name] = (created, facts[1])
+            continue
         if name != told.head:
             left[name] = facts
             continue
