@@ -23,6 +23,7 @@ SCHEMA = 1
 
 MAX_JSON_BYTES = 1 << 20
 _DEEPEST = 64
+_MOST_MARKS = 1 << 20  # what a parse costs is counted in these; no state that we write comes near
 _LONGEST_SIZE = 18
 
 # OverflowError: a whole number of 400 digits is no float.
@@ -63,14 +64,17 @@ def loads(data: bytes | memoryview, what: str, *, has_only_sizes: bool = False, 
         limit: How many bytes it may have.
 
     Raises:
-        CorruptError: If it is larger than that, no JSON, has a key twice, nests deeper than 64, or holds what
-            `dumps` could not write again: NaN, a number beyond every float, half a surrogate pair.
+        CorruptError: If it is larger than that, has more than a million commas and brackets, is no JSON, has a key
+            twice, nests deeper than 64, or holds what `dumps` could not write again: NaN, a number beyond every float,
+            half a surrogate pair.
 
     """
     asked = f"read {what}"
     remedy = "Restore the file from a copy; nothing was changed."
     if len(data) > limit:
         raise CorruptError(asked, f"it is {len(data)} bytes, more than the {limit} that it may have", remedy)
+    if sum(bytes(data).count(mark) for mark in (b",", b"[", b"{")) > _MOST_MARKS:
+        raise CorruptError(asked, f"it has more than {_MOST_MARKS} commas and brackets", remedy)
     try:
         text = bytes(data).decode()
         value = json.loads(

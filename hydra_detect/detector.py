@@ -371,7 +371,7 @@ class HydraDetector:
         heads = self._heads
         if names is None:
             return heads
-        missing = [name for name in names if name not in heads]
+        missing = [name for name in names if not isinstance(name, str) or name not in heads]
         if missing:
             remedy = f"{near_matches(missing[0], heads)} See load_head()."
             raise NotFoundError(f"{verb} head {shown(missing[0])}", "it is not loaded", remedy)

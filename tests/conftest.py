@@ -9,11 +9,17 @@ from hypothesis import settings
 if Path("/dev/shm").is_dir():  # noqa: S108  pytest makes its own folder in it; stores are written faster to memory
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")  # noqa: S108  same
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several of which share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No deadline: a busy machine is no failing test. At a desk examples vary from run to run, so that runs add up; in CI
 # they are the same each time, so that a change is judged by what it changed.
 settings.register_profile("desk", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+
+REPORTED = "reported"
 
 
 def pytest_addoption(parser):
@@ -24,6 +30,23 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update-goldens", action="store_true", help="write tests/golden anew: for a format that is not released yet"
     )
+
+
+@pytest.fixture
+def reported(record_property):
+    """Return what adds a line to the end of the run's output: `reported("under which title", "the line")`."""
+    return lambda title, line: record_property(REPORTED, (title, line))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what the tests reported, whichever process they ran in, before pytest's own summary."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    ended = [report for report in reports if getattr(report, "when", "") == "teardown"]
+    said = [line for report in ended for name, line in report.user_properties if name == REPORTED]
+    for title in dict.fromkeys(title for title, _line in said):
+        terminalreporter.section(title)
+        for line in [line for under, line in said if under == title]:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def test_keys(capsys, command):
     if command == "versions":
         assert [list(version) for version in found["versions"]] == [VERSION] * 8
     if command == "compare":
-        assert {tuple(layer) for layer in found["layers"].values()} == {("shapes", "largest", "relative")}
+        assert {tuple(layer) for layer in found["layers"].values()} == {("shapes", "dtypes", "largest", "relative")}
     if command == "prune":
         assert [list(version) for version in found[0]["removed"]] == [["version", "nbytes"]]
         assert {tuple(version) for version in found[0]["kept"]} == {("version", "reason")}

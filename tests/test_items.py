@@ -24,8 +24,9 @@ from store_fixtures import (
     snapshot,
 )
 
-from hydra_detect.errors import NameInvalidError, StoreError
+from hydra_detect.errors import NameInvalidError, StaleError, StoreError
 from hydra_detect.storage import files, layout, locks, pointers
+from hydra_detect.storage.pointers import Change
 
 store = store_fixtures.store
 
@@ -301,3 +302,45 @@ def test_contents_stay_in_their_folder(store, tmp_path, path):
         publish(store, contents={"fine": b"", path: b"x"})
     assert caught.value.facts == {"name": path}
     assert snapshot(tmp_path) == before
+
+
+def test_what_was_taken_away_never_becomes_active(store):
+    """A state that calls a version gone cannot be followed by one in which it is active, whoever asks for it."""
+    publish(store)
+    digest = publish(store).digest
+    first, item = point(store, 1, 0), store.head("owl")
+    gone = item.swap(first, {"gone": (2,)}, Change(what=pointers.PRUNED, at=AT))
+    assert item.place.version(2).is_dir()
+    for state, after in ((gone, {}), (gone, {"gone": (1,)}), (first, {"gone": (2,)})):
+        change = Change(what=pointers.PROMOTED, version=2, manifest=digest, at=AT)
+        with pytest.raises(StaleError, match="another process changed it first"):
+            item.swap(state, {"active": 2, "manifest": digest, **after}, change)
+    assert item.pointer() == gone
+
+
+def test_what_is_gone_is_not_guessed(store, monkeypatch):
+    """Where the system refuses to say what is gone, no version is said to be there."""
+    publish(store)
+    point(store, 1, 0)
+    item = store.head("owl")
+
+    def refuse(*_arguments, **_options):
+        raise StoreError("read it", "Too many open files", "Close some.", errno=errno.EMFILE)
+
+    monkeypatch.setattr(pointers, "newest", refuse)
+    for ask in (lambda: item.manifest(1), item.numbers):
+        with pytest.raises(StoreError, match="Too many open files"):
+            ask()
+
+
+def test_a_generation_that_is_moved_away_while_it_is_read(store, monkeypatch):
+    """A reader who listed a generation that a person then moved away reads the one before."""
+    publish(store)
+    point(store, 1, 0)
+    item = store.head("owl")
+    second, listed = point(store, 1, 1), item.place.pointer_generations()
+    turns = [listed, [1], [1]]
+    monkeypatch.setattr(type(item.place), "pointer_generations", lambda _place: turns.pop(0))
+    item.place.pointer(second.generation).unlink()
+    assert item.pointer().generation == 1
+    assert turns == []

@@ -374,16 +374,16 @@ def test_settled_holds_the_lock(store, monkeypatch):
 
 
 def test_confirm(store):
-    """All that a state is made of is synced, from the store's folder down to the pointers, and not changed."""
+    """All that a state is made of is synced, from the store's folder down to versions and pointer, and not changed."""
     publish(store)
     point(store, 1, 0)
     before = snapshot(store.root)
     synced = [name for step, name in steps(store, lambda other: other.head("owl").confirm()) if step == "sync_folder"]
-    assert synced == ["store", "heads", "owl", "pointer"]
+    assert synced == ["store", "heads", "owl", "versions", "pointer"]
     assert snapshot(store.root) == before
 
 
-@pytest.mark.parametrize("folder", ["store", "heads", "owl", "pointer"])
+@pytest.mark.parametrize("folder", ["store", "heads", "owl", "versions", "pointer"])
 def test_confirm_that_fails(store, folder):
     """What the disk does not confirm is not confirmed."""
     publish(store)

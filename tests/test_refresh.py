@@ -71,7 +71,7 @@ def test_exactly_the_heads_that_changed_are_swapped(follower, manager):
 
 
 def test_another_version_of_the_same_number_is_swapped_in(follower, manager, tmp_path):
-    """The active version is known by its manifest: another one of its number is followed once it is promoted."""
+    """The active version is known by its manifest: another one that a state names by that number is followed."""
     donor = VersionManager(Store.create(tmp_path / "donor"))
     shutil.copytree(manager.store.root / "backbones", donor.store.root / "backbones")
     version, raw = heads.load(manager.store, "rbc@2")
@@ -80,7 +80,9 @@ def test_another_version_of_the_same_number_is_swapped_in(follower, manager, tmp
     shutil.rmtree(place)
     shutil.copytree(donor.store.layout.item(*RBC).version(1), place)
     assert follower.refresh() == Refreshed({}, {})  # what was promoted is what is loaded
-    manager.promote("rbc", 1)
+    state = manager.store.head("rbc").pointer()
+    change = attrs.evolve(state.change, version=1, manifest=made.manifest)  # of a writer who asked nobody
+    manager.store.head("rbc").swap(state, {"active": 1, "manifest": made.manifest}, change)
     assert follower.refresh().swapped["rbc"].manifest == made.manifest
     assert follower.heads["rbc"].record.notes == "made elsewhere"
 

@@ -1,6 +1,7 @@
 """Repair: the store is sound again, what was acknowledged and is whole is still there, and no evidence is deleted."""
 
 import collections
+import shutil
 
 import pytest
 import store_damage
@@ -351,3 +352,24 @@ def test_a_store_of_a_newer_writer(rich):
     with pytest.raises(StoreError, match="it needs a writer of format 2"):
         again.repair()
     assert snapshot(rich.store.root) == before
+
+
+def test_a_place_that_was_put_right_meanwhile(rich):
+    """Where a file stood in the place of a folder and a person has put that right since, nothing is set aside."""
+    folder, checker = rich.store.layout.staging, Checker(rich.store)
+    shutil.rmtree(folder)
+    folder.write_bytes(b"a file")
+    look = checker.run
+
+    def looked():
+        report = look()
+        if folder.is_file():
+            folder.unlink()
+            folder.mkdir()
+        return report
+
+    checker.run = looked
+    report = repair(rich.store, checker)
+    assert (report.is_sound, report.mended) == (True, ())
+    assert folder.is_dir()
+    assert not rich.store.layout.quarantine.exists()

@@ -275,7 +275,7 @@ def test_what_is_so_already_is_made_durable(rich, change):
     watching = on_disk(rich.store, WatchedDisk(lambda *step: steps.append(step)))
     assert SO_ALREADY[change](VersionManager(watching))
     synced = {step[1] for step in steps if step[0] == "sync_folder"}
-    assert {place.pointers, place.root, rich.store.root / "heads", rich.store.root} <= synced
+    assert {place.versions, place.pointers, place.root, rich.store.root / "heads", rich.store.root} <= synced
     assert rich.store.item(*OWL).pointer() == before
     disk, _calls = failing("sync_folder", 1, errno.EIO)
     with pytest.raises(StoreError, match="cannot confirm the state of 'owl': Input/output error"):

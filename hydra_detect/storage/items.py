@@ -206,9 +206,7 @@ class Item:
         files.make_branch(self.disk, self.store.root, place.claims, place.versions, place.pointers, place.staging)
 
     def confirm(self) -> None:
-        """Make the present state durable: before it is said to be so, since who did it may have died before he could.
-
-        The versions that it names were made durable before it was.
+        """Make durable what can be seen: before it is said to be so, since who did it may have died before he could.
 
         Raises:
             StoreError: If the disk does not confirm it.
@@ -216,6 +214,7 @@ class Item:
         """
         with files.explained(f"confirm the state of {self.name!r}"):
             self._prepare()
+            self.disk.sync_folder(self.place.versions)
             self.disk.sync_folder(self.place.pointers)
 
     def publish(self, contents: Mapping[str, bytes], *, created_at: str, actor: str = "") -> Manifest:

@@ -175,9 +175,10 @@ def newest(place: ItemLayout) -> Pointer:
     generations = place.pointer_generations()
     try:
         return read(place, generations[-1]) if generations else NOTHING
-    except NotFoundError:  # moved away by hand since it was listed
-        generations = place.pointer_generations()
-        return read(place, generations[-1]) if generations else NOTHING
+    except NotFoundError:
+        if place.pointer_generations() == generations:
+            raise
+        return newest(place)  # the last was moved away by hand since they were listed
 
 
 def read(place: ItemLayout, generation: int) -> Pointer:

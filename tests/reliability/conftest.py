@@ -1,10 +1,11 @@
-"""What the reliability tests share: counting distinct cases, judging measured figures, and printing both."""
+"""What the reliability tests share: counting distinct cases, and judging measured figures."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
-_COUNTS, _FIGURES = [], []
+HERE = Path(__file__).parent
 SLACK = 5
 """How many times what is promised a time may take: so that a slow or busy machine is no failing test."""
 
@@ -28,6 +29,13 @@ class Tally:
         assert len(self.cases) >= least, f"{self.what}: {len(self.cases)} cases, {least} were promised"
 
 
+def pytest_collection_modifyitems(items):
+    """Keep these tests together, where others run beside them: the heavy ones use every core as it is."""
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.xdist_group("reliability"))
+
+
 @pytest.fixture(autouse=True)
 def _untraced():
     """Measure no coverage here: it would double the time, and these tests are about faults, not lines."""
@@ -38,15 +46,18 @@ def _untraced():
 
 
 @pytest.fixture
-def tally():
+def tally(reported):
     """Return the tally of a test; `tally("what it counts")` names it. Its count is printed at the end of the run."""
+    counts = []
 
     def name(what):
-        counted = Tally(what)
-        _COUNTS.append(counted)
-        return counted
+        counts.append(Tally(what))
+        return counts[-1]
 
-    return name
+    yield name
+    for counted in counts:
+        least = f" (at least {counted.required:,})" if counted.required else ""
+        reported("distinct cases", f"{len(counted):>9,}  {counted.what}{least}")
 
 
 @pytest.fixture
@@ -56,24 +67,11 @@ def exhaustive(request):
 
 
 @pytest.fixture
-def figure():
+def figure(reported):
     """Return the judge of measured figures: `figure("what it is", value, promised, unit)`; it is printed at the end."""
 
     def judge(what, value, promised, unit, *, slack=SLACK):
-        _FIGURES.append((what, value, promised, unit))
+        reported("measured figures", f"{value:>9.3g} {unit:<5} {what} (promised: at most {promised:g})")
         assert value <= slack * promised, f"{what}: {value:.4g} {unit}, {promised:g} is promised, {slack} times allowed"
 
     return judge
-
-
-def pytest_terminal_summary(terminalreporter):
-    """Print the counts and figures before pytest's own summary."""
-    if _COUNTS:
-        terminalreporter.section("reliability: distinct cases")
-        for counted in _COUNTS:
-            least = f" (at least {counted.required:,})" if counted.required else ""
-            terminalreporter.write_line(f"{len(counted):>9,}  {counted.what}{least}")
-    if _FIGURES:
-        terminalreporter.section("reliability: measured figures")
-        for what, value, promised, unit in _FIGURES:
-            terminalreporter.write_line(f"{value:>9.3g} {unit:<5} {what} (promised: at most {promised:g})")

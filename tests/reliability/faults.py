@@ -38,7 +38,15 @@ FAULTS = {
     **dict.fromkeys(("unlink", "rmdir", "flock"), (KILL, IO_ERROR)),
     **dict.fromkeys(("open", "read", "list"), (IO_ERROR,)),
 }
+QUICK_FAULTS = {
+    **dict.fromkeys(("mkdir", "create", "write"), (KILL, NO_SPACE)),
+    **dict.fromkeys(("fsync", "link", "rename"), (KILL, IO_ERROR)),
+    **dict.fromkeys(("unlink", "rmdir"), (KILL,)),
+    **dict.fromkeys(("flock", "open", "read", "list"), (IO_ERROR,)),
+}
 READING = frozenset(["open", "read", "list", "flock", "ask"])
+DECISIVE = "/pointer/00000005"
+"""The newest generation, or the one before it, of the states that are repaired."""
 REMOVALS = frozenset(["unlink", "unlinkat", "rmdir"])
 LEFT_BEHIND = frozenset([findings.LEFTOVER, findings.UNFINISHED, findings.UNUSED])
 # What these acknowledge, a failed fsync would make a lie. The others sync after it, for what they then take away.
@@ -83,8 +91,8 @@ def injections(calls, operation, *, exhaustive):
     """
     found = {}
     for call in calls:
-        for fault in FAULTS.get(call.kind, ()):
-            is_decisive = operation == "repair" and call.kind == "read" and "/pointer/" in call.path
+        for fault in (FAULTS if exhaustive else QUICK_FAULTS).get(call.kind, ()):
+            is_decisive = operation == "repair" and call.kind == "read" and DECISIVE in call.path
             is_own = exhaustive or is_decisive or call.kind == "flock"
             place = call.number if is_own else plain(call.path)
             found.setdefault((call.name, place, fault), (call, fault))

@@ -62,8 +62,13 @@ class RecordingDisk:
         self.tree = before.tree if before else read_tree(root)
         self.pending = before.pending if before else []
         self.descriptors = {}
-        self.steps = 0
+        self.log = []
         self.on_step = None
+
+    @property
+    def steps(self):
+        """How many steps were done; what was refused, as a folder that is there, is none."""
+        return len(self.log)
 
     # What every process sees, certain or not
 
@@ -83,8 +88,8 @@ class RecordingDisk:
     def _change(self, *entries):
         self.pending.append(Change(tuple((self._node(path.parent), path.name, node) for path, node in entries)))
 
-    def _done(self):
-        self.steps += 1
+    def _done(self, kind):
+        self.log.append(kind)
         if self.on_step:
             self.on_step()
 
@@ -94,7 +99,7 @@ class RecordingDisk:
         """As `Disk`."""
         self.disk.make_folder(path)
         self._change((path, Node(is_folder=True)))
-        self._done()
+        self._done("make_folder")
 
     def create(self, path, mode):
         """As `Disk`."""
@@ -102,7 +107,7 @@ class RecordingDisk:
         node = Node(is_folder=False, unsynced=b"")
         self._change((path, node))
         self.descriptors[descriptor] = node
-        self._done()
+        self._done("create")
         return descriptor
 
     def write(self, descriptor, data):
@@ -110,13 +115,13 @@ class RecordingDisk:
         self.disk.write(descriptor, data)
         node = self.descriptors[descriptor]
         node.unsynced = (node.unsynced or b"") + bytes(data)
-        self._done()
+        self._done("write")
 
     def sync(self, descriptor):
         """As `Disk`: the content is certain."""
         node = self.descriptors.pop(descriptor)
         node.content, node.unsynced = node.unsynced or b"", None
-        self._done()
+        self._done("sync")
 
     def sync_folder(self, path):
         """As `Disk`: the entries are certain."""
@@ -129,37 +134,37 @@ class RecordingDisk:
                 place = self.pending.index(change)
                 earlier = [other for other in self.pending[:place] if not other.places() <= change.places()]
                 self.pending = [*earlier, *self.pending[place + 1 :]]
-        self._done()
+        self._done("sync_folder")
 
     def link(self, path, target):
         """As `Disk`."""
         self.disk.link(path, target)
         self._change((target, self._node(path)))
-        self._done()
+        self._done("link")
 
     def rename(self, path, target):
         """As `Disk`."""
         self.disk.rename(path, target)
         self._change((path, None), (target, self._node(path)))
-        self._done()
+        self._done("rename")
 
     def replace(self, path, target):
         """As `Disk`."""
         self.disk.replace(path, target)
         self._change((path, None), (target, self._node(path)))
-        self._done()
+        self._done("replace")
 
     def unlink(self, path):
         """As `Disk`."""
         self.disk.unlink(path)
         self._change((path, None))
-        self._done()
+        self._done("unlink")
 
     def remove_folder(self, path):
         """As `Disk`."""
         self.disk.remove_folder(path)
         self._change((path, None))
-        self._done()
+        self._done("remove_folder")
 
 
 def read_tree(root):

@@ -47,7 +47,7 @@ POWER = {
 }
 IN_A_ROW = {"prune then pin": ("prune", "pin"), "create then promote newest": ("create", "promote newest")}
 AFTER_A_KILL = {
-    "create": ("promote newest", "create"),
+    "create": ("promote newest", "promote the active", "create"),
     "promote newest": ("promote the active", "create"),
     "pin": ("pin again",),
     "prune": ("create",),

@@ -13,7 +13,7 @@ from store_fixtures import create, snapshot
 
 from hydra_detect.errors import ConflictError, NotFoundError
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import backbones, heads, layout
+from hydra_detect.storage import backbones, heads, identity, layout, manifests, pointers
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
@@ -44,6 +44,13 @@ DIGESTS = {
     "red-fox@2": "sha256:537368ebcfe4e6db1bafb5ab28604c90a72fcb6e8fabe698d6eba8fb15e694eb",
 }
 """Canonical digests of the weights: they depend on no file format."""
+
+
+def test_every_format_has_a_golden_store():
+    """There is a golden store of each format that this version reads, and of no other."""
+    newest = max(pointers.FORMAT, manifests.FORMAT, identity.FORMAT)
+    stores = {path.name for path in GOLDEN.parent.iterdir() if path.is_dir()}
+    assert stores == {f"format-{number}" for number in range(1, newest + 1)}
 
 
 def told(manager):

@@ -14,7 +14,7 @@ from store_fixtures import rewrite
 from hydra_detect.errors import HydraDetectError
 from hydra_detect.formats.lines import from_json
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import artifacts, heads, layout, sealed
+from hydra_detect.storage import artifacts, backbones, heads, layout, pointers, sealed
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
@@ -26,9 +26,12 @@ SLOWEST = 1.0 * (5 if os.environ.get("CI") else 1)
 """Seconds of processor time for one bomb before one reader; a whole MiB is parsed, written again and compared."""
 
 
+SEAL_BYTES = 100
+
+
 def filled(before, unit, after, size=LIMIT):
-    """Return a text of nearly so many bytes."""
-    return before + unit * ((size - len(before) - len(after)) // len(unit)) + after
+    """Return a text of nearly so many bytes, with room for a seal."""
+    return before + unit * ((size - len(before) - len(after) - SEAL_BYTES) // len(unit)) + after
 
 
 BOMBS = {
@@ -59,7 +62,8 @@ BOMBS = {
     "a long text": filled(b'{"a": "', b"x", b'"}'), "a long key": filled(b'{"', b"x", b'": 1}'),
     "long escapes": filled(b'{"a": "', b"\\u0000", b'"}'), "blanks": filled(b"{", b" ", b"}"),
     "open text": filled(b'{"a": "', b"x", b""), "backslashes": filled(b'{"a": "', b"\\", b""),
-    "one byte too many": filled(b'{"a": "', b"x", b'"}') + b"   ", "64 MiB of blanks": b" " * (64 << 20),
+    "one byte too many": filled(b'{"a": "', b"x", b'"}') + b" " * (SEAL_BYTES + 1),
+    "64 MiB of blanks": b" " * (64 << 20),
     "a pickle": b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x8c\x07builtin\x94.", "gzip": b"\x1f\x8b\x08" + bytes(40),
     "a page": b"<!DOCTYPE html><html><body>404</body></html>", "YAML": b"format: 1\nkind: heads\n",
 }  # fmt: skip
@@ -126,6 +130,55 @@ def test_bombs(copy, tally):
     assert longest[0] < SLOWEST
     assert len(BOMBS) >= 60
     cases.require(60 * 6 + 30 * 2)
+
+
+WHOLE = {
+    "many lists": (b"[", b"[],", b"[]]"), "many objects": (b'{"a": [', b"{},", b"{}]}"),
+    "many numbers": (b'{"a": [', b"0,", b"0]}"), "long numbers": (b'{"a": [', b"9" * 4_000 + b",", b"0]}"),
+    "long fractions": (b'{"a": [', b"1.2345678901234567e-300,", b"0]}"), "blanks": (b"{", b" ", b"}"),
+    "a long text": (b'{"a": "', b"x", b'"}'), "long escapes": (b'{"a": "', b"\\u0000", b'"}'),
+    "open text": (b'{"a": "', b"x", b""), "backslashes": (b'{"a": "', b"\\", b""),
+    "long keys": (b"{", b'"' + b"x" * 9_000 + b'": 1,', b'"y": 1}'),
+}  # fmt: skip
+
+
+def test_bombs_of_the_size_of_a_state(copy, tally):
+    """A state may be larger than other documents; a bomb of that size is refused in seconds, and by a check too."""
+    cases = tally("JSON bombs of 16 MiB in place of a state, each refused")
+    root, longest = copy(), (0.0, "")
+    for bomb, parts in WHOLE.items():
+        text = filled(*parts, size=pointers.MAX_BYTES)
+        for put in (text, by_hand(text)):
+            if put is None or len(put) > pointers.MAX_BYTES:  # as without a seal
+                continue
+            rewrite(root / NEWEST, put)
+            started = time.thread_time()
+            with pytest.raises(HydraDetectError, match=r"^cannot ") as caught:
+                VersionManager(root).active("owl")
+            longest = max(longest, (time.thread_time() - started, bomb))
+            assert len(str(caught.value)) < 1500, bomb
+            cases.case(bomb, put is text)
+        if bomb in {"many lists", "long escapes"}:
+            assert [finding.path for finding in VersionManager(root).verify(depth="quick").findings] == [NEWEST], bomb
+    cases.what += f" (slowest {longest[0] * 1000:.0f} ms: {longest[1]})"
+    assert longest[0] < 10 * SLOWEST
+    cases.require(len(WHOLE))
+
+
+@pytest.mark.parametrize("file", ["record.json", "MANIFEST.json"])
+def test_bombs_as_a_backbone(copy, tally, file):
+    """What is said of a backbone is read like what is said of a head; and whoever checks the store finds it."""
+    cases = tally(f"JSON bombs in place of a backbone's {file}, each refused and found")
+    root = copy()
+    path = root / "backbones/demo/versions/000001" / file
+    for name, text in BOMBS.items():
+        rewrite(path, text)
+        with pytest.raises(HydraDetectError, match=r"^cannot "):
+            backbones.find(Store.open(root), "demo")
+        report = VersionManager(root).verify(depth="quick")
+        assert [finding.number for finding in report.findings if finding.kind == layout.BACKBONES] == [1], name
+        cases.case(name)
+    cases.require(60)
 
 
 NO_NUMBERS = (True, False, 1.0, -1.0, 0.5, "1", "", -1, [], [1], {}, {"1": 1}, "x" * 900_000)

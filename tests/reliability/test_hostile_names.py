@@ -125,7 +125,9 @@ def test_hostile_names(copy, tally):
 COMMANDS = (
     ("versions", "{}"), ("promote", "{}", "1"), ("rollback", "{}"), ("history", "{}"), ("compare", "{}", "1", "2"),
     ("pin", "{}", "1"), ("unpin", "{}", "1"), ("prune", "{}"), ("rename", "{}", "fox"), ("rename", "owl", "{}"),
-    ("remove", "{}", "--yes"), ("remove", "{}", "--dry-run"),
+    ("remove", "{}", "--yes"), ("remove", "{}", "--dry-run"), ("verify", "--head", "{}"),
+    ("merge", "{}", "nowhere.safetensors"), ("predict", "nowhere.png", "--head", "{}"),
+    ("split", "nowhere.pth", "--head", "{}"), ("split", "nowhere.pth", "--head", "owl", "--backbone", "{}"),
 )  # fmt: skip
 
 
