@@ -19,7 +19,8 @@ import hydra_detect
 PACKAGE = Path(hydra_detect.__file__).parent
 HERE = Path(__file__).parent
 TESTS = HERE.parent
-SECONDS = 500
+SECONDS, NEVER_ENDED = 500, 124
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "data")
 # An exception of these kinds says that the mutant is no program any more, and nothing about a test.
 BROKEN = re.compile(r"\b(NameError|UnboundLocalError|ImportError|ModuleNotFoundError|SyntaxError|IndentationError)\b")
 
@@ -172,8 +173,7 @@ def verdicts(mutants, states):
     with in_memory as folder, concurrent.futures.ThreadPoolExecutor(workers) as pool:
         copies = [Path(folder) / str(number) for number in range(workers)]
         for copy in copies:
-            ignored = shutil.ignore_patterns("__pycache__", "data")
-            shutil.copytree(PACKAGE, copy / "hydra_detect", ignore=ignored)
+            shutil.copytree(PACKAGE, copy / "hydra_detect", ignore=LEFT_OUT)
         free = list(copies)
 
         def judge(mutant):
@@ -191,7 +191,7 @@ def verdict(mutant, copy, states):
     restore = mutant.apply(copy)
     try:
         for test in mutant.tests:
-            code, said = run(test, copy, states)
+            code, said = run([test], copy, states)
             if code == 1 and BROKEN.search(said):
                 return f"no program any more: {said[-1500:]}"
             if code == 1:
@@ -203,22 +203,34 @@ def verdict(mutant, copy, states):
     return "nobody noticed"
 
 
-def run(test, copy, states):
-    """Run one suite of safety.py, or one test of pytest, against a copy; return 0, 1 if it failed, and what it said."""
+def unbroken(tests, states):
+    """Run tests against a copy in which nothing is broken; return what failed, by its name."""
+    with tempfile.TemporaryDirectory(dir=worlds.MEMORY) as folder:
+        copy = Path(folder)
+        shutil.copytree(PACKAGE, copy / "hydra_detect", ignore=LEFT_OUT)
+        own = [test for test in tests if ".py" not in test]
+        said = {test: run([test], copy, states) for test in own}
+        said["pytest"] = run([test for test in tests if ".py" in test], copy, states)
+        return {test: found for test, (code, found) in said.items() if code}
+
+
+def run(tests, copy, states):
+    """Run one suite of safety.py, or tests of pytest, against a copy; return 0, 1 if one failed, and what was said."""
     scratch = tempfile.mkdtemp(dir=copy)
-    if ".py" in test:
+    if ".py" in tests[0]:
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", f"--basetemp={scratch}/pytest"]
-        command = [sys.executable, "-P", "-m", "pytest", *options, str(TESTS / test)]
+        command = [sys.executable, "-P", "-m", "pytest", *options, *(str(TESTS / test) for test in tests)]
     else:
-        command = [sys.executable, str(HERE / "safety.py"), test, str(states)]
+        command = [sys.executable, str(HERE / "safety.py"), *tests, str(states)]
     path = os.pathsep.join([str(copy), str(HERE), str(TESTS)])
-    surroundings = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": scratch}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    surroundings = {**own, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": scratch}
     try:
         done = subprocess.run(
             command, env=surroundings, cwd=TESTS.parent, capture_output=True, text=True, timeout=SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return 1, "it never ended"
+        return NEVER_ENDED, "it never ended"
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return done.returncode, done.stdout + done.stderr
