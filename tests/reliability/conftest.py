@@ -1,6 +1,8 @@
 """What the reliability tests share: counting distinct cases, and judging measured figures."""
 
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,18 @@ def tally(reported):
     for counted in counts:
         least = f" (at least {counted.required:,})" if counted.required else ""
         reported("distinct cases", f"{len(counted):>9,}  {counted.what}{least}")
+
+
+@pytest.fixture(scope="session")
+def disk_folder():
+    """Return a folder on a disk, where the others may lie in memory; without one the test is skipped."""
+    for place in (Path(tempfile.gettempdir()), Path.cwd()):
+        told = subprocess.run(["stat", "-f", "-c", "%T", place], capture_output=True, text=True, check=False)
+        if told.stdout.strip() != "tmpfs":
+            with tempfile.TemporaryDirectory(dir=place) as folder:
+                yield Path(folder)
+            return
+    pytest.skip("neither the temporary folder nor this one lies on a disk: name one with TMPDIR")
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ import worlds
 from children import Child
 from store_fixtures import a_backbone, a_record
 
-from hydra_detect.errors import ConflictError, HydraDetectError, NotFoundError
+from hydra_detect.errors import ConflictError, HydraDetectError, NotFoundError, StaleError
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import backbones, heads, locks
+from hydra_detect.storage.items import Item
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import RawTensor
 from hydra_detect.versions import VersionManager
@@ -53,6 +54,20 @@ class NoLock:
 def without_locks():
     """Take the lock away in this process."""
     locks.filelock = SimpleNamespace(FileLock=NoLock, Timeout=filelock.Timeout)
+
+
+def count_races(path):
+    """Write a byte to a file for each race for the next state that this process loses."""
+    swap, descriptor = Item.swap, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def counted(*arguments, **options):
+        try:
+            return swap(*arguments, **options)
+        except StaleError:
+            os.write(descriptor, b"!")
+            raise
+
+    Item.swap = counted
 
 
 class Log:
@@ -175,6 +190,7 @@ def write(root, folder, name, publishes, *, locks):
     """Be a writer."""
     if not locks:
         without_locks()
+    count_races(folder / f"races-{name}")
     Writer(root, Log(folder / f"writer-{name}"), name).run(publishes)
 
 
@@ -227,6 +243,10 @@ class Crowd:
     locks: bool
     publishes: int
     reads: int
+
+    def races_lost(self):
+        """Return how often somebody else was faster, after one had looked at the state: without locks alone."""
+        return sum(path.stat().st_size for path in self.folder.glob("races-*"))
 
     def run(self):
         """Start them, kill the ninth writer again and again, and return how often."""

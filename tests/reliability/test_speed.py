@@ -46,9 +46,9 @@ def median_seconds(work, *, repeats, clock=time.perf_counter):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
+def real(disk_folder):
     """Give the manager of a store on the disk, fully durable, with three versions of `whale` of real size."""
-    manager = VersionManager(with_backbone(Store.create(tmp_path_factory.mktemp("real") / "store")), actor="test")
+    manager = VersionManager(with_backbone(Store.create(disk_folder / "real")), actor="test")
     raw, record = real_head()
     for _ in range(3):
         manager.create("whale", raw, record)
