@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
 SLACK = 5
 """How many times what is promised a time may take: so that a slow or busy machine is no failing test."""
 
@@ -29,13 +28,6 @@ class Tally:
         """Fail if there were fewer cases than promised."""
         self.required = least
         assert len(self.cases) >= least, f"{self.what}: {len(self.cases)} cases, {least} were promised"
-
-
-def pytest_collection_modifyitems(items):
-    """Keep these tests together, where others run beside them: the heavy ones use every core as it is."""
-    for item in items:
-        if item.path.parent == HERE:
-            item.add_marker(pytest.mark.xdist_group("reliability"))
 
 
 @pytest.fixture(autouse=True)

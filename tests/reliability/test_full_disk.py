@@ -177,7 +177,9 @@ def check_no_room(root, operation, before, result):
     """See that an operation on a full disk failed as promised."""
     now = worlds.facts(root)
     if operation == "rename" and now != before:
-        assert now == {**before, "strix": before["owl"]}
+        told = now["history of strix"]
+        assert now == {**before, "strix": before["owl"], "history of strix": told}
+        assert told[1][:-1] == before["history of owl"][1]
         assert "nothing was changed" not in result["text"]
         check_refused(root, now, result, number=errno.ENOSPC)
     else:

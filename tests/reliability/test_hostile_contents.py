@@ -207,30 +207,29 @@ WRONG_MANIFESTS = {
 def test_wrong_numbers(copy, tally):
     """NaN and infinity in any dtype and place are refused at creation, and loaded by nobody if a stranger brings it."""
     cases = tally("versions with a number that is none, refused at creation and at loading")
-    root = copy()
-    manager = VersionManager(Store.open(root, durability="fast"))
     for name, tensors in not_finite():
+        root = copy()
+        manager = VersionManager(Store.open(root, durability="fast"))
         with pytest.raises(CorruptError, match=r"NaN or infinity in 1 of 3 tensors: box\.extra"):
             manager.create("owl", tensors, a_record(tensors))
         bring(root, contents(tensors))
+        assert [version.number for version in manager.versions("owl")] == [1, 2, 5, 6, NUMBER]
         check_weights_refused(root, name)
-        damage.gone(root / "heads" / "owl" / "versions" / f"{NUMBER:06}")
         cases.case(name)
-    assert [version.number for version in manager.versions("owl")] == [1, 2, 5, 6]
     cases.require(60)
 
 
 def test_wrong_tensors(copy, tally):
     """Tensors that are not those of the record are refused at creation, and loaded by nobody."""
     cases = tally("versions with tensors that are not those of the record, refused likewise")
-    root = copy()
-    manager, record = VersionManager(Store.open(root, durability="fast")), contents(some_tensors())[layout.RECORD]
+    record = contents(some_tensors())[layout.RECORD]
     for name, tensors in not_those_of_the_record():
+        root = copy()
+        manager = VersionManager(Store.open(root, durability="fast"))
         with pytest.raises(CorruptError, match="the record names tensors"):
             manager.create("owl", tensors, a_record(some_tensors()))
         bring(root, contents(tensors, record))
         check_weights_refused(root, name)
-        damage.gone(root / "heads" / "owl" / "versions" / f"{NUMBER:06}")
         cases.case(name)
     cases.require(16)
 
@@ -277,7 +276,7 @@ def test_another_version_in_the_place_of_the_active_one(copy):
     with pytest.raises(CorruptError, match="is not the one that was promoted"):
         HeadRegistry(root).rename("owl", "strix")
     assert not (root / "heads" / "strix").exists()
-    assert [finding.what for finding in manager.verify().findings] == [findings.STATE]
+    assert [finding.what for finding in manager.verify().findings] == [findings.VERSION]
     assert manager.repair().is_sound
     assert manager.active("owl").number == 1
 
