@@ -131,15 +131,19 @@ def locks(tests):
     return list({(mutant.file, mutant.begin): mutant for mutant in found}.values())
 
 
+def refusals(source):
+    """Return every `raise` of an error in a file."""
+    return [node for node in ast.walk(source.tree) if isinstance(node, ast.Raise) and node.exc is not None]
+
+
 def verifications(files):
     """Every `raise` in these files, taken away: what was refused is accepted, or goes on; `files` gives their tests."""
     found = []
     for file, tests in files.items():
         source = Source(file)
-        for node in ast.walk(source.tree):
-            if isinstance(node, ast.Raise) and node.exc is not None:
-                what = f"no {ast.unparse(node.exc).partition('(')[0]}"
-                found.append(source.mutant(node, "pass", tests, what))
+        for node in refusals(source):
+            what = f"no {ast.unparse(node.exc).partition('(')[0]}"
+            found.append(source.mutant(node, "pass", tests, what))
     return found
 
 
