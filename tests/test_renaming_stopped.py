@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import time
 
 import pytest
 import store_damage
@@ -295,3 +296,27 @@ REMEDIES = {
     ("owl", "strix"): "Run it again, which finishes it: so far 'strix' is there as well.",
     ("strix",): "The change can be seen, but a power loss could undo it",
 }
+
+
+def test_the_history_of_a_renaming_that_was_cut_off(owls):
+    """What the old name does after a renaming that was cut off belongs to the old name alone."""
+
+    def die(step, _path, *target):
+        if step == "link" and target[0].parent == at(
+            owls, "heads/owl/pointer"
+        ):  # the old name would be gone
+            raise Stopped
+
+    before = [str(event) for event in owls.history("owl")]
+    with pytest.raises(Stopped):
+        rename(owls, "owl", "strix", WatchedDisk(die))
+    time.sleep(0.01)  # times have milliseconds
+    number = create(owls, seed=60).number
+    owls.promote("owl", number)
+    for pin in owls.store.head("owl").pointer().pins:
+        owls.unpin("owl", pin.version, pinned_for=pin.reason)
+    HeadRegistry(owls.store).remove("owl")
+    *earlier, last = owls.history("strix")
+    assert [str(event) for event in earlier] == before
+    assert (last.what, last.other) == ("renamed", "owl")
+    assert [event.what for event in owls.history("owl")][-1] == "removed"
