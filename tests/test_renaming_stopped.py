@@ -302,9 +302,7 @@ def test_the_history_of_a_renaming_that_was_cut_off(owls):
     """What the old name does after a renaming that was cut off belongs to the old name alone."""
 
     def die(step, _path, *target):
-        if step == "link" and target[0].parent == at(
-            owls, "heads/owl/pointer"
-        ):  # the old name would be gone
+        if step == "link" and target[0].parent == at(owls, "heads/owl/pointer"):  # the old name would be gone
             raise Stopped
 
     before = [str(event) for event in owls.history("owl")]
