@@ -8,8 +8,9 @@ NaN, duplicate keys, deep nesting and oversized files are refused before anythin
 from __future__ import annotations
 
 import functools
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
@@ -23,7 +24,7 @@ SCHEMA = 1
 
 MAX_JSON_BYTES = 1 << 20
 _DEEPEST = 64
-_MOST_MARKS = 1 << 20  # what a parse costs is counted in these; no state that we write comes near
+_MOST_MARKS = 1 << 20  # no state that we write comes near
 _LONGEST_SIZE = 18
 
 # OverflowError: a whole number of 400 digits is no float.
@@ -54,7 +55,14 @@ def dumps(value: Any) -> bytes:
     return text + b"\n"
 
 
-def loads(data: bytes | memoryview, what: str, *, has_only_sizes: bool = False, limit: int = MAX_JSON_BYTES) -> Any:
+def loads(
+    data: bytes | memoryview,
+    what: str,
+    *,
+    has_only_sizes: bool = False,
+    limit: int = MAX_JSON_BYTES,
+    most_marks: int = _MOST_MARKS,
+) -> Any:
     """Read JSON that may come from a stranger.
 
     Args:
@@ -62,21 +70,22 @@ def loads(data: bytes | memoryview, what: str, *, has_only_sizes: bool = False, 
         what: What it is, for the error.
         has_only_sizes: Refuse each number that is no whole number of at most 18 digits, before it costs anything.
         limit: How many bytes it may have.
+        most_marks: How many commas and opening brackets: what a parse costs is counted in these.
 
     Raises:
-        CorruptError: If it is larger than that, has more than a million commas and brackets, is no JSON, has a key
-            twice, nests deeper than 64, or holds what `dumps` could not write again: NaN, a number beyond every float,
-            half a surrogate pair.
+        CorruptError: If it is larger than that, is no JSON, has a key twice, nests deeper than 64, or holds what
+            `dumps` could not write again: NaN, a number beyond every float, half a surrogate pair.
 
     """
     asked = f"read {what}"
     remedy = "Restore the file from a copy; nothing was changed."
     if len(data) > limit:
         raise CorruptError(asked, f"it is {len(data)} bytes, more than the {limit} that it may have", remedy)
-    if sum(bytes(data).count(mark) for mark in (b",", b"[", b"{")) > _MOST_MARKS:
-        raise CorruptError(asked, f"it has more than {_MOST_MARKS} commas and brackets", remedy)
+    data = bytes(data)
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > most_marks:
+        raise CorruptError(asked, f"it has more than {most_marks} commas and brackets", remedy)
     try:
-        text = bytes(data).decode()
+        text = data.decode()
         value = json.loads(
             text,
             object_pairs_hook=_unique,
@@ -115,16 +124,16 @@ def _size(text: str) -> Any:
     return int(text) if len(text) <= _LONGEST_SIZE else _no_size(text)
 
 
+def _inside(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
+
+
 def _depth(value: Any) -> int:
     deepest, level = 0, [value]
     while level:
         deepest += 1
-        level = [
-            inner
-            for item in level
-            if isinstance(item, dict | list)
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
+        containers = [item for item in level if type(item) in {dict, list}]
+        level = list(itertools.chain.from_iterable(map(_inside, containers)))
     return deepest
 
 

@@ -38,7 +38,7 @@ _NUMPY_TO_DTYPE = {
 
 
 def _axes(values: Iterable[int]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
+    return tuple(map(int, values))
 
 
 def _plausible_axes(_instance: object, _attribute: object, value: tuple[int, ...]) -> None:

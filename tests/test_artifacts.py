@@ -123,7 +123,7 @@ HOSTILE = {
     "a name twice": packed(b'{"a": %s, "a": %s}' % ((json.dumps(entry()).encode(),) * 2), b"1234"),
     "a key twice": packed(b'{"a": {"dtype": "F32", "dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', b"1234"),
     "half a surrogate": packed(b'{"\\ud800": %s}' % json.dumps(entry()).encode(), b"1234"),
-    "too many tensors": packed({str(n): entry(shape=[0], offsets=[0, 0]) for n in range(4097)}),
+    "too many tensors": packed({str(n): entry(shape=[0], offsets=[0, 0]) for n in range(2049)}),
     "entry is null": packed({"a": None}),
     "entry is a list": packed({"a": [1, 2]}),
     "entry is a text": packed({"a": "dtype"}),
@@ -177,7 +177,7 @@ def test_hostile_files(data):
     [
         (packed(b"{}", length=3), "its header claims 3 bytes; the file has 10, the limit is 1 MiB"),
         (packed(b" " * (2 << 20)), "its header claims 2097152 bytes; the file has 2097160, the limit is 1 MiB"),
-        (packed(b'{"a":[' + b"," * 65_536 + b"]}"), "its header has more than 65536 commas and brackets"),
+        (packed(b'{"a":[' + b"," * 65_536 + b"]}"), "of its header, it has more than 32768 commas and brackets"),
     ],
 )
 def test_headers_that_are_not_even_parsed(data, found):
@@ -235,7 +235,7 @@ def test_any_bytes_meet_only_our_errors(header, data):
         ({"__metadata__": RawTensor("U8", (1,), b"\1")}, "bytes follow its last tensor"),
         ({"\ud800": RawTensor("U8", (0,), b"")}, "no valid JSON"),
         ({"x" * (1 << 20): RawTensor("U8", (0,), b"")}, "its header claims"),
-        ({str(n): RawTensor("U8", (0,), b"") for n in range(4097)}, "4097 tensors, the limit is 4096"),
+        ({str(n): RawTensor("U8", (0,), b"") for n in range(2049)}, "2049 tensors, the limit is 2048"),
         ({"a": RawTensor("U8", (1,) * 9, b"\1")}, "an entry that an artifact cannot hold"),
     ],
     ids=["metadata", "surrogate", "long name", "many", "axes"],

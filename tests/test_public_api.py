@@ -5,7 +5,6 @@ import inspect
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -65,9 +64,9 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_is_quick_and_loads_nothing_heavy():
-    """Importing takes under 0.15 s (the best of five, with five times as much allowed), and loads nothing heavy."""
-    code = "import time; t = time.perf_counter(); import hydra_detect; print(time.perf_counter() - t)"
-    assert min(float(python(code)) for _ in range(5)) < 5 * 0.15
+    """Importing takes under 0.15 s of the processor (the best of five), and brings in neither torch nor numpy."""
+    code = "import time; t = time.process_time(); import hydra_detect; print(time.process_time() - t)"
+    assert min(float(python(code)) for _ in range(5)) < 0.15
     assert (
         python("import sys, hydra_detect; print([m for m in ('torch', 'numpy', 'attrs', 'PIL') if m in sys.modules])")
         == "[]"
@@ -109,18 +108,24 @@ print([m for m in ('torch', 'torchvision', 'huggingface_hub') if m in sys.module
     assert python(code) == "[]"
 
 
+def processor_seconds():
+    """Return the processor time of all child processes that have ended."""
+    used = os.times()
+    return used.children_user + used.children_system
+
+
 def test_listing_heads_takes_under_half_a_second(split_store):
-    """`hydra-detect heads` answers in under 0.5 s (the best of three, with five times as much allowed)."""
+    """`hydra-detect heads` takes under 0.5 s of the processor (the best of three): the rest is what others do."""
     seconds = []
     for _ in range(3):
-        begin = time.perf_counter()
+        begin = processor_seconds()
         subprocess.run(
             [sys.executable, "-m", "hydra_detect", "heads", "--store", str(split_store), "--json"],
             check=True,
             capture_output=True,
         )
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 5 * 0.5, seconds
+        seconds.append(processor_seconds() - begin)
+    assert min(seconds) < 0.5, seconds
 
 
 def test_every_test_says_in_one_sentence_what_it_holds():

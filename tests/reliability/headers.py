@@ -174,7 +174,7 @@ def _heavy(pick):
         before, after = pick.choice([('{"a":[', "0]}"), ('{"__metadata__":{"a":[', "0]}}"), ("[", "0]")])
         return packed(before + unit * ((size - 40) // len(unit)) + after)
     if kind < 0.8:
-        count = pick.choice([1, 4000, 4095, 4096, 4097, 9000])
+        count = pick.choice([1, 2000, 2047, 2048, 2049, 9000])
         width = (size - 2) // count - 70
         parts = (f'"{n}{"x" * max(0, width)}":{entry(shape="[0,1,1,1]", offsets="[0,0]")}' for n in range(count))
         return packed("{" + ",".join(parts) + "}")

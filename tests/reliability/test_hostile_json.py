@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import time
 
 import damage
@@ -21,8 +22,8 @@ built, copy = damage.built, damage.copy
 
 FIRST = "heads/owl/versions/000001/MANIFEST.json"  # of version 1, which True equals in Python
 LIMIT = 1 << 20
-SLOWEST = 5.0
-"""Seconds of processor time for one bomb before one reader, with much slack; a whole MiB is parsed and compared."""
+SLOWEST = 1.0 * (5 if os.environ.get("CI") else 1)
+"""Seconds of processor time for one bomb before one reader; a whole MiB is parsed, written again and compared."""
 
 
 SEAL_BYTES = 100
@@ -160,7 +161,7 @@ def test_bombs_of_the_size_of_a_state(copy, tally):
         if bomb in {"many lists", "long escapes"}:
             assert [finding.path for finding in VersionManager(root).verify(depth="quick").findings] == [NEWEST], bomb
     cases.what += f" (slowest {longest[0] * 1000:.0f} ms: {longest[1]})"
-    assert longest[0] < 4 * SLOWEST
+    assert longest[0] < 16 * SLOWEST  # for 16 times as much
     cases.require(len(WHOLE))
 
 

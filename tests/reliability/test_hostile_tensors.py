@@ -39,8 +39,8 @@ LEGAL = {
     "legal-empty-and-scalar": {"a": RawTensor("F32", (0, 7), b""), "b": RawTensor("F32", (), b"1234")},
     "legal-metadata": {"a": RawTensor("F32", (1,), b"1234")},
 }
-SLOWEST = 50
-"""Milliseconds of processor time for one file, the fastest of several tries: a machine is busy with other things."""
+SLOWEST = 0.05
+"""Seconds of processor time for one file, the fastest of several tries: a machine is busy with other things, too."""
 NO_STRIDE = 5372
 """Number of a made-up file with a shape that torch refuses in a way of its own."""
 GROWTH = 64 << 20
@@ -77,7 +77,7 @@ def test_a_shape_that_no_digest_can_hold():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc and limited by RLIMIT_AS")
-def test_hostile_files(tally, figure, exhaustive):
+def test_hostile_files(tally, exhaustive):
     """Thousands of made-up and mutated files are decoded or refused, each soon, all in little memory."""
     cases = tally("hostile safetensors files, each decoded whole or refused as damaged")
     count = 200_000 if exhaustive else 20_000
@@ -93,10 +93,10 @@ def test_hostile_files(tally, figure, exhaustive):
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
     assert not found["failures"]
-    figure(f"decode the worst hostile file ({found['which']})", found["longest"] * 1000, SLOWEST, "ms")
+    assert found["longest"] < SLOWEST, f"{found['which']} took {found['longest'] * 1000:.0f} ms"
     assert found["growth"] < GROWTH
     assert count > found["accepted"] > count // 100  # neither is everything refused, nor everything let through
-    cases.what += f" (memory +{found['growth'] / 1e6:.0f} MB)"
+    cases.what += f" (slowest {found['longest'] * 1000:.0f} ms, memory +{found['growth'] / 1e6:.0f} MB)"
     for number in range(found["cases"]):
         cases.case(number)
     cases.require(count)
