@@ -208,8 +208,9 @@ def _activate(manager: VersionManager, head: str, act: Callable[[], VersionRecor
     elif now.active != version.number:
         text = f"{version} was made active, and by now {head}@{now.active} is"
     else:
-        text = f"{version} is active" + (f"; before it, {head}@{before.active} was" if before.active else "")
-        text += f"; a rollback leads to {head}@{now.previous}" if now.previous not in {None, before.active} else ""
+        was, leads_to = before.active, now.previous
+        text = f"{version} is active" + (f"; before it, {head}@{was} was" if was not in {None, now.active} else "")
+        text += f"; a rollback leads to {head}@{leads_to}" if leads_to not in {None, was} else ""
     return _say_done({**facts, "active": now.active, "previous": now.previous}, text, json=json)
 
 

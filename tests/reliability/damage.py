@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import worlds
 from store_fixtures import a_backbone, a_record, some_tensors
 
 from hydra_detect.errors import HydraDetectError
@@ -36,8 +37,7 @@ FOLDERS = (
 @contextlib.contextmanager
 def quick_folder():
     """Give a folder in memory, where there is one: these tests write a hundred thousand times."""
-    memory = Path("/dev/shm")  # noqa: S108  a file system, not a name in it
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(dir=worlds.MEMORY) as folder:
         yield Path(folder)
 
 

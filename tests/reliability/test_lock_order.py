@@ -152,8 +152,10 @@ def test_dead_holder(operation, state, whose, copy):
     """The lock of a process that was killed -9 is free at once."""
     root = copy(state)
     with held(root, whose) as (_let_go, holder):
+        before = contents(root)
         holder.kill()
         perform(operation, root)
+        assert (contents(root) == before) is (operation in NOTHING_TO_DO)
 
 
 @each_operation
@@ -200,6 +202,8 @@ def test_holds_up_no_other_head(copy):
         perform("publish a backbone", root)
         HeadRegistry(root).rename("fox", "vixen")
         HeadRegistry(root).remove("vixen")
+        assert manager.history("vixen")[-1].what == "removed"
+        assert list(HeadRegistry(root)) == ["owl"]
 
 
 @pytest.mark.usefixtures("impatient")
