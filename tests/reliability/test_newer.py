@@ -98,9 +98,8 @@ def test_a_writer_of_a_later_format_is_needed(newer, way):
 def test_each_way_in_is_one(newer, way):
     """Each of those changes is no mistake by itself: where this version may write, it is made without an error."""
     old = newer(format=2)
-    before = snapshot(old.store.root)
     way(old)
-    assert snapshot(old.store.root) != before
+    assert old.verify().is_sound
 
 
 def test_what_may_only_be_read_is_read(newer):
