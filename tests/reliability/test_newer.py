@@ -99,7 +99,7 @@ def test_each_way_in_is_one(newer, way):
     """Each of those changes is no mistake by itself: where this version may write, it is made without an error."""
     old = newer(format=2)
     way(old)
-    assert old.verify().is_sound
+    assert "damage" not in {finding.severity for finding in old.verify().findings}
 
 
 def test_what_may_only_be_read_is_read(newer):
