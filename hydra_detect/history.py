@@ -13,7 +13,7 @@ import attrs
 from hydra_detect import codec
 from hydra_detect.errors import HydraDetectError
 from hydra_detect.names import Digest, one_line  # Digest here and not below: the codec reads annotations as it runs
-from hydra_detect.storage import pointers
+from hydra_detect.storage import files, pointers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,6 +84,10 @@ def history(store: Store, head: str) -> list[Event]:
     """Return all that happened to a head, oldest first; also to one that was removed, and under its earlier names.
 
     A generation that is damaged has its place too, as an event "damaged"; `VersionManager.repair` sets it aside.
+
+    Raises:
+        StoreError: If the system refuses to read a part of it.
+
     """
     return _history(store, head, frozenset())
 
@@ -97,6 +101,8 @@ def _history(store: Store, head: str, later: frozenset[str]) -> list[Event]:
             generations.append(pointers.read(item.place, generation))
             changes.append(_event(head, generations[-1]))
         except HydraDetectError as error:
+            if files.is_refusal(error):
+                raise
             changes.append(Event(at=None, what=DAMAGED, head=head, reason=error.found, generation=generation))
     came = _renaming(generations)
     born = generations[0].high if came else 0  # the versions up to there were created under another name
@@ -153,11 +159,9 @@ def _creations(item: Item, generations: Iterable[Pointer]) -> list[Event]:
             if taken.created_at:  # a damaged one that was set aside may have been no more than its number
                 found[taken.version] = (taken.created_at, taken.actor, taken.manifest)
     for number in item.numbers():
-        try:
+        with files.unless_damaged():
             manifest = item.manifest(number)
-        except HydraDetectError:  # `storage.check` reports it
-            continue
-        found[number] = (manifest.created_at, manifest.actor, manifest.digest)
+            found[number] = (manifest.created_at, manifest.actor, manifest.digest)
     return [
         Event(at=at, what=CREATED, head=item.name, versions=(number,), digests=(digest,), actor=actor)
         for number, (at, actor, digest) in sorted(found.items())

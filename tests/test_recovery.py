@@ -269,7 +269,7 @@ def test_a_state_that_the_disk_does_not_confirm(pruned, number):
     """Where the disk does not confirm what was taken away, nothing of it is deleted, and whoever writes hears of it."""
     before = contents(pruned.store.head("owl").place.versions)
     disk, calls = failing("sync_folder", 1, number)
-    with pytest.raises(StoreError, match="cannot finish taking away versions of 'owl': ") as caught:
+    with pytest.raises(StoreError, match="cannot clear away what was left behind at 'owl': ") as caught:
         enter(on_disk(pruned.store, disk))
     assert caught.value.facts == {"errno": number}
     assert [path.name for (path,) in calls] == ["pointer"]

@@ -202,12 +202,9 @@ def publish(store: Store, name: str, record: BackboneRecord, weights: Mapping[st
 def _published(item: Item, record: BackboneRecord) -> Manifest | None:
     """Return a version that is whole and holds this backbone, if there is one already."""
     for number in item.numbers():
-        try:
+        with files.unless_damaged():
             found = _find(item, number)
             if not found.record.contract.differences(record.contract):
                 tensors(item.store, found)
                 return found.manifest
-        except HydraDetectError as error:  # damaged: for `storage.check` to report
-            if files.is_refusal(error):
-                raise
     return None

@@ -7,8 +7,6 @@ are missing, leftovers.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import stat
 from typing import TYPE_CHECKING, get_args
 
@@ -132,7 +130,7 @@ class Checker:
                 self._say(findings.PLACE, path, "it is no file, and cannot be locked")
         self._check_leftovers(self.store.layout.staging)
         index = self.store.layout.index
-        if os.path.lexists(index):
+        if files.exists(index, "look for the index of heads"):
             try:
                 data = files.read_whole(index, limit=codec.MAX_JSON_BYTES, asked="read the index of heads")
                 sealed.unseal(data, "the index of heads")
@@ -145,8 +143,10 @@ class Checker:
             files.check_folder(path, "check it")
         except NotFoundError:
             return False
-        except HydraDetectError:
-            self._say(findings.PLACE, path, "it is no folder", item)
+        except HydraDetectError as error:
+            is_refused = files.is_refusal(error)
+            what, problem = (findings.REFUSED, error.found) if is_refused else (findings.PLACE, "it is no folder")
+            self._say(what, path, problem, item)
             return False
         return True
 
@@ -295,7 +295,7 @@ class Checker:
                 raise _LinkProblem(f"it was made for a backbone of other settings: {'; '.join(differences)}")
 
     def _is_active(self, item: Item, manifest: Manifest) -> bool:
-        with contextlib.suppress(HydraDetectError):  # reported with the pointer
+        with files.unless_damaged():
             return item.pointer().active == manifest.number
         return False
 
@@ -337,7 +337,7 @@ class Checker:
             self._say(findings.GAP, item.place.pointers, problem, item)
 
     def _parent(self, item: Item, number: int) -> int | None:
-        with contextlib.suppress(HydraDetectError):  # reported with the version
+        with files.unless_damaged():
             return item.manifest(number).parent
         return None
 

@@ -78,6 +78,17 @@ def is_refusal(error: HydraDetectError) -> bool:
     return "errno" in error.facts
 
 
+class unless_damaged:  # noqa: N801  reads like `contextlib.suppress`
+    """Give up on a block at what is damaged or missing, which `storage.check` reports; a refusal is raised."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        """Return whether the error, if there is one, is passed over."""
+        return isinstance(error, HydraDetectError) and not is_refusal(error)
+
+
 def sha256(data: bytes | memoryview) -> Digest:
     """Return the SHA-256 of a buffer."""
     return Digest(hashlib.sha256(data).hexdigest())

@@ -52,7 +52,8 @@ def min_writer(where: StoreLayout) -> int:
     try:
         data = files.read_whole(where.identity, limit=codec.MAX_JSON_BYTES, asked=asked)
     except NotFoundError:
-        found = "the folder holds no STORE.json" if where.root.is_dir() else "there is no such folder"
+        is_there = files.exists(where.root, asked)
+        found = "the folder holds no STORE.json" if is_there else "there is no such folder"
         raise StoreError(asked, found, "Check the path; 'hydra-detect split' makes a new store.") from None
     identity = codec.loads(data, str(where.identity))
     reader, writer = (identity.get(key) if isinstance(identity, dict) else None for key in _LIMITS)

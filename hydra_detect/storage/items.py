@@ -14,7 +14,6 @@ import attrs
 
 from hydra_detect import codec
 from hydra_detect.errors import (
-    HydraDetectError,
     NameInvalidError,
     NotFoundError,
     StaleError,
@@ -83,12 +82,9 @@ class Item:
         return [number for number in numbers if number not in gone]
 
     def _gone(self) -> tuple[int, ...]:
-        try:
+        with files.unless_damaged():
             return self.pointer().gone
-        except HydraDetectError as error:
-            if files.is_refusal(error):  # what is gone may be read another time
-                raise
-            return ()  # whoever needs the pointer will hear of its damage; the versions are there
+        return ()  # whoever needs the pointer will hear of its damage; the versions are there
 
     def manifest(self, number: int) -> Manifest:
         """Read and check the manifest of a version.
@@ -284,12 +280,9 @@ class Item:
 
     def _known(self) -> Pointer:
         """Return the state; of a damaged one, which forbids no new version, the newest that can be read."""
-        try:
+        with files.unless_damaged():
             return self.pointer()
-        except HydraDetectError as error:
-            if files.is_refusal(error):
-                raise
-            return [pointers.NOTHING, *pointers.intact(self.place)][-1]
+        return [pointers.NOTHING, *pointers.intact(self.place)][-1]
 
     def swap(self, before: Pointer, after: Mapping[str, Any], change: Change, *, newest: int | None = None) -> Pointer:
         """Change the state, if it is still `before`: the one compare-and-swap.

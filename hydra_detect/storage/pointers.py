@@ -14,7 +14,7 @@ import attrs
 from attrs import validators as check
 
 from hydra_detect import codec, fields
-from hydra_detect.errors import CorruptError, HydraDetectError, NotFoundError, RecordError
+from hydra_detect.errors import CorruptError, NotFoundError, RecordError
 from hydra_detect.names import Digest
 from hydra_detect.storage import files, sealed
 
@@ -248,11 +248,8 @@ def intact(place: ItemLayout) -> list[Pointer]:
     """
     found = []
     for generation in place.pointer_generations():
-        try:
+        with files.unless_damaged():  # the others are history all the same
             found.append(read(place, generation))
-        except HydraDetectError as error:  # `storage.check` reports damage; the others are history all the same
-            if files.is_refusal(error):
-                raise
     return found
 
 
@@ -262,16 +259,19 @@ def digests_of(known: Iterable[Pointer]) -> dict[int, Digest]:
 
 
 def last_digest(place: ItemLayout, number: int) -> Digest | None:
-    """Return the digest of a version's manifest as the history last had it; None if it does not speak of it."""
+    """Return the digest of a version's manifest as the history last had it; None if it does not speak of it.
+
+    Raises:
+        StoreError: If the system refuses to read a generation.
+
+    """
     for generation in reversed(place.pointer_generations()):
-        try:
+        with files.unless_damaged():  # what came before it is still true
             state = read(place, generation)
-        except HydraDetectError:  # damaged: what came before it is still true
-            continue
-        if number in state.digests:
-            return state.digests[number]
-        if number > state.high:  # it was not there yet
-            return None
+            if number in state.digests:
+                return state.digests[number]
+            if number > state.high:  # it was not there yet
+                return None
     return None
 
 

@@ -23,20 +23,21 @@ def recover(item: Item) -> None:
     """Clear away what was left behind at one backbone or head, and in the store's own staging folder.
 
     Raises:
-        StoreError: If the disk does not confirm that versions were taken away, which is needed before they are deleted.
+        StoreError: If the system refuses to say what there is, or the disk does not confirm that versions were taken
+            away, which is needed before they are deleted.
 
     """
     place = item.place
-    if any(folder.is_symlink() for folder in (place.root.parent, place.root, place.versions)):
-        return  # what lies behind a link is not the store's
-    for folder in (item.store.layout.staging, place.staging):
-        for path in abandoned(folder):
-            sweep(item.disk, path, folder)
-    numbers = unfinished(item)
-    if numbers:
-        # Whoever wrote that they are gone may have been killed before he could sync it: a power loss must not bring
-        # back a state that names them, once their files are deleted.
-        with files.explained(f"finish taking away versions of {item.name!r}"):
+    with files.explained(f"clear away what was left behind at {item.name!r}"):
+        if any(folder.is_symlink() for folder in (place.root.parent, place.root, place.versions)):
+            return  # what lies behind a link is not the store's
+        for folder in (item.store.layout.staging, place.staging):
+            for path in abandoned(folder):
+                sweep(item.disk, path, folder)
+        numbers = unfinished(item)
+        if numbers:
+            # Whoever wrote that they are gone may have been killed before he could sync it: a power loss must not
+            # bring back a state that names them, once their files are deleted.
             item.disk.sync_folder(place.pointers)
         for number in numbers:
             take_away(item, number)

@@ -8,7 +8,6 @@ files themselves are linked, not copied.
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -102,7 +101,8 @@ def _check_arrived(item: Item, target: Item, number: int) -> None:
     """
     arrived, left = (one.manifest(number) for one in (target, item))
     folder = target.place.version(number)
-    sizes = {path: (folder / path).stat().st_size for path in arrived.files if (folder / path).is_file()}
+    with files.reading(f"see that {target.name}@{number} is whole"):
+        sizes = {path: (folder / path).stat().st_size for path in arrived.files if (folder / path).is_file()}
     if arrived.files != left.files or sizes != {path: size for path, (size, _digest) in left.files.items()}:
         raise CorruptError(
             f"rename head {item.name!r} to {target.name!r}",
@@ -139,7 +139,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
 def _publish(item: Item, target: Item, before: Pointer, change: Change, *, asked: str) -> None:
     """Make the whole head under its new name aside, then put it in place with one rename."""
     store, place = item.store, target.place
-    if os.path.lexists(place.root):
+    if files.exists(place.root, asked):
         raise _taken(item, target, asked)
     stage = layout.ItemLayout(store.layout.staging / owners.staging_name())
     with files.explained(asked):
@@ -155,7 +155,7 @@ def _publish(item: Item, target: Item, before: Pointer, change: Change, *, asked
                 store.disk.sync_folder(folder)
             for number in item.place.claimed_numbers():
                 files.claim(store.disk, stage.claim(number))
-            if os.path.lexists(place.root) or not _put(store, stage, place):  # POSIX would replace an empty folder
+            if files.exists(place.root, asked) or not _put(store, stage, place):  # POSIX would replace an empty folder
                 raise _taken(item, target, asked)
         finally:
             files.discard(store.disk, stage.root)

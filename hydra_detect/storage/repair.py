@@ -8,7 +8,6 @@ any point and run again.
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -84,7 +83,7 @@ def _mend_top(store: Store, found: Sequence[Finding]) -> list[str]:
 def _set_place_aside(store: Store, path: Path) -> list[str]:
     """Set aside what stands in a place of the store's, unless that is by now what should stand there."""
     is_right = path.is_file() if path.parent == store.root / "locks" else path.is_dir()
-    if not os.path.lexists(path) or (is_right and not path.is_symlink()):
+    if not files.exists(path, f"look at {path}") or (is_right and not path.is_symlink()):
         return []
     return [_set_aside(store, path, store.layout.quarantine)]
 
@@ -174,10 +173,9 @@ def _remembered(known: Iterable[Pointer]) -> set[int]:
 
 def _remember(item: Item, number: int) -> Taken:
     """Return what history is to remember of a version that is set aside, as far as it can be read."""
-    try:
+    with files.unless_damaged():
         return changes.remember(item, number)
-    except HydraDetectError:
-        return Taken(version=number)
+    return Taken(version=number)
 
 
 def _sound_state(item: Item, known: Sequence[Pointer], found: Sequence[Finding]) -> dict[str, Any]:
@@ -254,7 +252,7 @@ def _set_all_aside(store: Store, found: Sequence[Finding], quarantine: Path) -> 
 def _set_aside(store: Store, path: Path, quarantine: Path) -> str:
     """Move something to a quarantine folder under a name of its own; say what was done."""
     where = path.relative_to(store.root).as_posix()
-    if not os.path.lexists(path):
+    if not files.exists(path, f"set {where} aside"):
         return f"{where} was gone already"
     aside = f"{path.name[:_LONGEST_NAME]}.{owners.staging_name()}"
     if path == quarantine:  # what stands in its place cannot go into it

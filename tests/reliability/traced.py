@@ -31,10 +31,11 @@ _MUTATING = (
     "symlinkat,rename,renameat,renameat2,unlink,unlinkat,rmdir,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,"
     "utime,utimes,futimesat,utimensat,setxattr,lsetxattr,fsetxattr,ioctl,io_uring_enter"
 )
-_READING = "read,pread64,getdents64,flock"
+_READING = "read,pread64,getdents64,flock,stat,lstat,fstat,newfstatat,statx,access,faccessat,readlink,readlinkat"
 _KINDS = {
     "mkdirat": "mkdir", "creat": "create", "fdatasync": "fsync", "linkat": "link", "renameat": "rename",
     "renameat2": "rename", "getdents64": "list", "pread64": "read",
+    **dict.fromkeys(("stat", "lstat", "fstat", "newfstatat", "statx", "access", "faccessat", "readlinkat"), "look"),
 }  # fmt: skip
 _BY_DESCRIPTOR = frozenset(["write", "fsync", "list", "read", "flock", "ask", "clone", "fchmod", "ftruncate"])
 _LINE = re.compile(r"\d+ +(\w+)\((.*)\) += (-?\d+|\?).*")
@@ -176,7 +177,8 @@ def _call(line):
         return None
     name, arguments, _result = found.groups()
     kind = _kind(name, arguments)
-    path = (_DESCRIPTOR if kind in _BY_DESCRIPTOR else _QUOTED).search(arguments)
+    by_descriptor = kind in _BY_DESCRIPTOR or '""' in arguments  # of a look without a path, at what is open
+    path = (_DESCRIPTOR if by_descriptor else _QUOTED).search(arguments)
     return Call(name, 0, kind, path[1] if path else "")
 
 
