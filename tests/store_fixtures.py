@@ -1,5 +1,6 @@
 """Small heads and stores without torch: valid records over tiny tensors, and what a folder holds."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -243,3 +244,18 @@ def failing(step, at, number):
             raise OSError(number, os.strerror(number))
 
     return WatchedDisk(look), calls
+
+
+def refusing(monkeypatch, path, at=0):
+    """Let the system refuse to open a file, the how manyth time (0: each time); return the list of those openings."""
+    opened, openings = os.open, []
+
+    def look(asked, *arguments, **options):
+        if str(asked) == str(path):
+            openings.append(asked)
+            if at in {0, len(openings)}:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(asked))
+        return opened(asked, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", look)
+    return openings

@@ -1,6 +1,5 @@
 """Checking a store: every kind of damage is found where it is, sound stores are called sound, nothing is changed."""
 
-import os
 import time
 
 import numpy as np
@@ -9,7 +8,7 @@ import store_damage
 import store_fixtures
 from damage_table import DAMAGES, NEWER
 from store_damage import at, cut, flipped, gone, made, other_weights, pointer, smuggled, version
-from store_fixtures import WatchedDisk, a_backbone, a_record, create, flip, on_disk, snapshot, some_tensors
+from store_fixtures import WatchedDisk, a_backbone, a_record, create, flip, on_disk, refusing, snapshot, some_tensors
 
 from hydra_detect import codec
 from hydra_detect.errors import InputError, StoreError
@@ -261,18 +260,11 @@ def test_what_a_newer_version_wrote_is_not_called_damaged(rich, name):
 
 def test_what_the_system_refuses_is_not_called_damaged(rich, monkeypatch):
     """A file that may not be read is told as such: it may be sound, so it is neither damage to mend nor passed over."""
-    refused, opened = str(at(rich, version(2, layout.TENSORS))), os.open
-
-    def guarded(path, *arguments, **options):
-        if str(path) == refused:
-            raise PermissionError(13, "Permission denied", refused)
-        return opened(path, *arguments, **options)
-
-    monkeypatch.setattr(os, "open", guarded)
+    refusing(monkeypatch, at(rich, version(2, layout.TENSORS)))
     report = rich.verify()
     (finding,) = report.findings
     assert (finding.what, finding.path, finding.number) == (findings.REFUSED, version(2, layout.TENSORS), 2)
-    assert "Permission denied" in finding.problem
+    assert "Input/output error" in finding.problem
     assert (report.is_sound, report.verdict) == (False, "unclear")
 
 

@@ -397,3 +397,22 @@ def test_a_disk_that_is_full(tmp_path):
     )
     assert run.stdout.startswith(f"{errno.EFBIG} cannot write a file: File too large")
     assert run.stdout.strip().endswith("Nothing was changed; see to the file system and run it again.")
+
+
+@pytest.mark.parametrize(
+    "error", [CorruptError("a", "b", "c"), NotFoundError("a", "b", "c"), StoreError("a", "b", "c")]
+)
+def test_unless_damaged(error):
+    """What is damaged or missing ends the block, and no more."""
+    passed = []
+    with files.unless_damaged():
+        passed.append(1)
+        raise error
+    assert passed == [1]
+
+
+@pytest.mark.parametrize("error", [StoreError("a", "b", "c", errno=errno.EIO), OSError(errno.EIO, "b"), KeyError("a")])
+def test_unless_damaged_passes_over_no_refusal(error):
+    """A refusal of the system proves no damage, and what is none of ours says nothing about a store."""
+    with pytest.raises(type(error)), files.unless_damaged():
+        raise error

@@ -9,9 +9,9 @@ import store_fixtures
 from hypothesis import given
 from hypothesis import strategies as st
 from record_strategies import digests, texts
-from store_fixtures import create, flip, rewrite, some_tensors
+from store_fixtures import create, flip, refusing, rewrite, some_tensors
 
-from hydra_detect.errors import CorruptError, NotFoundError
+from hydra_detect.errors import CorruptError, NotFoundError, StoreError
 from hydra_detect.history import CREATED, DAMAGED, Event, history
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import layout, pointers, sealed
@@ -230,6 +230,18 @@ def test_what_is_damaged_hides_nothing_else(filled):
     assert told(filled.history("owl")) == [*before, ("damaged", ())]
     flip(item.pointer(1), 20)
     assert [event.generation for event in filled.history("owl") if event.what == DAMAGED] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("path", ["pointer/00000002.json", f"versions/000002/{layout.MANIFEST}"])
+def test_what_the_system_refuses_to_read_is_an_error(filled, monkeypatch, path):
+    """A history without what may be whole would be wrong, and to call it damaged would be wrong too."""
+    filled.promote("owl", 2)
+    before = filled.history("owl")
+    refusing(monkeypatch, filled.store.layout.item(*OWL).root / path)
+    with pytest.raises(StoreError, match="Input/output error"):
+        filled.history("owl")
+    monkeypatch.undo()
+    assert filled.history("owl") == before
 
 
 @pytest.mark.parametrize("generation", [1, 2, 3])

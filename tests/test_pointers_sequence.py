@@ -2,13 +2,12 @@
 
 import errno
 import itertools
-import os
 
 import pytest
 import store_fixtures
 from hypothesis import example, given
 from hypothesis import strategies as st
-from store_fixtures import AT, flip, point, publish, rewrite, snapshot
+from store_fixtures import AT, flip, point, publish, refusing, rewrite, snapshot
 
 from hydra_detect import codec
 from hydra_detect.errors import CorruptError, NotFoundError, RecordError, StaleError, StoreError
@@ -79,18 +78,15 @@ def test_a_generation_that_the_system_refuses_to_read(store, monkeypatch):
     publish(store)
     point(store, 1, 0)
     point(store, 1, 1)
-    place, opened = store.head("owl").place, os.open
-
-    def refuse(path, *arguments):
-        if path == place.pointer(1):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return opened(path, *arguments)
-
-    monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(StoreError, match=r"cannot read generation 1 of .*: Permission denied") as caught:
+    place = store.head("owl").place
+    refusing(monkeypatch, place.pointer(1))
+    with pytest.raises(StoreError, match=r"cannot read generation 1 of .*: Input/output error") as caught:
         pointers.intact(place)
-    assert caught.value.facts == {"errno": errno.EACCES}
+    assert caught.value.facts == {"errno": errno.EIO}
     assert pointers.newest(place).generation == 2
+    refusing(monkeypatch, place.pointer(2))
+    with pytest.raises(StoreError, match=r"cannot read generation 2 of .*: Input/output error"):
+        pointers.last_digest(place, 1)
 
 
 def test_generations_are_written_once(store):

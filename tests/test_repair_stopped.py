@@ -1,5 +1,6 @@
 """A repair that dies at any step, or meets others at any step: the next one ends as if it had been the first."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -7,7 +8,7 @@ import store_damage
 import store_fixtures
 from damage_table import DAMAGES, aside
 from store_damage import at, version
-from store_fixtures import Stopped, WatchedDisk, create, flip, on_disk, stopping
+from store_fixtures import Stopped, WatchedDisk, create, flip, on_disk, refusing, stopping
 from test_repair import DELETED, holdings, state
 
 from hydra_detect.errors import ConflictError, StoreError
@@ -187,3 +188,24 @@ def test_a_repair_beside_a_writer_at_any_step(rich, tmp_path):
         assert state(other)[:2] == (([1, 3, 4, 5], 5) if is_reached else ([1, 3, 4], 3))
         shutil.rmtree(other.store.root)
     assert at_step > 10
+
+
+@pytest.mark.parametrize("path", [version(2, layout.MANIFEST), "heads/owl/pointer/00000001.json"])
+def test_a_disk_that_refuses_any_reading(rich, tmp_path, monkeypatch, path):
+    """What cannot be read once is not forgotten: the next repair ends as if it had been the first."""
+    DAMAGES["a flipped bit in the active version"].do(rich)
+    undisturbed = copied(rich, tmp_path / "undisturbed")
+    undisturbed.repair()
+    expected, at_opening, is_reached = outcome(undisturbed), 0, True
+    while is_reached:
+        at_opening += 1
+        other = copied(rich, tmp_path / str(at_opening))
+        with monkeypatch.context() as patched:
+            openings = refusing(patched, other.store.root / path, at_opening)
+            with contextlib.suppress(StoreError):
+                other.repair()
+        is_reached = len(openings) >= at_opening
+        other.repair()
+        assert outcome(other) == expected
+        shutil.rmtree(other.store.root)
+    assert at_opening > 3
