@@ -29,8 +29,8 @@ SECONDS = (
 )  # fmt: skip
 TAKEN_AWAY_BY = frozenset(["prune", "remove"])
 """What the next writer has to finish: until that is done a loss of power may bring back the state before."""
-QUICK_SECONDS = ("create", "roll back", "promote the active", "pin again", "prune", "publish a backbone")
-AFTER_A_KILL = ("create", "promote the active", "pin again")
+QUICK_SECONDS = ("create", "promote the active", "prune", "publish a backbone")
+AFTER_A_KILL = ("create", "promote the active")
 DECISIVE = frozenset(["link", "rename", "replace"])
 
 

@@ -212,10 +212,10 @@ def unbroken(tests, states):
     with tempfile.TemporaryDirectory(dir=worlds.MEMORY) as folder:
         copy = Path(folder)
         shutil.copytree(PACKAGE, copy / "hydra_detect", ignore=LEFT_OUT)
-        own = [test for test in tests if ".py" not in test]
-        said = {test: run([test], copy, states) for test in own}
-        said["pytest"] = run([test for test in tests if ".py" in test], copy, states)
-        return {test: found for test, (code, found) in said.items() if code}
+        suites = [[test for test in tests if ".py" in test], *([test] for test in tests if ".py" not in test)]
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            said = pool.map(lambda suite: run(suite, copy, states), suites)
+            return {suite[0]: found for suite, (code, found) in zip(suites, said, strict=True) if code}
 
 
 def run(tests, copy, states):
