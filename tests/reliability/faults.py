@@ -106,13 +106,18 @@ def injections(calls, operation, *, exhaustive):
 
 
 def disturbed(work, where, log, call):
-    """Run something with a fault at one of its calls, and see that it ends in a way its caller can rely on."""
+    """Run something with a fault at one of its calls, and see that it ends in a way its caller can rely on.
+
+    None if there was one look fewer this time: strace may count what the child looks at while it still waits.
+    """
     operation, _state, name, number, fault = where
     outcome = traced.run(work, log=log, inject=f"{name}:{fault}:when={number}")
+    if call.kind == "look" and not outcome.was_injected:
+        return None
     assert outcome.was_injected, (where, outcome)
     hit = outcome.calls[-1] if fault == KILL else outcome.injected
     is_there = call.kind == "look" or (hit.name, plain(hit.path)) == (name, plain(call.path))
-    assert is_there, f"{where}: at {hit} instead"  # the number of looks is not the same each time
+    assert is_there, f"{where}: at {hit} instead"
     if fault == KILL:
         assert outcome.end == "killed", where
         return outcome
@@ -157,6 +162,8 @@ def fault_at_every_call(share, *, exhaustive):
                 where = (operation, state, call.name, call.number, fault)
                 root = worlds.linked(states[state], scratch / "store")
                 outcome = disturbed(partial(perform, operation, root), where, scratch / "log", call)
+                if outcome is None:
+                    continue
                 known = check(where, root, around, outcome)
                 appearance = look(root)
                 if exhaustive or appearance not in seen:
@@ -218,9 +225,9 @@ def fault_while_a_store_is_made(share):
             where = ("make", "nothing", call.name, call.number, fault)
             shutil.rmtree(root.parent)
             root.parent.mkdir()
-            disturbed(partial(make, root), where, scratch / "log", call)
+            outcome = disturbed(partial(make, root), where, scratch / "log", call)
             assert worlds.facts(Store.create(root).root) == {}, where
-            found.append(where)
+            found += [where] * (outcome is not None)
     return found
 
 
