@@ -266,3 +266,13 @@ def test_decode_weights():
     broken = {"w": RawTensor.of(np.array([1, np.nan], dtype=np.float32))}
     with pytest.raises(CorruptError, match="cannot load it: NaN or infinity in 1 of 1 tensors: w"):
         artifacts.decode_weights(artifacts.encode_tensors(broken), tensors_digest(broken), "it")
+
+
+def test_encode_weights():
+    """Weights are written only if they are those that their record names, with finite values alone."""
+    assert artifacts.encode_weights(SMALL, tensors_digest(SMALL), "write it") == artifacts.encode_tensors(SMALL)
+    with pytest.raises(CorruptError, match="cannot write it: the record names tensors 000000000000"):
+        artifacts.encode_weights(SMALL, Digest("0" * 64), "write it")
+    broken = {"w": RawTensor.of(np.array([np.inf], dtype=np.float32))}
+    with pytest.raises(CorruptError, match="cannot write it: NaN or infinity in 1 of 1 tensors: w"):
+        artifacts.encode_weights(broken, tensors_digest(broken), "write it")

@@ -125,6 +125,22 @@ def test_the_text_itself():
     assert codec.encode(record).decode() == ('{\n "chosen_on": "Wälder",\n "schema": 1,\n "score_threshold": 0.5\n}\n')
 
 
+def test_marks_are_counted_before_anything_is_parsed():
+    """A text may have so many commas and opening brackets; what costs more to parse than to refuse is not parsed."""
+    text = b'{"a": [1, 2]}'
+    assert codec.loads(text, "it", most_marks=3) == {"a": [1, 2]}
+    with pytest.raises(CorruptError, match="cannot read it: it has more than 2 commas and brackets"):
+        codec.loads(text, "it", most_marks=2)
+
+
+@pytest.mark.parametrize("text", [b"1.5", b"1e3", b"[0, 1E0]", b"1" * 19, b"-0.0"])
+def test_only_sizes(text):
+    """Where sizes alone are asked for, a fraction, an exponent or a number of 19 digits is refused."""
+    assert codec.loads(b"[1, -2, 999999999999999999]", "it", has_only_sizes=True) == [1, -2, 999999999999999999]
+    with pytest.raises(CorruptError, match="is no size"):
+        codec.loads(text, "it", has_only_sizes=True)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [-float("inf")], "\ud800", {"\ud800": 1}, {1, 2}, b"x"])
 def test_what_json_has_not_is_not_written(value):
     """NaN, infinity, lone surrogates and foreign types are refused when they are written."""

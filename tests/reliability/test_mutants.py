@@ -99,15 +99,20 @@ def test_the_safety_tests_pass_unbroken(states):
 REFUSED_FOR = {
     "codec.py": ("test_codec.py", "reliability/test_hostile_json.py"),
     "names.py": ("test_names.py",),
-    "tensors.py": ("test_tensors.py",),
+    "tensors.py": ("test_tensors.py", "test_versions.py"),
     "retention.py": ("test_retention.py",),
     "registry.py": ("test_registry.py", "test_detector.py"),
-    "versions.py": ("test_versions.py", "test_version_changes.py"),
+    "versions.py": (
+        "test_versions.py",
+        "test_version_promotions.py",
+        "test_version_rollbacks.py",
+        "test_version_changes.py",
+    ),
     "storage/artifacts.py": ("test_artifacts.py", "reliability/test_hostile_tensors.py"),
     "storage/backbones.py": ("test_backbones.py", "test_heads.py"),
     "storage/changes.py": ("test_changes.py", "test_versions.py", "test_renaming.py", "test_version_promotions.py"),
     "storage/check.py": ("test_check.py",),
-    "storage/files.py": ("test_files.py", "test_store_reading.py"),
+    "storage/files.py": ("test_files.py", "test_files_reading.py", "test_store_reading.py"),
     "storage/heads.py": (
         "test_heads.py",
         "test_versions.py",
@@ -120,8 +125,8 @@ REFUSED_FOR = {
     "storage/manifests.py": ("test_manifests.py", "test_artifacts.py"),
     "storage/pointers.py": ("test_pointers.py", "reliability/test_newer.py"),
     "storage/renaming.py": ("test_renaming.py", "test_renaming_stopped.py"),
-    "storage/repair.py": ("test_repair.py", "test_repair_stopped.py"),
-    "storage/sealed.py": ("test_pointers.py", "test_manifests.py", "reliability/test_newer.py"),
+    "storage/repair.py": ("test_repair_history.py", "test_repair.py"),
+    "storage/sealed.py": ("test_sealed.py", "test_pointers.py"),
     "storage/store.py": ("test_store.py",),
 }
 
