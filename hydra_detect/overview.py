@@ -26,8 +26,8 @@ class HeadInfo:
         backbone_digest: Canonical digest of that backbone's tensors.
         nbytes: Bytes on disk of its weights.
         created_at: When that version was made, UTC.
-        problem: What keeps the head from being read, if anything does; then nothing but its name and versions is
-            known.
+        problem: What keeps the head from being read, if anything does; then nothing but its name is known, and its
+            versions if they could be listed.
 
     """
 
@@ -65,7 +65,7 @@ class VersionStatus:
         number: Its number.
         is_active: Whether it is the active one; None if the head's state cannot be read.
         is_previous: Whether a rollback would make it active; None as above.
-        pinned_for: The reasons for which it is pinned, one for each pin.
+        pinned_for: The reasons for which it is pinned, one for each pin; none if the head's state cannot be read.
         record: What is known of it; None if it cannot be read.
         problem: What keeps it from being read, if anything does.
 

@@ -75,7 +75,8 @@ class HeadRegistry:
         """
         item = heads.there(self.store, name)
         numbers, active = item.numbers(), item.pointer().active
-        shown = heads.find(self.store, HeadRef(name) if active else HeadRef(name, numbers[-1]))
+        is_by_name = active or not numbers  # the second if it was removed since
+        shown = heads.find(self.store, HeadRef(name) if is_by_name else HeadRef(name, numbers[-1]))
         return HeadInfo(
             head=name,
             active=shown.number if active else None,

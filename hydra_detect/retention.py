@@ -56,7 +56,9 @@ class PruneReport:
         """One line for each version, and the sum."""
         verb = "would remove" if self.is_dry_run else "removed"
         lines = [f"{verb} {self.head}@{number} ({size / 1e6:.2f} MB)" for number, size in self.removed.items()]
-        lines += [f"{self.head}@{number} is in use, and will be deleted later" for number in self.waiting]
+        lines += [
+            f"{self.head}@{number} could not be deleted yet; whoever writes next does it" for number in self.waiting
+        ]
         lines += [one_line(f"kept {self.head}@{number}: {reason}") for number, reason in self.kept.items()]
         freed = f"{self.nbytes / 1e6:.2f} MB {'would be' if self.is_dry_run else 'were'} freed"
         return "\n".join([*lines, freed if self.removed else "nothing to remove"])

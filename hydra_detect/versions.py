@@ -188,7 +188,6 @@ class VersionManager:
 
         Raises:
             NotFoundError: If there never was such a head.
-            StoreError: If the system refuses to read a part of it.
 
         """
         events = history(self.store, head)

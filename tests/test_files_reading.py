@@ -136,9 +136,10 @@ def test_a_file_that_another_machine_deleted(tmp_path, monkeypatch, number):
             reader(tmp_path / "a", limit=10, asked="read it")
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ESTALE])
 def test_a_file_that_cannot_be_opened(tmp_path, monkeypatch, number):
     """What the system refuses to open is no damage and not missing, and the remedy is one for reading."""
+    (tmp_path / "a").write_bytes(b"x")
     monkeypatch.setattr(os, "open", failing_with(number))
     for reader in READERS:
         with pytest.raises(StoreError, match=f"cannot read it: {os.strerror(number)}") as caught:
@@ -166,18 +167,22 @@ def test_a_disk_that_fails_while_it_is_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize("step", ["fstat", "read"])
 def test_a_file_that_another_machine_deletes_while_it_is_read(tmp_path, monkeypatch, step):
     """On a network file system a file may be gone at each step after it was opened; that is no error of the disk."""
-    (tmp_path / "a").write_bytes(b"x")
+
+    def vanish(*_arguments):
+        (tmp_path / "a").unlink()
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     class Stale(io.FileIO):
-        readinto = readall = failing_with(errno.ESTALE)
+        readinto = readall = vanish
 
     before = open_descriptors()
     with monkeypatch.context() as patch:
         if step == "fstat":
-            patch.setattr(os, "fstat", failing_with(errno.ESTALE))
+            patch.setattr(os, "fstat", vanish)
         else:
             patch.setattr(os, "fdopen", lambda *given, **named: io.BufferedReader(Stale(*given, **named)))
         for reader in READERS:
+            (tmp_path / "a").touch()
             with pytest.raises(NotFoundError, match=r"cannot read it: .*a does not exist"):
                 reader(tmp_path / "a", limit=10, asked="read it")
     assert open_descriptors() == before

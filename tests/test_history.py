@@ -232,7 +232,7 @@ def test_what_is_damaged_hides_nothing_else(filled):
     assert [event.generation for event in filled.history("owl") if event.what == DAMAGED] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("path", ["pointer/00000002.json", f"versions/000002/{layout.MANIFEST}"])
+@pytest.mark.parametrize("path", ["pointer/00000001.json", f"versions/000002/{layout.MANIFEST}"])
 def test_what_the_system_refuses_to_read_is_an_error(filled, monkeypatch, path):
     """A history without what may be whole would be wrong, and to call it damaged would be wrong too."""
     filled.promote("owl", 2)

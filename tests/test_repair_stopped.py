@@ -1,19 +1,21 @@
 """A repair that dies at any step, or meets others at any step: the next one ends as if it had been the first."""
 
-import contextlib
+import errno
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import store_damage
 import store_fixtures
 from damage_table import DAMAGES, aside
 from store_damage import at, version
-from store_fixtures import Stopped, WatchedDisk, create, flip, on_disk, refusing, stopping
+from store_fixtures import Stopped, WatchedDisk, a_backbone, create, flip, on_disk, refusing, stopping
 from test_repair import DELETED, holdings, state
 
 from hydra_detect.errors import ConflictError, StoreError
 from hydra_detect.history import history
-from hydra_detect.storage import layout, pointers
+from hydra_detect.storage import backbones, files, layout, pointers
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
@@ -190,6 +192,14 @@ def test_a_repair_beside_a_writer_at_any_step(rich, tmp_path):
     assert at_step > 10
 
 
+def repair_once(manager):
+    """Repair a store; what the system refuses is the one error that it may end with."""
+    try:
+        manager.repair()
+    except StoreError as error:
+        assert files.is_refusal(error)  # noqa: PT017  not each time
+
+
 @pytest.mark.parametrize("path", [version(2, layout.MANIFEST), "heads/owl/pointer/00000001.json"])
 def test_a_disk_that_refuses_any_reading(rich, tmp_path, monkeypatch, path):
     """What cannot be read once is not forgotten: the next repair ends as if it had been the first."""
@@ -202,8 +212,92 @@ def test_a_disk_that_refuses_any_reading(rich, tmp_path, monkeypatch, path):
         other = copied(rich, tmp_path / str(at_opening))
         with monkeypatch.context() as patched:
             openings = refusing(patched, other.store.root / path, at_opening)
-            with contextlib.suppress(StoreError):
-                other.repair()
+            repair_once(other)
+        is_reached = len(openings) >= at_opening
+        other.repair()
+        assert outcome(other) == expected
+        shutil.rmtree(other.store.root)
+    assert at_opening > 3
+
+
+def refusing_looks(monkeypatch, path, at):
+    """Let the system refuse to say what stands at a path, the how manyth time; return the list of those looks."""
+    looked, looks = Path.lstat, []
+
+    def look(asked):
+        if asked == path:
+            looks.append(asked)
+            if len(looks) == at:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(asked))
+        return looked(asked)
+
+    monkeypatch.setattr(Path, "lstat", look)
+    return looks
+
+
+@pytest.mark.parametrize("path", ["heads/owl", "heads/owl/versions", "heads/owl/pointer", "heads/owl/quarantine"])
+def test_a_folder_that_may_not_be_looked_at(rich, tmp_path, monkeypatch, path):
+    """A folder is not set aside because the system once refused to say that it is one, at whatever look."""
+    DAMAGES["a flipped bit in the active version"].do(rich)
+    undisturbed = copied(rich, tmp_path / "undisturbed")
+    undisturbed.repair()
+    expected, at_look, is_reached = outcome(undisturbed), 0, True
+    while is_reached:
+        at_look += 1
+        other = copied(rich, tmp_path / str(at_look))
+        with monkeypatch.context() as patched:
+            looks = refusing_looks(patched, other.store.root / path, at_look)
+            repair_once(other)
+        is_reached = len(looks) >= at_look
+        other.repair()
+        assert outcome(other) == expected
+        shutil.rmtree(other.store.root)
+    assert at_look > 3
+
+
+def on_two_backbones(manager):
+    """Publish a second backbone and a version of `owl` on it, which is active between others; return its name."""
+    tensors, record = a_backbone(seed=7)
+    backbones.publish(manager.store, "other", record, tensors)
+    manager.promote("owl", create(manager, seed=70, backbone=record.contract, backbone_name="other").number)
+    return "other"
+
+
+@pytest.mark.parametrize("opening", [0, 1, 2, 3])
+def test_a_backbone_that_may_not_be_read(rich, tmp_path, monkeypatch, opening):
+    """A head whose backbone may not be read just now is not of no use: none of its versions is passed over for that."""
+    other = on_two_backbones(rich)  # version 5, before it 2
+    rich.promote("owl", 4)
+    flip(at(rich, version(4, layout.TENSORS)))
+    undisturbed = copied(rich, tmp_path / "undisturbed")
+    undisturbed.repair()
+    assert undisturbed.active("owl").number == 5
+    with monkeypatch.context() as patched:
+        refusing(patched, rich.store.backbone(other).place.version(1) / layout.TENSORS, opening)
+        assert rich.verify().verdict in {"damaged", "unclear"}
+    with monkeypatch.context() as patched:
+        refusing(patched, rich.store.backbone(other).place.version(1) / layout.TENSORS, opening)
+        repair_once(rich)
+    rich.repair()
+    assert outcome(rich) == outcome(undisturbed)
+
+
+def test_what_may_not_be_read_at_the_second_look(rich, tmp_path, monkeypatch):
+    """A repair that looks again, after it moved something away, decides nothing either by what it cannot read then."""
+    flip(at(rich, version(2, layout.TENSORS)))
+    flip(at(rich, version(3, layout.TENSORS)))
+    shutil.rmtree(at(rich, "heads/owl/quarantine"), ignore_errors=True)
+    at(rich, "heads/owl/quarantine").write_bytes(b"in the place of a folder")
+    undisturbed = copied(rich, tmp_path / "undisturbed")
+    undisturbed.repair()
+    assert undisturbed.active("owl").number == 1
+    expected, at_opening, is_reached = outcome(undisturbed), 0, True
+    while is_reached:
+        at_opening += 1
+        other = copied(rich, tmp_path / str(at_opening))
+        with monkeypatch.context() as patched:
+            openings = refusing(patched, at(other, version(3, layout.TENSORS)), at_opening)
+            repair_once(other)
         is_reached = len(openings) >= at_opening
         other.repair()
         assert outcome(other) == expected

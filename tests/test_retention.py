@@ -137,7 +137,8 @@ def test_what_waits_is_not_freed_yet():
     report = PruneReport(head="owl", removed={1: 1_500_000, 2: 500_000}, kept={3: "it is active"}, waiting=(1,))
     assert report.nbytes == 500_000
     assert str(report).splitlines() == [
-        "removed owl@1 (1.50 MB)", "removed owl@2 (0.50 MB)", "owl@1 is in use, and will be deleted later",
+        "removed owl@1 (1.50 MB)", "removed owl@2 (0.50 MB)",
+        "owl@1 could not be deleted yet; whoever writes next does it",
         "kept owl@3: it is active", "0.50 MB were freed",
     ]  # fmt: skip
     assert (report.to_dict()["waiting"], report.to_dict()["nbytes"]) == ([1], 500_000)

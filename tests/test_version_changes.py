@@ -170,7 +170,7 @@ def test_versions_that_somebody_holds_wait(rich):
 
     report = VersionManager(on_disk(rich.store, WatchedDisk(hold))).prune("owl", keep=1)
     assert (list(report.removed), report.waiting, report.nbytes) == ([1], (1,), 0)
-    assert str(report).splitlines()[1] == "owl@1 is in use, and will be deleted later"
+    assert str(report).splitlines()[1] == "owl@1 could not be deleted yet; whoever writes next does it"
     assert [item.number for item in rich.versions("owl")] == [2, 3, 4]
     assert place.is_dir()
     rich.pin("owl", 2)

@@ -7,6 +7,7 @@ are missing, leftovers.
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from typing import TYPE_CHECKING, get_args
 
@@ -18,6 +19,7 @@ from hydra_detect.errors import (
     NotFoundError,
     RecordError,
     StoreError,
+    listed,
     listed_numbers,
 )
 from hydra_detect.records import BackboneRecord, HeadRecord
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     _Moment = tuple[list[int], list[int]]
     Build = Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object]
 
+_LOOK = "check it"
 _MOST_LOOKS = 20  # at a head that is changed all the while; beyond that the findings stand
 _TOP = frozenset(["STORE.json", "registry.json", "locks", "tmp", "quarantine", layout.BACKBONES, layout.HEADS])
 
@@ -71,6 +74,7 @@ class Checker:
         self.store, self.depth, self.progress, self.build = store, depth, progress, build
         self._findings: list[Finding] = []
         self._contracts: dict[str, BackboneContract] = {}  # digest of a backbone's weights to its contract
+        self._unread: set[str] = set()  # names of backbones of which not everything could be read
         self._moments: dict[Path, _Moment] = {}  # what each held when it was looked at
         self._versions = self._nbytes = self._total = 0
 
@@ -81,12 +85,14 @@ class Checker:
             StoreError: If the system refuses.
 
         """
-        self._findings, self._contracts, self._moments, self._versions, self._nbytes = [], {}, {}, 0, 0
+        self._findings, self._contracts, self._unread, self._moments = [], {}, set(), {}
+        self._versions = self._nbytes = 0
         with files.explained(f"check the store {self.store.root}", "See to the file system and run it again."):
             self._check_top()
             items = [item for kind in (layout.BACKBONES, layout.HEADS) for item in self._items(kind)]
             if self.depth != "quick" and self.progress:
-                self._total = sum(files.nbytes(item.place.versions, layout.MANIFEST) for item in items)
+                with contextlib.suppress(StoreError):  # it is told with the item, and progress goes without
+                    self._total = sum(files.nbytes(item.place.versions, layout.MANIFEST) for item in items)
             for item in items:
                 try:
                     self._check_item(item)
@@ -100,6 +106,8 @@ class Checker:
     def look_at(self, item: Item) -> list[Finding]:
         """Look at one backbone or head, after `run`; return what was found there."""
         first = len(self._findings)
+        if item.kind == layout.BACKBONES:
+            self._unread.discard(item.name)
         if self._is_folder(item.place.root, item):
             self._check_item(item)
         found = self._findings[first:]
@@ -109,6 +117,8 @@ class Checker:
     def _say(self, what: str, path: Path, problem: str, item: Item | None = None, number: int | None = None) -> None:
         where = path.relative_to(self.store.root).as_posix()
         kind, name = (item.kind, item.name) if item else ("", "")
+        if what == findings.REFUSED and kind == layout.BACKBONES:
+            self._unread.add(name)
         self._findings.append(Finding(what=what, path=where, problem=problem, kind=kind, name=name, number=number))
 
     def _blame(self, what: str, path: Path, error: HydraDetectError, item: Item, number: int) -> None:
@@ -130,23 +140,27 @@ class Checker:
                 self._say(findings.PLACE, path, "it is no file, and cannot be locked")
         self._check_leftovers(self.store.layout.staging)
         index = self.store.layout.index
-        if files.exists(index, "look for the index of heads"):
+        if files.exists(index, _LOOK):
             try:
                 data = files.read_whole(index, limit=codec.MAX_JSON_BYTES, asked="read the index of heads")
                 sealed.unseal(data, "the index of heads")
             except HydraDetectError as error:
-                self._say(findings.INDEX, index, f"{error.found}; it is derived and will be made anew")
+                if files.is_refusal(error):
+                    self._say(findings.REFUSED, index, error.found)
+                else:
+                    self._say(findings.INDEX, index, f"{error.found}; it is derived and will be made anew")
 
     def _is_folder(self, path: Path, item: Item | None = None) -> bool:
-        """Whether a folder is there; a link or a file in its place is damage."""
+        """Whether a folder is there; a link or a file in its place is damage, and what is refused is none."""
         try:
-            files.check_folder(path, "check it")
+            files.check_folder(path, _LOOK)
         except NotFoundError:
             return False
         except HydraDetectError as error:
-            is_refused = files.is_refusal(error)
-            what, problem = (findings.REFUSED, error.found) if is_refused else (findings.PLACE, "it is no folder")
-            self._say(what, path, problem, item)
+            if files.is_refusal(error):
+                self._say(findings.REFUSED, path, error.found, item)
+            else:
+                self._say(findings.PLACE, path, "it is no folder", item)
             return False
         return True
 
@@ -189,6 +203,7 @@ class Checker:
                 later = Checker(self.store, depth=self.depth, build=self.build)
                 later.look_at(item)
                 self._contracts |= later._contracts
+                self._unread |= later._unread
         return self._contracts.get(digest)
 
     def _look_at(self, item: Item) -> None:
@@ -201,7 +216,7 @@ class Checker:
         known = self._check_pointers(item) if whole[2] else []
         if whole[1]:
             self._check_versions(item, pointers.digests_of(known))
-        if not place.pointer_generations() and not place.pointers.is_symlink():
+        if not place.pointer_generations() and not files.is_link(place.pointers, _LOOK):
             self._check_without_state(item)
 
     def _check_versions(self, item: Item, expected: Mapping[int, Digest]) -> None:
@@ -213,7 +228,7 @@ class Checker:
         for number in sorted(unfinished):
             problem = "it was taken away, and its files are still there"
             self._say(findings.UNFINISHED, place.version(number), problem, item, number)
-        claimed = set() if place.claims.is_symlink() else set(place.claimed_numbers())
+        claimed = set() if files.is_link(place.claims, _LOOK) else set(place.claimed_numbers())
         for number in sorted(numbers - unfinished):
             self._versions += 1
             if number not in claimed:
@@ -258,7 +273,7 @@ class Checker:
             place = item.place.version(manifest.number) / path
             try:
                 if self.depth == "quick" and path != layout.RECORD:
-                    files.check_size(place, manifest.files[path][0], asked="check it")
+                    files.check_size(place, manifest.files[path][0], asked=_LOOK)
                 else:
                     self._count(item.check(manifest, path))
             except HydraDetectError as error:
@@ -288,6 +303,10 @@ class Checker:
                 self.build(record, tensors)
         if isinstance(record, HeadRecord):
             own = self._contract(str(record.backbone.digest))
+            if own is None and self._unread:
+                problem = f"whether its backbone is here is not known: {listed(sorted(self._unread))} cannot be read"
+                self._say(findings.REFUSED, item.place.version(manifest.number), problem, item, manifest.number)
+                return
             if own is None:
                 raise _LinkProblem(f"the store has no sound backbone of its weights ({record.backbone.digest.short})")
             differences = own.differences(record.backbone)

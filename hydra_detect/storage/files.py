@@ -33,7 +33,6 @@ _REMEDIES = {
 }
 _REMEDY = "Nothing was changed; see to the file system and run it again."
 _TO_READ = "See to the file system, and whether you have the right to read there."
-_GONE = {errno.ENOENT, errno.ESTALE}  # the second on a network file system, of a file that another machine deleted
 _PIECE = 1 << 20
 UNCERTAIN = "The change can be seen, but a power loss could undo it: see to the file system, then look again."
 """The remedy once the commit point is passed and the disk did not confirm it."""
@@ -78,8 +77,11 @@ def is_refusal(error: HydraDetectError) -> bool:
     return "errno" in error.facts
 
 
-class unless_damaged:  # noqa: N801  reads like `contextlib.suppress`
-    """Give up on a block at what is damaged or missing, which `storage.check` reports; a refusal is raised."""
+class unless_damaged:  # noqa: N801  like `contextlib.suppress`, and a class as that: type checkers see that it swallows
+    """Give up on a block at what is damaged, missing or of a newer format, which `storage.check` reports.
+
+    What the system refuses is raised: it is none of these.
+    """
 
     def __enter__(self) -> None:
         """Begin."""
@@ -207,7 +209,9 @@ def put_new(disk: Disk, data: bytes, target: Path, *, aside: Path, mode: int = 0
             disk.link(aside, target)
     except FileExistsError:
         # A network file system may repeat a request whose answer was lost, and then find its own work.
-        return aside.exists() and target.exists() and aside.samefile(target)
+        with contextlib.suppress(FileNotFoundError):
+            return aside.samefile(target)
+        return False
     finally:
         discard(disk, aside)
     return True
@@ -225,12 +229,23 @@ def discard(disk: Disk, path: Path) -> None:
 
 
 def nbytes(folder: Path, *without: str) -> int:
-    """Return the bytes of all files below a folder but those of some names; of what vanishes meanwhile, none."""
+    """Return the bytes of all files below a folder but those of some names; of what vanishes meanwhile, none.
+
+    Raises:
+        StoreError: If the system refuses to look at something.
+
+    """
+
+    def check(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
     total = 0
-    for place, _folders, names in os.walk(folder):
-        for name in set(names).difference(without):
-            with contextlib.suppress(OSError):
-                total += os.lstat(f"{place}/{name}").st_size
+    with reading(f"measure {folder}"):
+        for place, _folders, names in os.walk(folder, onerror=check):
+            for name in set(names).difference(without):
+                with contextlib.suppress(FileNotFoundError):
+                    total += os.lstat(f"{place}/{name}").st_size
     return total
 
 
@@ -310,11 +325,15 @@ def _opened(path: Path, *, limit: int, asked: str, size: int | None) -> Iterator
 
 @contextlib.contextmanager
 def _looking(path: Path, asked: str) -> Iterator[None]:
-    """Turn the error of a system that looks for a file into one of ours: it is not there, or may not be read."""
+    """Turn the error of a system that looks for a file into one of ours: it is not there, or may not be read.
+
+    A network file system says ESTALE of a file that another machine deleted, and of one that it lost sight of: only
+    another look tells which.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in _GONE:
+        if error.errno == errno.ENOENT or (error.errno == errno.ESTALE and not exists(path, asked)):
             remedy = "Check the path, or restore it from a copy."
             raise NotFoundError(asked, f"{path} does not exist", remedy) from None
         with reading(asked):
@@ -337,6 +356,9 @@ def names_in(folder: Path, asked: str) -> list[str]:
             raise
 
 
+# What `Path.is_dir` and its like say where the system refuses to answer differs by version of Python.
+
+
 def exists(path: Path, asked: str) -> bool:
     """Whether anything stands at a path, a link too.
 
@@ -344,11 +366,43 @@ def exists(path: Path, asked: str) -> bool:
         StoreError: If the system refuses to say, which is no answer.
 
     """
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        with reading(asked):
-            raise
-    return True
+    return bool(_mode(path, asked))
+
+
+def is_folder(path: Path, asked: str) -> bool:
+    """Whether a folder stands at a path, and no link to one.
+
+    Raises:
+        StoreError: As for `exists`.
+
+    """
+    return stat.S_ISDIR(_mode(path, asked))
+
+
+def is_file(path: Path, asked: str) -> bool:
+    """Whether a regular file stands at a path, and no link to one.
+
+    Raises:
+        StoreError: As for `exists`.
+
+    """
+    return stat.S_ISREG(_mode(path, asked))
+
+
+def is_link(path: Path, asked: str) -> bool:
+    """Whether a link stands at a path.
+
+    Raises:
+        StoreError: As for `exists`.
+
+    """
+    return stat.S_ISLNK(_mode(path, asked))
+
+
+def _mode(path: Path, asked: str) -> int:
+    """Return the mode of what stands at a path, and 0 if nothing does."""
+    with reading(asked):
+        try:
+            return path.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return 0

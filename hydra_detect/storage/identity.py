@@ -27,17 +27,20 @@ def absolute(root: str | os.PathLike[str]) -> Path:
     """Return the absolute path of a store's folder, links that lead to it followed; within a store none is.
 
     Raises:
-        StoreError: If no file system could have such a path.
+        StoreError: If no file system could have such a path, or the system refuses to say where it leads.
 
     """
-    path = Path(root).absolute()
+    asked = f"open the store {str(root)!a:.200}"
+    with files.reading(asked):
+        path = Path(root).absolute()
     try:
         is_path = b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
         is_path = False
     if not is_path:
-        raise StoreError(f"open the store {str(path)!a:.200}", "that is no path", "Check the path.")
-    return Path(os.path.realpath(path))
+        raise StoreError(asked, "that is no path", "Check the path.")
+    with files.reading(asked):
+        return Path(os.path.realpath(path))
 
 
 def min_writer(where: StoreLayout) -> int:

@@ -23,13 +23,14 @@ def recover(item: Item) -> None:
     """Clear away what was left behind at one backbone or head, and in the store's own staging folder.
 
     Raises:
-        StoreError: If the system refuses to say what there is, or the disk does not confirm that versions were taken
+        StoreError: If the system refuses to list what is staged, or the disk does not confirm that versions were taken
             away, which is needed before they are deleted.
 
     """
     place = item.place
-    with files.explained(f"clear away what was left behind at {item.name!r}"):
-        if any(folder.is_symlink() for folder in (place.root.parent, place.root, place.versions)):
+    asked = f"clear away what was left behind at {item.name!r}"
+    with files.explained(asked):
+        if any(files.is_link(folder, asked) for folder in (place.root.parent, place.root, place.versions)):
             return  # what lies behind a link is not the store's
         for folder in (item.store.layout.staging, place.staging):
             for path in abandoned(folder):
@@ -45,9 +46,10 @@ def recover(item: Item) -> None:
 
 def abandoned(folder: Path) -> list[Path]:
     """Return what lies in a staging folder and belongs to nobody who is still at work."""
-    if folder.is_symlink() or not folder.is_dir():
+    asked = f"list {folder}"
+    if not files.is_folder(folder, asked):
         return []
-    with files.reading(f"list {folder}"):
+    with files.reading(asked):
         return sorted(path for path in folder.iterdir() if owners.is_abandoned(path))
 
 
@@ -55,7 +57,7 @@ def unfinished(item: Item) -> list[int]:
     """Return the numbers of versions that were taken away and whose folders are still in their place."""
     try:
         gone = item.pointer().gone
-    except HydraDetectError:  # without knowing what is gone nothing may be deleted
+    except HydraDetectError:  # damaged or refused: without knowing what is gone nothing may be deleted
         return []
     return [number for number in item.place.version_numbers() if number in gone]
 

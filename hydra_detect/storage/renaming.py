@@ -81,10 +81,10 @@ def rename(store: Store, head: str, new: str, *, actor: str, reason: str = "") -
             heads.find(store, head)
         if not _is_begun(item, target, before, numbers):
             _publish(item, target, before, attrs.evolve(change, other=head), asked=asked)
-        for number in numbers:  # nothing is taken away before it was seen whole where it went
-            _check_arrived(item, target, number)
         try:
             with files.begun(f"Run it again, which finishes it: so far {new!r} is there as well."):
+                for number in numbers:  # nothing is taken away before it was seen whole where it went
+                    _check_arrived(item, target, number)
                 changes.take_away(item, before, numbers, after={"active": None, "manifest": None}, change=change)
         except StaleError:
             found = f"another process changed {head!r} meanwhile; {new!r} is what it was before"
@@ -99,16 +99,15 @@ def _check_arrived(item: Item, target: Item, number: int) -> None:
         CorruptError: If files are missing or have other sizes.
 
     """
+    asked = f"rename head {item.name!r} to {target.name!r}"
     arrived, left = (one.manifest(number) for one in (target, item))
-    folder = target.place.version(number)
-    with files.reading(f"see that {target.name}@{number} is whole"):
-        sizes = {path: (folder / path).stat().st_size for path in arrived.files if (folder / path).is_file()}
-    if arrived.files != left.files or sizes != {path: size for path, (size, _digest) in left.files.items()}:
-        raise CorruptError(
-            f"rename head {item.name!r} to {target.name!r}",
-            f"{target.name}@{number} is not whole",
-            f"Remove {target.name!r}; {item.name!r} is as it was.",
-        )
+    with files.unless_damaged():
+        for path, (size, _digest) in left.files.items():
+            files.check_size(target.place.version(number) / path, size, asked=asked)
+        if arrived.files == left.files:
+            return
+    remedy = f"Remove {target.name!r}; {item.name!r} is as it was."
+    raise CorruptError(asked, f"{target.name}@{number} is not whole", remedy)
 
 
 def _is_begun(item: Item, target: Item, before: Pointer, numbers: Sequence[int]) -> bool:

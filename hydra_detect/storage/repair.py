@@ -76,14 +76,22 @@ def _mend_top(store: Store, found: Sequence[Finding]) -> list[str]:
             mended += _set_place_aside(store, store.root / finding.path)
         elif finding.what in {findings.INDEX, findings.LEFTOVER}:
             files.discard(store.disk, store.root / finding.path)
-            mended.append(f"{finding.path} was removed")
+            mended += _removed(store, [finding])
     return mended
+
+
+def _removed(store: Store, found: Sequence[Finding]) -> list[str]:
+    """Say of what is not there any more that it was removed."""
+    return [
+        f"{one.path} was removed" for one in found if not files.exists(store.root / one.path, f"look at {one.path}")
+    ]
 
 
 def _set_place_aside(store: Store, path: Path) -> list[str]:
     """Set aside what stands in a place of the store's, unless that is by now what should stand there."""
-    is_right = path.is_file() if path.parent == store.root / "locks" else path.is_dir()
-    if not files.exists(path, f"look at {path}") or (is_right and not path.is_symlink()):
+    asked, is_lock = f"look at {path}", path.parent == store.root / "locks"
+    is_right = files.is_file(path, asked) if is_lock else files.is_folder(path, asked)
+    if is_right or not files.exists(path, asked):
         return []
     return [_set_aside(store, path, store.layout.quarantine)]
 
@@ -96,17 +104,18 @@ def _mend_item(item: Item, before: Sequence[Finding], checker: Checker, actor: s
     store, place = item.store, item.place
     with item.changing():  # which clears leftovers and finishes what was begun
         found = checker.look_at(item)
-        swept = [one for one in _of(before, findings.LEFTOVER, findings.UNFINISHED) if one not in found]
-        mended = [f"{one.path} was removed" for one in swept]
+        mended = _removed(store, _of(before, findings.LEFTOVER, findings.UNFINISHED))
         if _of(found, findings.REFUSED):
             return mended  # what cannot be read may be sound: nothing is decided without it
         displaced, strays = _of(found, findings.PLACE), [one for one in found if _ends_the_numbers(one)]
         mended += _set_all_aside(store, displaced, store.layout.quarantine)
-        if place.root.is_symlink() or not place.root.is_dir():
+        if not files.is_folder(place.root, f"look at {place.root}"):
             return mended
         mended += _set_all_aside(store, strays, place.quarantine)
         if displaced or strays:
             found = checker.look_at(item)  # what lay behind a link is not here any more
+            if _of(found, findings.REFUSED):
+                return mended
         if _of(found, findings.VERSION, findings.POINTER, findings.STATE, findings.GAP):
             mended += _mend_state(item, actor, found)
         for number in _numbers(found, findings.VERSION):

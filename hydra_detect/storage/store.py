@@ -101,13 +101,13 @@ class Store:
         where = layout.StoreLayout(identity.absolute(root))
         asked = f"make a store at {where.root}"
         with files.explained(asked):
-            if where.identity.exists():
+            if files.exists(where.identity, asked):
                 return cls.open(root, durability=durability)
-            if not where.root.exists():
+            if not files.exists(where.root, asked):
                 return None
             # What another process that makes this store has written so far is no reason to refuse.
             foreign = [entry for entry in where.root.iterdir() if entry != where.staging]
-            if foreign and not where.identity.exists():
+            if foreign and not files.exists(where.identity, asked):
                 raise StoreError(
                     asked, "the folder holds other files and no STORE.json", "Name a new or an empty folder."
                 )

@@ -23,7 +23,7 @@ class ItemUsage:
     Args:
         kind: "backbones" or "heads".
         name: Its name.
-        active: The active version.
+        active: The active version; None if there is none, or the state cannot be read.
         versions: Bytes by version number, those that were taken away and not deleted yet among them.
         history: Bytes of claims and of the generations of the pointer.
         staging: Bytes of what is being written, or was left by a process that died.

@@ -29,7 +29,7 @@ def test_every_call_is_a_step(tally):
 
 
 def test_fault_at_every_call(tally, exhaustive):
-    """Whatever call is killed or fails: old world or new, acknowledged is there, only our errors, and it goes on."""
+    """Whatever call is killed or fails: old world or new, acknowledged is there, only our errors, it goes on."""
     cases = tally("kill -9, ENOSPC and EIO at real system calls")
     cases.cases.update(apart.cases("faults", "fault_at_every_call", exhaustive=exhaustive))
     cases.require(4000 if exhaustive else 900)

@@ -35,7 +35,8 @@ _READING = "read,pread64,getdents64,flock,stat,lstat,fstat,newfstatat,statx,acce
 _KINDS = {
     "mkdirat": "mkdir", "creat": "create", "fdatasync": "fsync", "linkat": "link", "renameat": "rename",
     "renameat2": "rename", "getdents64": "list", "pread64": "read",
-    **dict.fromkeys(("stat", "lstat", "fstat", "newfstatat", "statx", "access", "faccessat", "readlinkat"), "look"),
+    **dict.fromkeys(("stat", "lstat", "fstat", "newfstatat", "statx"), "look"),
+    **dict.fromkeys(("access", "faccessat", "readlink", "readlinkat"), "look"),
 }  # fmt: skip
 _BY_DESCRIPTOR = frozenset(["write", "fsync", "list", "read", "flock", "ask", "clone", "fchmod", "ftruncate"])
 _LINE = re.compile(r"\d+ +(\w+)\((.*)\) += (-?\d+|\?).*")
@@ -177,7 +178,7 @@ def _call(line):
         return None
     name, arguments, _result = found.groups()
     kind = _kind(name, arguments)
-    by_descriptor = kind in _BY_DESCRIPTOR or '""' in arguments  # of a look without a path, at what is open
+    by_descriptor = kind in _BY_DESCRIPTOR or ', "", ' in arguments  # of a look at what is open, which has no path
     path = (_DESCRIPTOR if by_descriptor else _QUOTED).search(arguments)
     return Call(name, 0, kind, path[1] if path else "")
 
