@@ -246,7 +246,7 @@ def failing(step, at, number):
     return WatchedDisk(look), calls
 
 
-def refusing(monkeypatch, path, at=0):
+def refuse_opening(monkeypatch, path, at=0):
     """Let the system refuse to open a file, the how manyth time (0: each time); return the list of those openings."""
     opened, openings = os.open, []
 

@@ -17,6 +17,7 @@ from store_fixtures import (
     leftovers,
     on_disk,
     publish,
+    refuse_opening,
     snapshot,
     some_tensors,
     stopping,
@@ -288,16 +289,9 @@ def test_a_call_that_was_cut_off_and_damaged(store):
 def test_a_call_that_was_cut_off_and_cannot_be_read(store, monkeypatch):
     """What was written and may not be read is not written again beside it: that is for whoever may read it."""
     begun(store)
-    opened, path = os.open, store.backbone("demo").place.version(1) / layout.TENSORS
-
-    def refuse(asked, *arguments):
-        if asked == path:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return opened(asked, *arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse)
-        with pytest.raises(StoreError, match=r"cannot read model\.safetensors of demo@1: Permission denied"):
+        refuse_opening(patch, store.backbone("demo").place.version(1) / layout.TENSORS)
+        with pytest.raises(StoreError, match=r"cannot read model\.safetensors of demo@1: Input/output error"):
             put(store)
     assert state(store) == ([1], None)
 

@@ -8,7 +8,17 @@ import store_damage
 import store_fixtures
 from damage_table import DAMAGES, NEWER
 from store_damage import at, cut, flipped, gone, made, other_weights, pointer, smuggled, version
-from store_fixtures import WatchedDisk, a_backbone, a_record, create, flip, on_disk, refusing, snapshot, some_tensors
+from store_fixtures import (
+    WatchedDisk,
+    a_backbone,
+    a_record,
+    create,
+    flip,
+    on_disk,
+    refuse_opening,
+    snapshot,
+    some_tensors,
+)
 
 from hydra_detect import codec
 from hydra_detect.errors import InputError, StoreError
@@ -260,7 +270,7 @@ def test_what_a_newer_version_wrote_is_not_called_damaged(rich, name):
 
 def test_what_the_system_refuses_is_not_called_damaged(rich, monkeypatch):
     """A file that may not be read is told as such: it may be sound, so it is neither damage to mend nor passed over."""
-    refusing(monkeypatch, at(rich, version(2, layout.TENSORS)))
+    refuse_opening(monkeypatch, at(rich, version(2, layout.TENSORS)))
     report = rich.verify()
     (finding,) = report.findings
     assert (finding.what, finding.path, finding.number) == (findings.REFUSED, version(2, layout.TENSORS), 2)

@@ -416,3 +416,40 @@ def test_unless_damaged_passes_over_no_refusal(error):
     """A refusal of the system proves no damage, and what is none of ours says nothing about a store."""
     with pytest.raises(type(error)), files.unless_damaged():
         raise error
+
+
+def test_kind_of(tmp_path, monkeypatch):
+    """What stands at a path is told without following links; where the system does not say, nobody knows."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "fifo")
+    found = {name: files.kind_of(tmp_path / name, "look") for name in ("file", ".", "link", "fifo", "none", "file/in")}
+    assert list(found.values()) == [
+        files.FILE, files.FOLDER, files.LINK, files.OTHER, files.NOTHING, files.NOTHING
+    ]  # fmt: skip
+
+    def refuse(_path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(type(tmp_path), "lstat", refuse)
+    with pytest.raises(StoreError, match="cannot look: Input/output error"):
+        files.kind_of(tmp_path / "none", "look")
+
+
+@pytest.mark.parametrize("step", ["scandir", "lstat"])
+def test_what_may_not_be_measured(tmp_path, monkeypatch, step):
+    """What the system refuses to measure is not measured as nothing; what vanished is."""
+    (tmp_path / "a").write_bytes(b"123")
+
+    def failing_with(number):
+        def refuse(*_arguments, **_options):
+            raise OSError(number, os.strerror(number))
+
+        return refuse
+
+    assert (files.nbytes(tmp_path), files.nbytes(tmp_path, "a"), files.nbytes(tmp_path / "none")) == (3, 0, 0)
+    monkeypatch.setattr(os, step, failing_with(errno.ENOENT))
+    assert files.nbytes(tmp_path) == 0
+    monkeypatch.setattr(os, step, failing_with(errno.EIO))
+    with pytest.raises(StoreError, match=r"cannot measure .*: Input/output error"):
+        files.nbytes(tmp_path)

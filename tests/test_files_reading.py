@@ -182,7 +182,7 @@ def test_a_file_that_another_machine_deletes_while_it_is_read(tmp_path, monkeypa
         else:
             patch.setattr(os, "fdopen", lambda *given, **named: io.BufferedReader(Stale(*given, **named)))
         for reader in READERS:
-            (tmp_path / "a").touch()
+            (tmp_path / "a").write_bytes(b"x")
             with pytest.raises(NotFoundError, match=r"cannot read it: .*a does not exist"):
                 reader(tmp_path / "a", limit=10, asked="read it")
     assert open_descriptors() == before

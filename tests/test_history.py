@@ -9,7 +9,7 @@ import store_fixtures
 from hypothesis import given
 from hypothesis import strategies as st
 from record_strategies import digests, texts
-from store_fixtures import create, flip, refusing, rewrite, some_tensors
+from store_fixtures import create, flip, refuse_opening, rewrite, some_tensors
 
 from hydra_detect.errors import CorruptError, NotFoundError, StoreError
 from hydra_detect.history import CREATED, DAMAGED, Event, history
@@ -237,7 +237,7 @@ def test_what_the_system_refuses_to_read_is_an_error(filled, monkeypatch, path):
     """A history without what may be whole would be wrong, and to call it damaged would be wrong too."""
     filled.promote("owl", 2)
     before = filled.history("owl")
-    refusing(monkeypatch, filled.store.layout.item(*OWL).root / path)
+    refuse_opening(monkeypatch, filled.store.layout.item(*OWL).root / path)
     with pytest.raises(StoreError, match="Input/output error"):
         filled.history("owl")
     monkeypatch.undo()

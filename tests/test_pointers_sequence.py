@@ -7,7 +7,7 @@ import pytest
 import store_fixtures
 from hypothesis import example, given
 from hypothesis import strategies as st
-from store_fixtures import AT, flip, point, publish, refusing, rewrite, snapshot
+from store_fixtures import AT, flip, point, publish, refuse_opening, rewrite, snapshot
 
 from hydra_detect import codec
 from hydra_detect.errors import CorruptError, NotFoundError, RecordError, StaleError, StoreError
@@ -79,12 +79,12 @@ def test_a_generation_that_the_system_refuses_to_read(store, monkeypatch):
     point(store, 1, 0)
     point(store, 1, 1)
     place = store.head("owl").place
-    refusing(monkeypatch, place.pointer(1))
+    refuse_opening(monkeypatch, place.pointer(1))
     with pytest.raises(StoreError, match=r"cannot read generation 1 of .*: Input/output error") as caught:
         pointers.intact(place)
     assert caught.value.facts == {"errno": errno.EIO}
     assert pointers.newest(place).generation == 2
-    refusing(monkeypatch, place.pointer(2))
+    refuse_opening(monkeypatch, place.pointer(2))
     with pytest.raises(StoreError, match=r"cannot read generation 2 of .*: Input/output error"):
         pointers.last_digest(place, 1)
 

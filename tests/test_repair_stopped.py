@@ -10,7 +10,7 @@ import store_damage
 import store_fixtures
 from damage_table import DAMAGES, aside
 from store_damage import at, version
-from store_fixtures import Stopped, WatchedDisk, a_backbone, create, flip, on_disk, refusing, stopping
+from store_fixtures import Stopped, WatchedDisk, a_backbone, create, flip, on_disk, refuse_opening, stopping
 from test_repair import DELETED, holdings, state
 
 from hydra_detect.errors import ConflictError, StoreError
@@ -211,7 +211,7 @@ def test_a_disk_that_refuses_any_reading(rich, tmp_path, monkeypatch, path):
         at_opening += 1
         other = copied(rich, tmp_path / str(at_opening))
         with monkeypatch.context() as patched:
-            openings = refusing(patched, other.store.root / path, at_opening)
+            openings = refuse_opening(patched, other.store.root / path, at_opening)
             repair_once(other)
         is_reached = len(openings) >= at_opening
         other.repair()
@@ -273,10 +273,10 @@ def test_a_backbone_that_may_not_be_read(rich, tmp_path, monkeypatch, opening):
     undisturbed.repair()
     assert undisturbed.active("owl").number == 5
     with monkeypatch.context() as patched:
-        refusing(patched, rich.store.backbone(other).place.version(1) / layout.TENSORS, opening)
+        refuse_opening(patched, rich.store.backbone(other).place.version(1) / layout.TENSORS, opening)
         assert rich.verify().verdict in {"damaged", "unclear"}
     with monkeypatch.context() as patched:
-        refusing(patched, rich.store.backbone(other).place.version(1) / layout.TENSORS, opening)
+        refuse_opening(patched, rich.store.backbone(other).place.version(1) / layout.TENSORS, opening)
         repair_once(rich)
     rich.repair()
     assert outcome(rich) == outcome(undisturbed)
@@ -296,7 +296,7 @@ def test_what_may_not_be_read_at_the_second_look(rich, tmp_path, monkeypatch):
         at_opening += 1
         other = copied(rich, tmp_path / str(at_opening))
         with monkeypatch.context() as patched:
-            openings = refusing(patched, at(other, version(3, layout.TENSORS)), at_opening)
+            openings = refuse_opening(patched, at(other, version(3, layout.TENSORS)), at_opening)
             repair_once(other)
         is_reached = len(openings) >= at_opening
         other.repair()

@@ -216,7 +216,7 @@ class Checker:
         known = self._check_pointers(item) if whole[2] else []
         if whole[1]:
             self._check_versions(item, pointers.digests_of(known))
-        if not place.pointer_generations() and not files.is_link(place.pointers, _LOOK):
+        if not place.pointer_generations() and files.kind_of(place.pointers, _LOOK) != files.LINK:
             self._check_without_state(item)
 
     def _check_versions(self, item: Item, expected: Mapping[int, Digest]) -> None:
@@ -228,7 +228,7 @@ class Checker:
         for number in sorted(unfinished):
             problem = "it was taken away, and its files are still there"
             self._say(findings.UNFINISHED, place.version(number), problem, item, number)
-        claimed = set() if files.is_link(place.claims, _LOOK) else set(place.claimed_numbers())
+        claimed = set() if files.kind_of(place.claims, _LOOK) == files.LINK else set(place.claimed_numbers())
         for number in sorted(numbers - unfinished):
             self._versions += 1
             if number not in claimed:

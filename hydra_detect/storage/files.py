@@ -34,6 +34,8 @@ _REMEDIES = {
 _REMEDY = "Nothing was changed; see to the file system and run it again."
 _TO_READ = "See to the file system, and whether you have the right to read there."
 _PIECE = 1 << 20
+FILE, FOLDER, LINK, NOTHING, OTHER = "file", "folder", "link", "nothing", "other"
+_KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: FOLDER, stat.S_IFLNK: LINK}
 UNCERTAIN = "The change can be seen, but a power loss could undo it: see to the file system, then look again."
 """The remedy once the commit point is passed and the disk did not confirm it."""
 
@@ -356,9 +358,6 @@ def names_in(folder: Path, asked: str) -> list[str]:
             raise
 
 
-# What `Path.is_dir` and its like say where the system refuses to answer differs by version of Python.
-
-
 def exists(path: Path, asked: str) -> bool:
     """Whether anything stands at a path, a link too.
 
@@ -366,43 +365,20 @@ def exists(path: Path, asked: str) -> bool:
         StoreError: If the system refuses to say, which is no answer.
 
     """
-    return bool(_mode(path, asked))
+    return kind_of(path, asked) != NOTHING
 
 
-def is_folder(path: Path, asked: str) -> bool:
-    """Whether a folder stands at a path, and no link to one.
+def kind_of(path: Path, asked: str) -> str:
+    """Return what stands at a path: FILE, FOLDER, LINK, NOTHING or OTHER.
 
-    Raises:
-        StoreError: As for `exists`.
-
-    """
-    return stat.S_ISDIR(_mode(path, asked))
-
-
-def is_file(path: Path, asked: str) -> bool:
-    """Whether a regular file stands at a path, and no link to one.
+    Unlike `Path.is_dir` and its like, which say no where the system refuses to answer, in some versions of Python.
 
     Raises:
-        StoreError: As for `exists`.
+        StoreError: If the system refuses to say.
 
     """
-    return stat.S_ISREG(_mode(path, asked))
-
-
-def is_link(path: Path, asked: str) -> bool:
-    """Whether a link stands at a path.
-
-    Raises:
-        StoreError: As for `exists`.
-
-    """
-    return stat.S_ISLNK(_mode(path, asked))
-
-
-def _mode(path: Path, asked: str) -> int:
-    """Return the mode of what stands at a path, and 0 if nothing does."""
     with reading(asked):
         try:
-            return path.lstat().st_mode
+            return _KINDS.get(stat.S_IFMT(path.lstat().st_mode), OTHER)
         except (FileNotFoundError, NotADirectoryError):
-            return 0
+            return NOTHING

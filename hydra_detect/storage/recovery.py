@@ -30,7 +30,8 @@ def recover(item: Item) -> None:
     place = item.place
     asked = f"clear away what was left behind at {item.name!r}"
     with files.explained(asked):
-        if any(files.is_link(folder, asked) for folder in (place.root.parent, place.root, place.versions)):
+        folders = (place.root.parent, place.root, place.versions)
+        if files.LINK in {files.kind_of(folder, asked) for folder in folders}:
             return  # what lies behind a link is not the store's
         for folder in (item.store.layout.staging, place.staging):
             for path in abandoned(folder):
@@ -47,7 +48,7 @@ def recover(item: Item) -> None:
 def abandoned(folder: Path) -> list[Path]:
     """Return what lies in a staging folder and belongs to nobody who is still at work."""
     asked = f"list {folder}"
-    if not files.is_folder(folder, asked):
+    if files.kind_of(folder, asked) != files.FOLDER:
         return []
     with files.reading(asked):
         return sorted(path for path in folder.iterdir() if owners.is_abandoned(path))

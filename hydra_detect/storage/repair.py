@@ -89,9 +89,8 @@ def _removed(store: Store, found: Sequence[Finding]) -> list[str]:
 
 def _set_place_aside(store: Store, path: Path) -> list[str]:
     """Set aside what stands in a place of the store's, unless that is by now what should stand there."""
-    asked, is_lock = f"look at {path}", path.parent == store.root / "locks"
-    is_right = files.is_file(path, asked) if is_lock else files.is_folder(path, asked)
-    if is_right or not files.exists(path, asked):
+    right = files.FILE if path.parent == store.root / "locks" else files.FOLDER
+    if files.kind_of(path, f"look at {path}") in {right, files.NOTHING}:
         return []
     return [_set_aside(store, path, store.layout.quarantine)]
 
@@ -109,7 +108,7 @@ def _mend_item(item: Item, before: Sequence[Finding], checker: Checker, actor: s
             return mended  # what cannot be read may be sound: nothing is decided without it
         displaced, strays = _of(found, findings.PLACE), [one for one in found if _ends_the_numbers(one)]
         mended += _set_all_aside(store, displaced, store.layout.quarantine)
-        if not files.is_folder(place.root, f"look at {place.root}"):
+        if files.kind_of(place.root, f"look at {place.root}") != files.FOLDER:
             return mended
         mended += _set_all_aside(store, strays, place.quarantine)
         if displaced or strays:
