@@ -31,7 +31,7 @@ def recover(item: Item) -> None:
     asked = f"clear away what was left behind at {item.name!r}"
     with files.explained(asked):
         folders = (place.root.parent, place.root, place.versions)
-        if files.LINK in {files.kind_of(folder, asked) for folder in folders}:
+        if any(files.kind_of(folder, asked) == files.LINK for folder in folders):
             return  # what lies behind a link is not the store's
         for folder in (item.store.layout.staging, place.staging):
             for path in abandoned(folder):
