@@ -373,7 +373,7 @@ def check_acknowledged(now, operation, told, around):
 
     """
     live = around[-1]
-    if operation in {"create", "publish a backbone"}:  # which say nothing of what is active, and of nobody's versions
+    if operation in {"create", "publish a backbone", "publish the backbone again"}:  # which say nothing of other things
         check_between(now, told, around)
         key = getattr(told, "head", None) or f"backbone {told.name}"
         if operation == "create":
