@@ -259,3 +259,12 @@ def refuse_opening(monkeypatch, path, at=0):
 
     monkeypatch.setattr(os, "open", look)
     return openings
+
+
+def failing_with(number):
+    """Return a function that the system refuses, whatever it is asked."""
+
+    def fail(*_arguments, **_options):
+        raise OSError(number, os.strerror(number))
+
+    return fail

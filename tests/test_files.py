@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from store_fixtures import WatchedDisk, failing, open_descriptors, snapshot
+from store_fixtures import WatchedDisk, failing, failing_with, open_descriptors, snapshot
 
 from hydra_detect.errors import ConflictError, CorruptError, NotFoundError, StoreError
 from hydra_detect.storage import files
@@ -427,11 +427,7 @@ def test_kind_of(tmp_path, monkeypatch):
     assert list(found.values()) == [
         files.FILE, files.FOLDER, files.LINK, files.OTHER, files.NOTHING, files.NOTHING
     ]  # fmt: skip
-
-    def refuse(_path):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(type(tmp_path), "lstat", refuse)
+    monkeypatch.setattr(type(tmp_path), "lstat", failing_with(errno.EIO))
     with pytest.raises(StoreError, match="cannot look: Input/output error"):
         files.kind_of(tmp_path / "none", "look")
 
@@ -440,13 +436,6 @@ def test_kind_of(tmp_path, monkeypatch):
 def test_what_may_not_be_measured(tmp_path, monkeypatch, step):
     """What the system refuses to measure is not measured as nothing; what vanished is."""
     (tmp_path / "a").write_bytes(b"123")
-
-    def failing_with(number):
-        def refuse(*_arguments, **_options):
-            raise OSError(number, os.strerror(number))
-
-        return refuse
-
     assert (files.nbytes(tmp_path), files.nbytes(tmp_path, "a"), files.nbytes(tmp_path / "none")) == (3, 0, 0)
     monkeypatch.setattr(os, step, failing_with(errno.ENOENT))
     assert files.nbytes(tmp_path) == 0

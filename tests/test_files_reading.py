@@ -7,22 +7,13 @@ import socket
 from pathlib import Path
 
 import pytest
-from store_fixtures import open_descriptors
+from store_fixtures import failing_with, open_descriptors
 
 from hydra_detect.errors import CorruptError, NotFoundError, StoreError
 from hydra_detect.storage import files
 
 READERS = (files.read_whole, files.hash_whole)
 TO_READ = "See to the file system, and whether you have the right to read there."
-
-
-def failing_with(number):
-    """Return a function that the system refuses, whatever it is asked."""
-
-    def fail(*_arguments, **_options):
-        raise OSError(number, os.strerror(number))
-
-    return fail
 
 
 @pytest.fixture

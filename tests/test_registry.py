@@ -4,6 +4,7 @@ import attrs
 import pytest
 import store_fixtures
 from store_fixtures import a_backbone, a_contract, create, flip, snapshot, some_tensors
+from version_fixtures import look_between
 
 from hydra_detect.contracts import Level, Preprocessing
 from hydra_detect.errors import ConflictError, CorruptError, IncompatibleError, NotFoundError, StoreError
@@ -285,3 +286,12 @@ def test_a_damaged_version_that_is_not_active_hides_no_head(registry, filled):
     before = registry.infos()
     flip(filled.store.layout.item(layout.HEADS, "owl").version(newest) / layout.MANIFEST, 40)
     assert registry.infos() == before
+
+
+def test_a_head_that_is_removed_while_it_is_looked_at(manager, monkeypatch):
+    """A head that goes away between two looks is not there: an error of ours, whichever look it was."""
+    create(manager)
+    done = look_between(monkeypatch, "there", lambda: HeadRegistry(manager.store).remove("owl"))
+    with pytest.raises(NotFoundError, match="'owl'"):
+        HeadRegistry(manager.store).info("owl")
+    assert done

@@ -1,6 +1,7 @@
 """What a repair says, of itself and in the history, and what it does beside others who change the same head."""
 
 import errno
+import os
 import shutil
 
 import pytest
@@ -8,12 +9,13 @@ import store_damage
 import store_fixtures
 from damage_table import DAMAGES, aside
 from store_damage import at, flipped, gone, left_behind, linked, pointer, reworded, version
-from store_fixtures import WatchedDisk, create, failing, flip, on_disk, snapshot
+from store_fixtures import WatchedDisk, create, failing, flip, on_disk, refuse_opening, snapshot
 from test_repair import holdings, state
 
 from hydra_detect.errors import ConflictError, StoreError
 from hydra_detect.history import history
-from hydra_detect.storage import changes, layout, pointers
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage import changes, findings, layout, pointers
 from hydra_detect.storage.check import Checker
 from hydra_detect.storage.pointers import Taken
 from hydra_detect.storage.repair import repair
@@ -323,3 +325,31 @@ def test_a_repair_on_a_full_disk(rich, step):
     assert all("stays mended" in error.remedy or "power loss" in error.remedy for error in errors)
     assert rich.repair().is_sound
     assert rich.active("owl").number == 3
+
+
+def test_an_index_that_may_not_be_read_stays(rich, monkeypatch):
+    """An index that the system refuses to read is told as that; a repair does not delete it for that."""
+    HeadRegistry(rich.store).infos()
+    before = rich.store.layout.index.read_bytes()
+    refuse_opening(monkeypatch, rich.store.layout.index)
+    report = rich.repair()
+    assert [(one.what, one.path) for one in report.findings] == [(findings.REFUSED, "registry.json")]
+    assert report.mended == ()
+    monkeypatch.undo()
+    assert rich.store.layout.index.read_bytes() == before
+    assert rich.verify().findings == ()
+
+
+def test_what_could_not_be_removed_is_not_called_removed(rich):
+    """A leftover that the system keeps is still told as one, and not as removed."""
+    left_behind("tmp")(rich)
+    left_behind(store_damage.STAGING)(rich)
+
+    def refuse(step, *_arguments):
+        if step in {"unlink", "rename", "remove_folder"}:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    report = VersionManager(on_disk(rich.store, WatchedDisk(refuse))).repair()
+    assert report.mended == ()
+    assert [one.what for one in report.findings] == [findings.LEFTOVER] * 2
+    assert len(rich.repair().mended) == 2

@@ -395,3 +395,13 @@ def test_somebody_else_may_not_look_into_a_head(filled):
     *refusals, said = run.stdout.splitlines()
     assert said == "['fox', 'lynx', 'owl'] 1", run.stderr
     assert [refusal.partition(" (")[0] for refusal in refusals] == ["StoreError Permission denied"] * 2
+
+
+def test_a_relative_path_in_a_folder_that_is_gone(tmp_path, monkeypatch):
+    """Where the working folder was deleted, a relative path leads nowhere: that is told like any other refusal."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "work").rmdir()
+    for make in (Store.open, Store.create):
+        with pytest.raises(StoreError, match="cannot open the store 'store': No such file or directory"):
+            make("store")

@@ -121,7 +121,9 @@ class Checker:
             self._unread.add(name)
         self._findings.append(Finding(what=what, path=where, problem=problem, kind=kind, name=name, number=number))
 
-    def _blame(self, what: str, path: Path, error: HydraDetectError, item: Item, number: int) -> None:
+    def _blame(
+        self, what: str, path: Path, error: HydraDetectError, item: Item | None = None, number: int | None = None
+    ) -> None:
         """Note what an error found; what the system or this version refuses to read is no damage, nothing to mend."""
         is_unread = files.is_refusal(error) or not {"format", "schema"}.isdisjoint(error.facts)
         self._say(findings.REFUSED if is_unread else what, path, error.found, item, number)
@@ -145,10 +147,7 @@ class Checker:
                 data = files.read_whole(index, limit=codec.MAX_JSON_BYTES, asked="read the index of heads")
                 sealed.unseal(data, "the index of heads")
             except HydraDetectError as error:
-                if files.is_refusal(error):
-                    self._say(findings.REFUSED, index, error.found)
-                else:
-                    self._say(findings.INDEX, index, f"{error.found}; it is derived and will be made anew")
+                self._blame(findings.INDEX, index, error)
 
     def _is_folder(self, path: Path, item: Item | None = None) -> bool:
         """Whether a folder is there; a link or a file in its place is damage, and what is refused is none."""
@@ -157,10 +156,7 @@ class Checker:
         except NotFoundError:
             return False
         except HydraDetectError as error:
-            if files.is_refusal(error):
-                self._say(findings.REFUSED, path, error.found, item)
-            else:
-                self._say(findings.PLACE, path, "it is no folder", item)
+            self._blame(findings.PLACE, path, error, item)
             return False
         return True
 
@@ -203,7 +199,7 @@ class Checker:
                 later = Checker(self.store, depth=self.depth, build=self.build)
                 later.look_at(item)
                 self._contracts |= later._contracts
-                self._unread |= later._unread
+                self._unread = self._unread - {name} | later._unread
         return self._contracts.get(digest)
 
     def _look_at(self, item: Item) -> None:

@@ -31,16 +31,14 @@ def absolute(root: str | os.PathLike[str]) -> Path:
 
     """
     asked = f"open the store {str(root)!a:.200}"
-    with files.reading(asked):
-        path = Path(root).absolute()
     try:
-        is_path = b"\0" not in os.fsencode(path)
+        is_path = b"\0" not in os.fsencode(root)
     except UnicodeEncodeError:
         is_path = False
     if not is_path:
         raise StoreError(asked, "that is no path", "Check the path.")
     with files.reading(asked):
-        return Path(os.path.realpath(path))
+        return Path(os.path.realpath(Path(root).absolute()))
 
 
 def min_writer(where: StoreLayout) -> int:

@@ -169,7 +169,7 @@ def fault_at_every_call(share, *, exhaustive):
                     seen.add(appearance)
                     worlds.check_goes_on(root, known)
                 found.append(where)
-            assert missed <= 5 + len(calls) // 20, f"{missed} looks at {operation} were at something else"
+            assert missed <= 2 + len(calls) // 100, f"{missed} looks at {operation} were at something else"
             shutil.rmtree(scratch / "store")
             assert snapshot(states[state]) == intact, f"{operation} wrote into a file that was there before"
     return found

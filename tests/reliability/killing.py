@@ -28,11 +28,11 @@ def kill_at_every_step(share, *, exhaustive):
 
     A step is one system call that changes the disk; half a write is one too. At whatever step, the store has to be in
     the old state or the new one. What a kill left behind is gone on with once for each shape of it, and its recovery is
-    killed in turn: at every step if exhaustive, else at each third one, and not at the same ones each time.
+    killed in turn, at every step.
     """
     with tempfile.TemporaryDirectory(dir=worlds.MEMORY) as folder:
         states = worlds.build_states(folder)
-        killing = Killing(Path(folder), 1 if exhaustive else 3)
+        killing = Killing(Path(folder))
         for operation, state in share([case for case in CASES if exhaustive or case[1] not in LIKE_OTHERS]):
             killing.kill(operation, state, states[state])
         return [killing.kills, killing.recoveries]
@@ -41,8 +41,8 @@ def kill_at_every_step(share, *, exhaustive):
 class Killing:
     """What was killed so far, and which shapes of leftovers were seen."""
 
-    def __init__(self, scratch, one_in):
-        self.scratch, self.one_in = scratch, one_in
+    def __init__(self, scratch):
+        self.scratch = scratch
         self.kills, self.recoveries, self.seen = [], [], set()
 
     def kill(self, operation, state, root):
@@ -87,7 +87,7 @@ class Killing:
         expected = contents(undisturbed)
         if where[1] not in worlds.DAMAGED:
             assert worlds.facts(undisturbed) == worlds.facts(root), f"recovery changed what there was, after {where}"
-        for step in range(1 + len(self.recoveries) % self.one_in, disk.count + 1, self.one_in):
+        for step in range(1, disk.count + 1):
             again = worlds.linked(root, self.scratch / "again")
             assert killed(lambda disk, again=again: worlds.recover(again, disk), step) == "killed"
             worlds.recover(again, Disk("fast"))

@@ -11,7 +11,7 @@ def test_kill_at_every_step(tally, exhaustive):
         kills.cases.update(map(tuple, killed))
         recoveries.cases.update(map(tuple, recovered))
     kills.require(2_000)
-    recoveries.require(4_000 if exhaustive else 1_000)
+    recoveries.require(4_000 if exhaustive else 2_000)
 
 
 def test_kill_while_a_store_is_made(tally):
