@@ -9,6 +9,7 @@ the first picture is read.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import stat
@@ -51,6 +52,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PNG_EXIF = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type")
 _GREY, _COLOUR, _WITH_ALPHA = 1, 3, 4
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's convert("L")
 _LARGEST_BYTE, _LARGEST_SHORT = 255, 65535
@@ -60,9 +62,8 @@ def _check_planes(_instance: Any, _attribute: Any, pixels: Any) -> None:
     planes = isinstance(pixels, np.ndarray) and pixels.dtype == np.float32 and pixels.ndim == 3  # noqa: PLR2004  axes
     if not planes or pixels.shape[0] not in (_GREY, _COLOUR) or not pixels.size:
         what = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        raise InputError(
-            "make a Picture", f"its pixels are {what}", "Give float32 [1 or 3, height, width], or use open_picture."
-        )
+        remedy = "Give float32 [1 or 3, height, width], or use open_picture."
+        raise InputError("make a Picture", f"its pixels are {what}", remedy)
 
 
 @attrs.frozen
@@ -158,6 +159,22 @@ def open_picture(x: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     raise _unusable(x)
 
 
+def image_size_of(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
+    """Return the (height, width) that `open_picture` would give a file, from its header alone.
+
+    Raises:
+        InputError: If it is missing, no picture, or too large.
+
+    """
+    with _opened(os.fsdecode(path)) as (image, asked):
+        _check_size(asked, (image.height, image.width), max_pixels)
+        # Pillow turns a TIFF by itself. For a PNG, which may tell its orientation last, it would decode the pixels.
+        png = image.format == "PNG" and not any(mark in Path(path).read_bytes() for mark in _PNG_EXIF)
+        silent = png or image.format == "TIFF"
+        on_its_side = not silent and image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if on_its_side else (image.height, image.width)
+
+
 def to_channels(picture: Picture, channels: int) -> Picture:
     """Return the picture with 1 or 3 channels: grey is repeated, colour is weighted as in ITU-R BT.601.
 
@@ -221,9 +238,8 @@ def _pictures_in(folder: str) -> list[str]:
     try:
         entries = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     except OSError as error:
-        raise InputError(
-            f"read pictures from {folder!r}", error.strerror or "it cannot be listed", "Check its permissions."
-        ) from error
+        found = error.strerror or "it cannot be listed"
+        raise InputError(f"read pictures from {folder!r}", found, "Check its permissions.") from error
     return [os.path.join(folder, entry) for entry in entries if entry.lower().endswith(SUFFIXES)]  # noqa: PTH118  keeps the user's spelling of the folder
 
 
@@ -231,30 +247,27 @@ def _pictures_in(folder: str) -> list[str]:
 
 
 def _from_file(name: str, max_pixels: int) -> Picture:
+    with _opened(name) as (image, asked):
+        return Picture(_decode(image, asked, max_pixels), name)
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[tuple[Image.Image, str]]:
     asked, mode = f"read the picture {name!r}", _mode_of(name)
     if not stat.S_ISREG(mode):  # also keeps us from waiting on a pipe
         found = "it is a folder" if stat.S_ISDIR(mode) else "it is no file" if mode else "there is no such file"
         remedy = "Name one file; folders are read by iter_pictures and predict." if mode else "Check the path."
         raise InputError(asked, found, remedy, source=name)
-    try:
-        with Path(name).open("rb") as file:
-            return Picture(_decode(_header(file, name), asked, max_pixels), name)
-    except InputError:
-        raise
-    except _BROKEN as error:
-        raise _broken(asked, error, name) from error
+    with _explained(asked, name), Path(name).open("rb") as file:
+        yield _header(file, name), asked
 
 
 def _from_image(image: Image.Image, max_pixels: int) -> Picture:
     name = getattr(image, "filename", "")
     source = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) and name else None
     asked = f"use the PIL image {source or ''}".rstrip()
-    try:
+    with _explained(asked, source):
         return Picture(_decode(image, asked, max_pixels), source)
-    except InputError:
-        raise
-    except _BROKEN as error:
-        raise _broken(asked, error, source) from error
 
 
 def _header(file: IO[bytes], name: str) -> Image.Image:
@@ -272,9 +285,15 @@ def _header(file: IO[bytes], name: str) -> Image.Image:
     raise InputError(f"read the picture {name!r}", found, remedy, source=name)
 
 
-def _broken(asked: str, error: BaseException, source: str | None) -> InputError:
-    found = f"it is truncated or corrupt ({type(error).__name__}: {str(error)[:120]})"
-    return InputError(asked, found, "Restore the file from a copy, or leave it out.", source=source)
+@contextlib.contextmanager
+def _explained(asked: str, source: str | None) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except _BROKEN as error:
+        found = f"it is truncated or corrupt ({type(error).__name__}: {str(error)[:120]})"
+        raise InputError(asked, found, "Restore the file from a copy, or leave it out.", source=source) from error
 
 
 def _decode(image: Image.Image, asked: str, max_pixels: int) -> NDArray[np.float32]:
@@ -339,11 +358,9 @@ def _channels_first(values: NDArray[Any], *, layout: str, asked: str) -> NDArray
         raise InputError(asked, f"it has {values.ndim} axes and a picture has 2 or 3", remedy)
     planes = values.transpose(2, 0, 1) if layout == "HWC" else values
     if planes.shape[0] not in (_GREY, _COLOUR, _WITH_ALPHA):
-        axes, turn = (
-            ("arrays are [height, width, channel]", "array.transpose(1, 2, 0)")
-            if layout == "HWC"
-            else ("tensors are [channel, height, width]", "tensor.permute(2, 0, 1)")
-        )
+        axes, turn = "arrays are [height, width, channel]", "array.transpose(1, 2, 0)"
+        if layout == "CHW":
+            axes, turn = "tensors are [channel, height, width]", "tensor.permute(2, 0, 1)"
         remedy = f"Bring the axes into order, as with {turn}, or pass a list of pictures."
         raise InputError(asked, f"{axes}, and {planes.shape[0]} is no number of channels (1, 3 or 4)", remedy)
     return planes[:_COLOUR]

@@ -9,11 +9,12 @@ negative x1 with an x2 more than 2**24 times smaller, x2 comes back within 2**-5
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError, near_matches
+from hydra_detect.formats.labels import LabelSet, PictureLabels
 from hydra_detect.formats.rows import (
     Row,
     as_kind,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from hydra_detect.detections import Detections
+    from hydra_detect.formats.labels import Box
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,48 @@ def from_coco(
     )
 
 
+def labels_from_coco(document: Mapping[str, Any]) -> LabelSet:
+    """Read an annotation document, as `json.load` gives it, and judge nothing but its form.
+
+    Args:
+        document: `images` (`id`, `file_name`, `height`, `width`, and `group` if they have one), `annotations`
+            (`image_id`, `category_id`, `bbox`) and `categories` (`id`, `name`). Numbers may be any, with gaps.
+
+    Returns:
+        One entry per image in the document's order, those without annotations included; crowd regions (`iscrowd`),
+        which are no box of one object, are counted instead of read.
+
+    Raises:
+        InputError: If a part is malformed, a number or a category's name stands twice, or an annotation refers to
+            what is not there; the place is named.
+
+    """
+    names = {number: need(item, "name", str, asked=_ASKED_TRUTH, place=place)
+             for number, (place, item) in _numbered(document, "categories").items()}  # fmt: skip
+    categories = {name: number for number, name in names.items()}
+    if len(categories) < len(names):
+        twice = next(name for number, name in names.items() if categories[name] != number)
+        raise wrong(_ASKED_TRUTH, f"the category {twice!r} stands twice, with different numbers")
+    images = _numbered(document, "images")
+    boxes: dict[int, list[Box]] = defaultdict(list)
+    labels: dict[int, list[str]] = defaultdict(list)
+    crowds: Counter[int] = Counter()
+    for place, item in _parts(document, "annotations"):
+        image = _reference(item, "image_id", images, place)
+        label = names[_reference(item, "category_id", names, place)]
+        x, y, width, height = _xywh(item, asked=_ASKED_TRUTH, place=place)
+        if item.get("iscrowd"):
+            crowds[image] += 1
+            continue
+        boxes[image].append((x, y, x + width, y + height))
+        labels[image].append(label)
+    pictures = [
+        _labels(item, place, boxes=boxes[number], label_names=labels[number], crowds=crowds[number])
+        for number, (place, item) in images.items()
+    ]
+    return LabelSet(pictures=pictures, class_names=tuple(categories), category_ids=categories)
+
+
 def ground_truth_from_coco(document: Mapping[str, Any]) -> list[GroundTruth]:
     """Read an annotation document, as `json.load` gives it.
 
@@ -110,35 +154,26 @@ def ground_truth_from_coco(document: Mapping[str, Any]) -> list[GroundTruth]:
     in a warning of this module's logger.
 
     Args:
-        document: `images` (`id`, `file_name`, `height`, `width`), `annotations` (`image_id`, `category_id`,
-            `bbox`) and `categories` (`id`, `name`).
+        document: As for `labels_from_coco`.
 
     Returns:
         One GroundTruth per image in the document's order, those without annotations included; `source` is
         `file_name`.
 
     Raises:
-        InputError: If a part is malformed or an annotation refers to an image or category that is not there.
+        InputError: As `labels_from_coco`.
 
     """
-    names = {_id(item, place): need(item, "name", str, asked=_ASKED_TRUTH, place=place)
-             for place, item in _parts(document, "categories")}  # fmt: skip
-    images = {_id(item, place): (place, item) for place, item in _parts(document, "images")}
-    boxes: dict[int, list[list[float]]] = defaultdict(list)
-    labels: dict[int, list[str]] = defaultdict(list)
-    skipped = 0
-    for place, item in _parts(document, "annotations"):
-        image = _reference(item, "image_id", images, place)
-        label = names[_reference(item, "category_id", names, place)]
-        x, y, width, height = _xywh(item, asked=_ASKED_TRUTH, place=place)
-        if width == 0 or height == 0 or item.get("iscrowd"):
-            skipped += 1
-            continue
-        boxes[image].append([x, y, x + width, y + height])
-        labels[image].append(label)
+    labels = labels_from_coco(document).pictures
+    solid = [picture.with_area for picture in labels]
+    skipped = sum(
+        len(all_of.boxes) - len(kept.boxes) + all_of.crowds for all_of, kept in zip(labels, solid, strict=True)
+    )
     if skipped:
         logger.warning("skipped %d COCO annotations: boxes without area or crowd regions", skipped)
-    return [_truth(item, place, boxes[number], labels[number]) for number, (place, item) in images.items()]
+    return [
+        GroundTruth(picture.boxes, picture.label_names, picture.image_size or (0, 0), picture.name) for picture in solid
+    ]
 
 
 def ground_truth_to_coco(
@@ -213,8 +248,15 @@ def _parts(document: Any, key: str) -> list[tuple[str, Any]]:
     return [(f"{key}[{n}]", item) for n, item in enumerate(as_list(items, asked=_ASKED_TRUTH, place=f"'{key}'"))]
 
 
-def _id(item: Any, place: str) -> int:
-    return need(item, "id", int, asked=_ASKED_TRUTH, place=place)
+def _numbered(document: Any, key: str) -> dict[int, tuple[str, Any]]:
+    """Return the parts by their `id`, each with its place."""
+    found: dict[int, tuple[str, Any]] = {}
+    for place, item in _parts(document, key):
+        number = need(item, "id", int, asked=_ASKED_TRUTH, place=place)
+        if number in found:
+            raise wrong(_ASKED_TRUTH, f"{place} has the 'id' {number} of {found[number][0]}")
+        found[number] = (place, item)
+    return found
 
 
 def _reference(item: Any, key: str, known: Mapping[int, Any], place: str) -> int:
@@ -224,16 +266,22 @@ def _reference(item: Any, key: str, known: Mapping[int, Any], place: str) -> int
     return number
 
 
-def _truth(item: Mapping[str, Any], place: str, boxes: list[list[float]], labels: list[str]) -> GroundTruth:
-    name = item.get("file_name")
-    return GroundTruth(
+def _labels(
+    item: Mapping[str, Any], place: str, *, boxes: list[Box], label_names: list[str], crowds: int
+) -> PictureLabels:
+    def text(key: str) -> str | None:
+        value = item.get(key)
+        return None if value is None else as_kind(value, str, asked=_ASKED_TRUTH, place=f"'{key}' of {place}")
+
+    height = need(item, "height", int, asked=_ASKED_TRUTH, place=place)
+    width = need(item, "width", int, asked=_ASKED_TRUTH, place=place)
+    return PictureLabels(
+        name=text("file_name"),
         boxes=boxes,
-        label_names=labels,
-        image_size=(
-            need(item, "height", int, asked=_ASKED_TRUTH, place=place),
-            need(item, "width", int, asked=_ASKED_TRUTH, place=place),
-        ),
-        source=None if name is None else as_kind(name, str, asked=_ASKED_TRUTH, place=f"'file_name' of {place}"),
+        label_names=label_names,
+        image_size=(height, width),
+        group=text("group"),
+        crowds=crowds,
     )
 
 

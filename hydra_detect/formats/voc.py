@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 
 from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError
+from hydra_detect.formats.labels import PictureLabels, upright
 from hydra_detect.formats.rows import Row, as_kind, detections_of, rows_of, shortest, wrong
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hydra_detect.detections import Detections
 
 logger = logging.getLogger(__name__)
@@ -43,10 +46,7 @@ def to_voc(d: Detections) -> str:
         _put(root, "folder", path.parent.name)
         _put(root, "filename", path.name)
         _put(root, "path", d.source)
-    size = ET.SubElement(root, "size")
-    for side, value in zip(("height", "width"), d.image_size, strict=True):
-        _put(size, side, str(value))
-    _put(size, "depth", "3")  # VOC wants the channels; the heads see colour, whatever the file was
+    _put_size(root, d.image_size)
     for row in rows_of(d):
         item = ET.SubElement(root, "object")
         _put(item, "name", row.label)
@@ -54,11 +54,8 @@ def to_voc(d: Detections) -> str:
         _put(item, "version", str(row.version))
         _put(item, "label_id", str(row.label_id))
         _put(item, "score", repr(shortest(row.score)))
-        box = ET.SubElement(item, "bndbox")
-        for name, corner in zip(_CORNERS, row.box, strict=True):
-            _put(box, name, repr(shortest(corner)))
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode") + "\n"
+        _put_box(item, row.box)
+    return _indented(root)
 
 
 def from_voc(text: str) -> Detections:
@@ -74,28 +71,83 @@ def from_voc(text: str) -> Detections:
     return detections_of(rows, image_size=_image_size(root), source=source)
 
 
+def labels_from_voc(text: str) -> PictureLabels:
+    """Read the labels of one picture, and judge nothing but their form.
+
+    Args:
+        text: The annotation; an object needs `name` and `bndbox`. `name` of the result is the `filename`, and `group`
+            an element of that name beside it, if there is one.
+
+    Raises:
+        InputError: As `from_voc`, and if a box is the wrong way round.
+
+    """
+    root = _parse(text)
+    boxes, names = [], []
+    for number, item in enumerate(root.findall("object"), start=1):
+        place = f"object {number}"
+        names.append(_text(item, "name", place).strip())
+        boxes.append(upright(_box(item, place), asked=_ASKED, place=f"'bndbox' of {place}"))
+    return PictureLabels(
+        name=root.findtext("filename"),
+        boxes=boxes,
+        label_names=names,
+        image_size=_image_size(root),
+        group=root.findtext("group"),
+    )
+
+
+def labels_to_voc(truth: GroundTruth, *, group: str | None = None) -> str:
+    """Return labels as indented XML, `source` as `filename`; `labels_from_voc` reads them, bit for bit.
+
+    Raises:
+        InputError: If a name holds a character that XML does not.
+
+    """
+    root = ET.Element("annotation")
+    for name, text in (("filename", truth.source), ("group", group)):
+        if text is not None:
+            _put(root, name, text)
+    _put_size(root, truth.image_size)
+    for box, name in zip(truth.boxes.tolist(), truth.label_names, strict=True):
+        item = ET.SubElement(root, "object")
+        _put(item, "name", name)
+        _put_box(item, box)
+    return _indented(root)
+
+
 def ground_truth_from_voc(text: str) -> GroundTruth:
     """Read the labels of one picture; `source` is the `filename`, without its folder.
 
     Objects without area are skipped and counted in a warning of this module's logger.
 
     Raises:
-        InputError: As `from_voc`.
+        InputError: As `labels_from_voc`.
 
     """
-    root = _parse(text)
-    boxes, names, skipped = [], [], 0
-    for number, item in enumerate(root.findall("object"), start=1):
-        name = _text(item, "name", f"object {number}").strip()
-        x1, y1, x2, y2 = _box(item, f"object {number}")
-        if x1 == x2 or y1 == y2:
-            skipped += 1
-            continue
-        boxes.append([x1, y1, x2, y2])
-        names.append(name)
-    if skipped:
-        logger.warning("skipped %d VOC objects without area", skipped)
-    return GroundTruth(boxes=boxes, label_names=names, image_size=_image_size(root), source=root.findtext("filename"))
+    labels = labels_from_voc(text)
+    solid = labels.with_area
+    if len(solid.boxes) < len(labels.boxes):
+        logger.warning("skipped %d VOC objects without area", len(labels.boxes) - len(solid.boxes))
+    return GroundTruth(solid.boxes, solid.label_names, solid.image_size or (0, 0), solid.name)
+
+
+def _put_size(root: ET.Element, image_size: tuple[int, int]) -> None:
+    size = ET.SubElement(root, "size")
+    for side, value in zip(("height", "width"), image_size, strict=True):
+        _put(size, side, str(value))
+    _put(size, "depth", "3")  # VOC wants the channels; the heads see colour, whatever the file was
+
+
+def _put_box(item: ET.Element, corners: Iterable[float]) -> None:
+    box = ET.SubElement(item, "bndbox")
+    for name, corner in zip(_CORNERS, corners, strict=True):
+        _put(box, name, repr(shortest(corner)))
+
+
+def _indented(root: ET.Element) -> str:
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
 
 
 def _put(parent: ET.Element, name: str, text: str) -> None:

@@ -3,7 +3,7 @@
 The class is a number from 0 in a list of names that travels apart from the lines. Law: `from_yolo(to_yolo(d, ...))`
 gives class names and scores back as they were, and corners to within one unit in the last place of float32 or 2**-49
 of the box's farthest corner, whichever is more: fractions carry all digits of float64. Heads and label ids are not
-written.
+written. Lines of labels have no score, and come back as closely.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import math
 from typing import TYPE_CHECKING
 
 from hydra_detect.errors import InputError, near_matches
+from hydra_detect.formats.labels import PictureLabels
 from hydra_detect.formats.rows import Row, detections_of, rows_of, shortest, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from hydra_detect.detections import Detections
+    from hydra_detect.detections import Detections, GroundTruth
+    from hydra_detect.formats.labels import Box
 
 _ASKED = "read YOLO lines"
+_ASKED_TO_WRITE = "write YOLO lines"
 _COLUMNS = "class cx cy width height score"
+_LABEL_COLUMNS = "class cx cy width height"
 
 
 def class_names_of(d: Detections) -> tuple[str, ...]:
@@ -39,18 +43,11 @@ def to_yolo(d: Detections, *, class_names: Sequence[str] | None = None) -> str:
         InputError: If the picture's size is unknown or has no area, or a class is not among the names.
 
     """
-    height, width = _sides(d.image_size, "write YOLO lines")
-    names = class_names_of(d) if class_names is None else _distinct(class_names, "write YOLO lines")
+    sides = _sides(d.image_size, _ASKED_TO_WRITE)
+    names = class_names_of(d) if class_names is None else _distinct(class_names, _ASKED_TO_WRITE)
     numbers = {name: number for number, name in enumerate(names)}
-    lines = []
-    for row in rows_of(d):
-        if row.label not in numbers:
-            found = f"the class {row.label!r} is not among the class names"
-            raise InputError("write YOLO lines", found, near_matches(row.label, numbers))
-        x1, y1, x2, y2 = row.box
-        place = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-        lines.append(" ".join([str(numbers[row.label]), *map(repr, place), repr(shortest(row.score))]) + "\n")
-    return "".join(lines)
+    lines = [[*_words(row.label, row.box, sides, numbers), repr(shortest(row.score))] for row in rows_of(d)]
+    return "".join(" ".join(words) + "\n" for words in lines)
 
 
 def from_yolo(
@@ -84,25 +81,72 @@ def from_yolo(
     return detections_of(rows, image_size=image_size, source=source)
 
 
+def labels_from_yolo(text: str, *, class_names: Sequence[str], name: str | None = None) -> PictureLabels:
+    """Read the labels of one picture, and judge nothing but their form; blank lines are passed over.
+
+    Args:
+        text: Lines of `class cx cy width height`.
+        class_names: The name of class 0, 1, ...
+        name: Of the picture's file, which the lines do not tell.
+
+    Raises:
+        InputError: Naming the first line that is malformed.
+
+    """
+    names = _distinct(class_names, _ASKED)
+    lines = [(f"line {number}", line.split()) for number, line in enumerate(text.split("\n"), start=1)]
+    read = [_numbers(words, place, _LABEL_COLUMNS, names) for place, words in lines if words]
+    boxes = [_corners(*place[:4]) for _number, place in read]
+    labels = [names[number] for number, _place in read]
+    return PictureLabels(name=name, boxes=boxes, label_names=labels, are_fractions=True)
+
+
+def labels_to_yolo(truth: GroundTruth, *, class_names: Sequence[str]) -> str:
+    """Return one line of `class cx cy width height` per box, each ended by a newline.
+
+    Raises:
+        InputError: If the picture's size has no area, or a class is not among the names.
+
+    """
+    sides = _sides(truth.image_size, _ASKED_TO_WRITE)
+    numbers = {name: number for number, name in enumerate(_distinct(class_names, _ASKED_TO_WRITE))}
+    rows = zip(truth.label_names, truth.boxes.tolist(), strict=True)
+    return "".join(" ".join(_words(label, box, sides, numbers)) + "\n" for label, box in rows)
+
+
 def _row(words: list[str], place: str, sides: tuple[int, int], names: Sequence[str]) -> Row:
-    if len(words) != len(_COLUMNS.split()):
-        raise wrong(_ASKED, f"{place} has {len(words)} values and not the {len(_COLUMNS.split())} of '{_COLUMNS}'")
+    number, (cx, cy, width, height, score) = _numbers(words, place, _COLUMNS, names)
+    x1, y1, x2, y2 = _corners(cx, cy, width, height)
+    box = (x1 * sides[1], y1 * sides[0], x2 * sides[1], y2 * sides[0])
+    return Row(box=box, score=score, label=names[number], label_id=number + 1)
+
+
+def _numbers(words: list[str], place: str, columns: str, names: Sequence[str]) -> tuple[int, list[float]]:
+    """Return the class and the numbers after it."""
+    if len(words) != len(columns.split()):
+        raise wrong(_ASKED, f"{place} has {len(words)} values and not the {len(columns.split())} of '{columns}'")
     try:
-        number, (cx, cy, width, height, score) = int(words[0]), map(float, words[1:])
+        number, numbers = int(words[0]), [float(word) for word in words[1:]]
     except ValueError as error:
         raise wrong(_ASKED, f"{place} holds something that is no number ({str(error)[:80]})") from None
     if not 0 <= number < len(names):
         raise wrong(_ASKED, f"{place} is of class {number}, and there are names for {len(names)} classes")
-    if not all(map(math.isfinite, (cx, cy, width, height))) or width < 0 or height < 0:
+    if not all(map(math.isfinite, numbers[:4])) or numbers[2] < 0 or numbers[3] < 0:
         raise wrong(_ASKED, f"{place} has a negative or infinite size")
-    across, down = sides[1], sides[0]
-    box = (
-        (cx - width / 2) * across,
-        (cy - height / 2) * down,
-        (cx + width / 2) * across,
-        (cy + height / 2) * down,
-    )
-    return Row(box=box, score=score, label=names[number], label_id=number + 1)
+    return number, numbers
+
+
+def _corners(cx: float, cy: float, width: float, height: float) -> Box:
+    return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
+
+
+def _words(label: str, box: Sequence[float], sides: tuple[int, int], numbers: Mapping[str, int]) -> list[str]:
+    if label not in numbers:
+        found = f"the class {label!r} is not among the class names"
+        raise InputError(_ASKED_TO_WRITE, found, near_matches(label, numbers))
+    (x1, y1, x2, y2), (height, width) = box, sides
+    place = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+    return [str(numbers[label]), *map(repr, place)]
 
 
 def _sides(image_size: tuple[int, int], asked: str) -> tuple[int, int]:

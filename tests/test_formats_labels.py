@@ -1,0 +1,218 @@
+"""Labels in each format: what stands there is handed on unjudged, and judged by one rule."""
+
+import attrs
+import numpy as np
+import pytest
+import strategies
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hydra_detect.detections import GroundTruth
+from hydra_detect.errors import InputError
+from hydra_detect.formats import coco, csv_rows, data_yaml, voc, yolo
+from hydra_detect.formats.labels import CLIPPED, CROWDS, NO_AREA, OUTSIDE, PictureLabels, usable
+
+NAMES = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=8)
+
+
+def truth_of(labels, image_size=(1000, 1000)):
+    """Return the labels that can be used, none of which is left out."""
+    truth, left_out = usable(labels, image_size)
+    assert not left_out
+    return truth
+
+
+# Judging
+
+
+def test_no_boxes_are_ordinary():
+    """A picture without boxes is background, and nothing is left out."""
+    truth, left_out = usable(PictureLabels(name="a"), (5, 6))
+    assert truth == GroundTruth([], [], (5, 6), "a")
+    assert not left_out
+    assert PictureLabels(name=None).with_area.boxes == []
+
+
+@pytest.mark.parametrize(
+    ("box", "kept", "reason"),
+    [
+        ((1, 1, 5, 5), (1, 1, 5, 5), None),
+        ((0, 0, 20, 10), (0, 0, 20, 10), None),
+        ((-0.005, 0, 20.005, 10), (0, 0, 20, 10), None),
+        ((-0.02, 0, 20, 10), (0, 0, 20, 10), CLIPPED),
+        ((-3, -3, 30, 30), (0, 0, 20, 10), CLIPPED),
+        ((-3, 2, 1e300, 4), (0, 2, 20, 4), CLIPPED),
+        ((3, 3, 3, 3), None, NO_AREA),
+        ((3, 3, 9, 3), None, NO_AREA),
+        ((50, 50, 50, 60), None, NO_AREA),
+        ((20, 1, 25, 5), None, OUTSIDE),
+        ((-9, -9, 0, 0), None, OUTSIDE),
+        ((5, 5, 5 + 1e-9, 6), None, OUTSIDE),
+    ],
+)
+def test_the_rule_for_boxes(box, kept, reason):
+    """Inside is used, partly outside is clipped and counted beyond rounding, the rest is left out and counted."""
+    truth, left_out = usable(PictureLabels(name="a", boxes=[box], label_names=["owl"]), (10, 20))
+    assert truth.boxes.tolist() == ([] if kept is None else [list(map(float, kept))])
+    assert len(truth.label_names) == len(truth.boxes)
+    assert left_out == ({} if reason is None else {reason: 1})
+
+
+def test_fractions_and_crowds():
+    """Fractions become pixels of the picture at hand, and crowds are counted beside the boxes."""
+    labels = PictureLabels(name="a", boxes=[(0.25, 0.5, 1, 1)], label_names=["owl"], are_fractions=True, crowds=2)
+    truth, left_out = usable(labels, (10, 20))
+    assert truth.boxes.tolist() == [[5, 5, 20, 10]]
+    assert left_out == {CROWDS: 2}
+
+
+# Round trips
+
+
+@given(strategies.ground_truths(), st.none() | NAMES)
+def test_voc_labels_round_trip(truth, group):
+    """Annotations give labels back bit for bit, with name and group."""
+    labels = voc.labels_from_voc(voc.labels_to_voc(truth, group=group))
+    assert truth_of(labels) == truth
+    assert (labels.group, labels.image_size) == (group, (1000, 1000))
+    assert voc.ground_truth_from_voc(voc.labels_to_voc(truth)) == truth
+
+
+@given(strategies.ground_truths(), st.data())
+def test_yolo_labels_round_trip(truth, data):
+    """Lines give names back, and corners to within float32's rounding, in any numbering."""
+    names = data.draw(st.permutations(strategies.LABELS))
+    labels = yolo.labels_from_yolo(yolo.labels_to_yolo(truth, class_names=names), class_names=names, name=truth.source)
+    read = truth_of(labels)
+    assert (read.label_names, read.source) == (truth.label_names, truth.source)
+    np.testing.assert_allclose(read.boxes, truth.boxes, rtol=2.0**-23, atol=1000 * 2.0**-49)
+
+
+@given(st.dictionaries(NAMES, st.tuples(strategies.ground_truths(), NAMES), max_size=4), st.booleans())
+def test_csv_labels_round_trip(pictures, is_grouped):
+    """Rows give every picture's labels back bit for bit, in order, with groups if there are any."""
+    truths = [attrs.evolve(truth, source=name) for name, (truth, _group) in pictures.items()]
+    groups = [group for _truth, group in pictures.values()]
+    read = csv_rows.labels_from_csv(csv_rows.labels_to_csv(truths, groups=groups if is_grouped else None))
+    assert [truth_of(labels) for labels in read] == truths
+    assert [labels.group for labels in read] == (groups if is_grouped else [None] * len(truths))
+
+
+@given(st.lists(NAMES | st.sampled_from(["no", "7", "~", "a: b", "- c", "#"]), unique=True, max_size=5))
+def test_data_yaml_round_trip(names):
+    """A data.yaml gives the names back, whatever YAML would make of them unquoted."""
+    text = data_yaml.to_yaml(names, pictures="list.txt")
+    assert data_yaml.class_names_from_yaml(text) == tuple(names)
+    assert data_yaml.pictures_from_yaml(text) == ["list.txt"]
+
+
+# Cases
+
+
+def test_a_label_line_is_as_documented():
+    """A box over the left half of the picture is centred at a quarter of its width; a score is one value too many."""
+    truth = GroundTruth([(0, 0, 32, 48)], ["RBC"], (48, 64))
+    assert yolo.labels_to_yolo(truth, class_names=["WBC", "RBC"]) == "1 0.25 0.5 0.5 1.0\n"
+    with pytest.raises(InputError, match="line 1 has 6 values and not the 5 of"):
+        yolo.labels_from_yolo("0 .5 .5 .5 .5 .9", class_names=["owl"])
+    with pytest.raises(InputError, match="line 2 is of class 1, and there are names for 1"):
+        yolo.labels_from_yolo("\n1 .5 .5 .5 .5", class_names=["owl"])
+    with pytest.raises(InputError, match="'RBC' is not among the class names"):
+        yolo.labels_to_yolo(truth, class_names=["WBC"])
+    with pytest.raises(InputError, match="both sides"):
+        yolo.labels_to_yolo(GroundTruth([], []), class_names=[])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("names: [a, b]", ("a", "b")),
+        ("names:\n  1: b\n  0: a", ("a", "b")),
+        ("names: [1, 2]\nnc: 2", ("1", "2")),
+        ("names: []", ()),
+    ],
+)
+def test_names_in_a_data_yaml(text, names):
+    """Names are a list, or a mapping from their numbers; whole numbers serve as names."""
+    assert data_yaml.class_names_from_yaml(text) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "not an object"),
+        ("names: owl", "'names' is 'owl' and not a list"),
+        ("names: {0: a, 0.5: b}", "not each from 0 on"),
+        ("names: {zero: a}", "not each from 0 on"),
+        ("names: [[a]]", r"names\[0\]"),
+        ("a: b: c", "no YAML"),
+        ("!!python/object/apply:os.getcwd []", "no YAML of plain values"),
+        ("2026-99-99", "no YAML"),
+    ],
+)
+def test_malformed_data_yaml_is_named(text, found):
+    """A data.yaml without names, or that would run something, is refused."""
+    with pytest.raises(InputError, match=found):
+        data_yaml.class_names_from_yaml(text)
+
+
+def test_pictures_in_a_data_yaml():
+    """Folders and lists under train, val and test are read in this order; what is absent or empty is none."""
+    text = "names: []\nval: [a, b.txt]\ntrain: c\ntest:\n"
+    assert data_yaml.pictures_from_yaml(text) == ["c", "a", "b.txt"]
+    assert data_yaml.pictures_from_yaml("[]") == []
+    with pytest.raises(InputError, match="'train' is 5"):
+        data_yaml.pictures_from_yaml("train: 5")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "no header"),
+        ("a.png,1,2,3,4,owl", "lacks image, label, x1"),
+        ("image,x1,y1,x2,y2,label,grup\n", "column 'grup'. Did you mean 'group'"),
+        ("image,x1,y1,x2,y2,label,label\n", "names a column twice"),
+        ("image,x1,y1,x2,y2,label\na.png,1,2,3,4\n", "line 2 has 5 values and not 6"),
+        ("image,x1,y1,x2,y2,label\n\n,1,2,3,4,owl\n", "line 3 names no image"),
+        ("image,x1,y1,x2,y2,label\na.png,1,2,3,,owl\n", "'y2' of line 2 is ''"),
+        ("image,x1,y1,x2,y2,label\na.png,1,2,3,4,\n", "line 2 has a box without a label"),
+        ("image,x1,y1,x2,y2,label\na.png,,,,,owl\n", "'x1' of line 2 is ''"),
+        ('image,x1,y1,x2,y2,label\n"a.png,1,2,3,4,owl\n', "is no CSV"),
+        ("image,x1,y1,x2,y2,label,group\na,1,1,2,2,owl,g\na,1,1,2,2,owl,h\n", "rows of 'a' name the groups 'g', 'h'"),
+    ],
+)
+def test_malformed_csv_is_named(text, found):
+    """A column or line that is not as it should be is refused with its place."""
+    with pytest.raises(InputError, match=found):
+        csv_rows.labels_from_csv(text)
+
+
+def test_numbers_that_stand_twice_are_refused():
+    """Two images or categories of one number, or a category of two numbers, would make labels ambiguous."""
+    image, owl = {"id": 1, "file_name": "a", "height": 5, "width": 5}, {"id": 1, "name": "owl"}
+    for images, categories, found in (
+        ([image, image], [owl], r"images\[1\] has the 'id' 1 of images\[0\]"),
+        ([image], [owl, {"id": 1, "name": "fox"}], r"categories\[1\] has the 'id' 1"),
+        ([image], [owl, {"id": 2, "name": "owl"}], "category 'owl' stands twice"),
+    ):
+        with pytest.raises(InputError, match=found):
+            coco.labels_from_coco({"images": images, "annotations": [], "categories": categories})
+
+
+def test_coco_hands_on_what_stands_there():
+    """Groups, crowds and boxes without area arrive with their picture, unjudged; classes keep their numbers."""
+    document = {
+        "images": [{"id": 5, "file_name": "a", "height": 5, "width": 6, "group": "night"}],
+        "annotations": [
+            {"image_id": 5, "category_id": 90, "bbox": [1, 2, 0, 9]},
+            {"image_id": 5, "category_id": 90, "bbox": [1, 2, 3, 9], "iscrowd": 1},
+        ],
+        "categories": [{"id": 90, "name": "owl"}, {"id": 7, "name": "fox"}],
+    }
+    read = coco.labels_from_coco(document)
+    (labels,) = read.pictures
+    assert (labels.boxes, labels.crowds, labels.group, labels.image_size) == ([(1, 2, 1, 11)], 1, "night", (5, 6))
+    assert (read.class_names, read.category_ids) == (("owl", "fox"), {"owl": 90, "fox": 7})
+    document["images"][0]["group"] = 5
+    with pytest.raises(InputError, match=r"'group' of images\[0\] is 5 and not text"):
+        coco.labels_from_coco(document)
