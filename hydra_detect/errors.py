@@ -111,8 +111,20 @@ class ParityError(HydraDetectError):
     """The rebuilt detector does not equal the original; `facts["report"]` holds the comparison."""
 
 
+class TrainingError(HydraDetectError):
+    """A training that cannot go on: a loss that is no number, a frozen weight that moved."""
+
+
+class TrainingStoppedError(HydraDetectError):
+    """A training that was stopped from outside; `facts["checkpoint"]` is where it can be taken up again."""
+
+
 class InputError(HydraDetectError, ValueError):
     """A picture or another argument that cannot be used."""
+
+
+class RoleError(HydraDetectError, ValueError):
+    """Samples of one role that were given to the work of another: what was trained on cannot be measured with."""
 
 
 class DeviceError(HydraDetectError, RuntimeError):

@@ -78,3 +78,10 @@ def finite_values(_instance: Any, attribute: attrs.Attribute[Any], values: Mappi
     for name, value in (values or {}).items():
         if not math.isfinite(value):
             raise RecordError(f"set {attribute.name}", f"{name!r:.80} is {value}", "Leave out what was not measured.")
+
+
+def shares(_instance: Any, attribute: attrs.Attribute[Any], values: Mapping[str, float]) -> None:
+    """Refuse a figure that is no share from 0 to 1."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise RecordError(f"set {attribute.name}", f"{name!r:.80} is {value}", "Give a number from 0 to 1.")

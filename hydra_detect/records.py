@@ -17,7 +17,7 @@ from hydra_detect import fields
 from hydra_detect.codec import Record
 from hydra_detect.contracts import BackboneContract
 from hydra_detect.errors import RecordError
-from hydra_detect.names import Digest, check_name
+from hydra_detect.names import Digest, HeadRef, check_name
 
 
 def utc_now() -> str:
@@ -92,10 +92,24 @@ class HeadSettings(Record):
 
 @attrs.frozen(kw_only=True)
 class OperatingPolicy(Record):
-    """The score at which a version is meant to be used, and on what it was chosen."""
+    """How the scores of a version are meant to be read, and on what that was chosen.
+
+    A raw score s of the head is calibrated to sigmoid(logit(s) / `temperature`) (Guo et al. 2017, arXiv:1706.04599),
+    which changes no ranking; thresholds are of calibrated scores. `class_thresholds` names classes that have one of
+    their own, `score_threshold` holds for all others. `objective` is what the thresholds were chosen for.
+    """
 
     score_threshold: float = attrs.field(converter=fields.one_float, validator=fields.SHARE)
     chosen_on: str = ""
+    temperature: float = attrs.field(converter=fields.one_float, default=1.0, validator=fields.bounded(1e-3, 1e3))
+    class_thresholds: Mapping[str, float] = attrs.field(
+        factory=dict, converter=fields.named_floats, validator=fields.shares
+    )
+    objective: str = ""
+
+    def threshold(self, class_name: str) -> float:
+        """Return the calibrated score from which a detection of this class counts."""
+        return self.class_thresholds.get(class_name, self.score_threshold)
 
 
 @attrs.frozen(kw_only=True)
@@ -195,6 +209,11 @@ class HeadRecord(Record):
             )
 
     @property
+    def policy(self) -> OperatingPolicy:
+        """How scores are read: the operating policy, or without one the score that the settings say, uncalibrated."""
+        return self.operating_policy or OperatingPolicy(score_threshold=self.settings.score_threshold)
+
+    @property
     def score_threshold(self) -> float:
         """The score below which a detection is dropped unless a caller says otherwise."""
         return self.operating_policy.score_threshold if self.operating_policy else self.settings.score_threshold
@@ -216,6 +235,11 @@ class VersionRecord(Record):
     manifest: Digest
     files: Mapping[str, tuple[int, Digest]]
     record: HeadRecord
+
+    @property
+    def ref(self) -> HeadRef:
+        """What it is called: "owl@3"."""
+        return HeadRef(self.head, self.number)
 
     @property
     def nbytes(self) -> int:

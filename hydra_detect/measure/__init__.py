@@ -1,1 +1,1 @@
-"""Measure: how good detections are. Pure functions of values; no torch, no files."""
+"""Measure: how good detections are. Pure functions of values; no torch, no files but the pictures that are drawn on."""

@@ -114,20 +114,36 @@ def match(
         InputError: If the threshold is out of range or there is not one score per box.
 
     """
-    if not 0 < iou <= 1:
-        raise InputError("match boxes", f"the threshold iou is {iou}", "Choose one above 0 and up to 1, such as 0.5.")
     if len(detection_boxes) != len(scores):
         found = f"there are {len(detection_boxes)} boxes and {len(scores)} scores"
         raise InputError("match boxes", found, "Give one score per box.")
-    truth_of = np.full(len(scores), -1, dtype=np.int64)
-    if len(scores) and len(truth_boxes):
-        overlaps = box_iou(detection_boxes, truth_boxes)  # [N, M]
-        for index in np.argsort(-np.asarray(scores), kind="stable"):
-            best = int(overlaps[index].argmax())
-            if overlaps[index, best] >= np.float32(iou):
-                truth_of[index] = best
-                overlaps[:, best] = -1  # taken
-    return Matching(truth_of, len(truth_boxes))
+    return assign(box_iou(detection_boxes, truth_boxes), scores, iou=iou)
+
+
+def assign(overlaps: NDArray[np.float32], scores: NDArray[np.float32], *, iou: float = 0.5) -> Matching:
+    """Match by overlaps: where a pair may not match, because its classes differ, its overlap is given as -1.
+
+    Args:
+        overlaps: [N, M] intersection over union of each detection with each labelled box.
+        scores: [N]; the best is served first, of equals the one that stands first.
+        iou: Least overlap of a hit, above 0 and up to 1.
+
+    Raises:
+        InputError: If the threshold is out of range.
+
+    """
+    if not 0 < iou <= 1:
+        raise InputError("match boxes", f"the threshold iou is {iou}", "Choose one above 0 and up to 1, such as 0.5.")
+    least = np.float32(iou)
+    truth_of = np.full(len(overlaps), -1, dtype=np.int64)
+    reaching = np.flatnonzero((overlaps >= least).any(axis=1))  # the others can take nothing
+    free = overlaps[reaching]
+    for place in np.argsort(-np.asarray(scores)[reaching], kind="stable").tolist():
+        best = int(free[place].argmax())
+        if free[place, best] >= least:
+            truth_of[reaching[place]] = best
+            free[:, best] = -1  # taken
+    return Matching(truth_of, overlaps.shape[1])
 
 
 def count(
