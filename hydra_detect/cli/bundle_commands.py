@@ -1,0 +1,62 @@
+"""The commands that give a head away and take one in. Neither loads torch."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  cyclopts reads annotations as it runs
+
+from hydra_detect.cli import output
+from hydra_detect.cli.options import JsonOption, StoreOption, store_folder
+
+
+def bundle(head: str, path: Path, /, *, store: StoreOption = None, json: JsonOption = False) -> int:
+    """Write a version of a head and its backbone as one zip file or folder, to be given away.
+
+    Parameters
+    ----------
+    head
+        NAME for the active version, NAME@VERSION for that one.
+    path
+        A new file that ends in .zip, or else a new folder.
+
+    """
+    from hydra_detect.bundles.export import export_bundle
+
+    info = export_bundle(store_folder(store), head, path)
+    output.say(output.as_json(info.to_dict()) if json else str(info))
+    return 0
+
+
+def unbundle(
+    path: Path,
+    /,
+    *,
+    head: str | None = None,
+    backbone: str | None = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Check a bundle, and put it into a store as a new version of a head, which is not promoted by that.
+
+    Parameters
+    ----------
+    path
+        The zip file or folder.
+    head
+        Name for the head here; else the one it had.
+    backbone
+        Name for its backbone here; else that of the same one in the store, or the one it had.
+
+    """
+    from hydra_detect.bundles.bundle import load_bundle
+    from hydra_detect.storage.store import Store
+
+    loaded = load_bundle(path)  # before a store is made for it
+    version = loaded.add_to(Store.create(store_folder(store)), head=head, backbone=backbone)
+    facts = {"head": version.head, "version": version.number, "backbone": version.record.backbone_name}
+    facts |= {"digest": str(version.manifest), "bundle": str(loaded.digest), "was": str(loaded.origin.ref)}
+    text = f"{version} is there, not active; 'hydra-detect promote {version.head} {version.number}' makes it so"
+    output.say(output.as_json(facts) if json else text)
+    return 0
+
+
+COMMANDS = (bundle, unbundle)
