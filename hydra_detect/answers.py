@@ -1,4 +1,4 @@
-"""From what heads found to `Detections`, and the thresholds at which they answer."""
+"""From what heads found to `Detections`: calibrated scores, and what counts at which threshold."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import numpy as np
 
 from hydra_detect.detections import Detections, Timing
 from hydra_detect.errors import InputError, NotFoundError, near_matches
+from hydra_detect.measure.calibration import apply_temperature
+from hydra_detect.measure.policy import accepted
 from hydra_detect.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hydra_detect import batches
+    from hydra_detect.names import HeadRef
     from hydra_detect.nets.heads import HeadOutput, RCNNHead
     from hydra_detect.records import VersionRecord
+
+
+_MARGIN = 1e-6  # more than float32 and the way to a logit and back can move a score
 
 
 @attrs.frozen
@@ -29,34 +35,82 @@ class LoadedHead:
     follows: bool
 
 
-def detections(job: batches.Job, found: Sequence[tuple[LoadedHead, HeadOutput]], timing: Timing) -> Detections:
+@attrs.frozen
+class Reading:
+    """How a caller wants scores to be read.
+
+    Args:
+        score_threshold: Calibrated score above which a box counts, for all heads or by name; None for each head's
+            operating policy, where a box counts from its threshold on.
+        raw_scores: Whether the scores that are given back are the network's own.
+
+    """
+
+    score_threshold: float | Mapping[str, float] | None = None
+    raw_scores: bool = False
+
+    def given(self, name: str) -> float | None:
+        """Return the threshold that was given for a head, if one was."""
+        if isinstance(self.score_threshold, Mapping):
+            value = self.score_threshold.get(name)
+            return None if value is None else float(value)
+        return None if self.score_threshold is None else float(self.score_threshold)
+
+    def least_raw(self, name: str, head: LoadedHead) -> float:
+        """Return a raw score that every box that counts is above: what the network need not look at any further."""
+        given, policy = self.given(name), head.version.record.operating_policy
+        if policy is None:
+            return head.version.record.settings.score_threshold if given is None else given
+        least = min([policy.score_threshold, *policy.class_thresholds.values()]) if given is None else given
+        if policy.temperature == 1 and given is not None:
+            return least
+        raw = float(apply_temperature([least], 1 / policy.temperature)[0])  # the way back
+        return max(0.0, raw - _MARGIN)
+
+    def read(self, found: Detections, name: str, head: LoadedHead) -> Detections:
+        """Return what counts of what a head found, scores calibrated unless raw ones are wanted."""
+        given, policy = self.given(name), head.version.record.operating_policy
+        if policy is None:
+            return found
+        calibrated = apply_temperature(found.scores, policy.temperature)
+        counts = accepted(found.scores, found.label_names, policy=policy) if given is None else calibrated > given
+        read = found if self.raw_scores else attrs.evolve(found, scores=calibrated)
+        return read[counts]
+
+
+def detections(
+    job: batches.Job, found: Sequence[tuple[LoadedHead, HeadOutput]], timing: Timing, reading: Reading
+) -> Detections:
     """Return what all heads found in one picture as one value."""
-    parts = [_of_head(head, output, image_size=job.prepared.original_size, source=job.source) for head, output in found]
-    empty = Detections(image_size=job.prepared.original_size, source=job.source)
-    return attrs.evolve(Detections.concat([empty, *parts]), timing=timing)
+    size = job.prepared.original_size
+    parts = [Detections(image_size=size, source=job.source)]
+    for head, output in found:
+        names, ref = head.version.record.class_names, head.version.ref
+        one = of_head(output, names, ref=ref, image_size=size, source=job.source)
+        parts.append(reading.read(one, ref.name, head))
+    return attrs.evolve(Detections.concat(parts), timing=timing)
 
 
-def _of_head(head: LoadedHead, output: HeadOutput, *, image_size: tuple[int, int], source: str | None) -> Detections:
+def of_head(
+    output: HeadOutput,
+    class_names: Sequence[str],
+    *,
+    ref: HeadRef,
+    image_size: tuple[int, int],
+    source: str | None = None,
+) -> Detections:
+    """Return what one head found in one picture."""
     labels = output.labels.cpu().numpy()
-    names = head.version.record.class_names
     return Detections(
         boxes=output.boxes.float().cpu().numpy(),
         scores=output.scores.float().cpu().numpy(),
         labels=labels,
-        label_names=[names[label - 1] for label in labels],  # label 0 is the background, which no head returns
-        heads=[head.version.head] * len(labels),
-        head_versions=[head.version.number] * len(labels),
+        label_names=[class_names[label - 1] for label in labels],  # label 0 is the background, which no head returns
+        heads=[ref.name] * len(labels),
+        head_versions=[ref.version or 0] * len(labels),
         image_size=image_size,
         source=source,
     )
-
-
-def threshold(name: str, head: LoadedHead, given: float | Mapping[str, float] | None) -> float:
-    """Return the score above which a head answers: as given for it, or its own."""
-    own = head.version.record.score_threshold
-    if given is None:
-        return own
-    return float(given.get(name, own)) if isinstance(given, Mapping) else float(given)
 
 
 def check_thresholds(given: float | Mapping[str, float] | None, heads: Mapping[str, LoadedHead]) -> None:

@@ -258,6 +258,7 @@ class HydraDetector:
         *,
         heads: Sequence[str] | None = None,
         score_threshold: float | Mapping[str, float] | None = None,
+        raw_scores: bool = False,
         batch_size: int = DEFAULT_BATCH_SIZE,
         stream: bool = False,
         max_pixels: int = pictures.DEFAULT_MAX_PIXELS,
@@ -268,8 +269,9 @@ class HydraDetector:
             x: A picture: path, PIL image, array [height, width(, channel)] in RGB, tensor [(channel,) height,
                 width]. Or many: directory, glob, or any iterable of pictures.
             heads: Names of loaded heads; None for all. Only these are run.
-            score_threshold: Drop boxes that do not score above it: one number, or one per head name. None for
-                each head's own: its operating threshold, or the one it was made with.
+            score_threshold: Drop boxes whose calibrated score is not above it: one number, or one per head name. None
+                for each head's operating policy, or the threshold it was made with.
+            raw_scores: Give scores as the network has them, not calibrated; the boxes are the same.
             batch_size: Pictures held at a time; those of equal padded size run as one batch.
             stream: Yield results one by one, holding `batch_size` pictures at most.
             max_pixels: Refuse pictures with more pixels than this before decoding them.
@@ -287,9 +289,8 @@ class HydraDetector:
         names = None if heads is None else _listed_heads(heads)
         self._loaded(names)
         answers.check_thresholds(score_threshold, self._heads)
-        results = self._stream(
-            pictures.iter_pictures(x, max_pixels=max_pixels), names, score_threshold, batch_size=batch_size
-        )
+        reading = answers.Reading(score_threshold, raw_scores)
+        results = self._stream(pictures.iter_pictures(x, max_pixels=max_pixels), names, reading, batch_size=batch_size)
         if stream:
             return results
         return next(results) if pictures.is_single(x) else list(results)
@@ -298,26 +299,23 @@ class HydraDetector:
         self,
         source: Iterator[pictures.Picture],
         names: list[str] | None,
-        score_threshold: float | Mapping[str, float] | None,
+        reading: answers.Reading,
         *,
         batch_size: int,
     ) -> Iterator[Detections]:
         for chunk in batches.chunks(source, self._prepare, size=batch_size):
-            results, problem = self._answers(chunk, self._loaded(names), score_threshold), chunk.problem
+            results, problem = self._answers(chunk, self._loaded(names), reading), chunk.problem
             del chunk  # or its pictures would be held while the next ones are read
             yield from results
             if problem:
                 raise problem
 
     def _answers(
-        self,
-        chunk: batches.Chunk,
-        heads: Mapping[str, LoadedHead],
-        score_threshold: float | Mapping[str, float] | None,
+        self, chunk: batches.Chunk, heads: Mapping[str, LoadedHead], reading: answers.Reading
     ) -> list[Detections]:
         found: dict[int, Detections] = {}
         for places in batches.by_padded_size(chunk.jobs):
-            results = self._run([chunk.jobs[place] for place in places], heads, score_threshold)
+            results = self._run([chunk.jobs[place] for place in places], heads, reading)
             found.update(zip(places, results, strict=True))
         return [found[place] for place in range(len(chunk.jobs))]
 
@@ -331,10 +329,7 @@ class HydraDetector:
         return batches.Job(picture.source, prepared, time.perf_counter() - started)
 
     def _run(
-        self,
-        jobs: Sequence[batches.Job],
-        heads: Mapping[str, LoadedHead],
-        score_threshold: float | Mapping[str, float] | None,
+        self, jobs: Sequence[batches.Job], heads: Mapping[str, LoadedHead], reading: answers.Reading
     ) -> list[Detections]:
         """Run one batch: the backbone once, then each head over its maps."""
         with torch.inference_mode(), self._precision():
@@ -343,7 +338,7 @@ class HydraDetector:
             self._synchronise()
             marks, outputs = [time.perf_counter()], []
             for name, head in heads.items():
-                outputs.append(head.network(features, score_threshold=answers.threshold(name, head, score_threshold)))
+                outputs.append(head.network(features, score_threshold=reading.least_raw(name, head)))
                 self._synchronise()
                 marks.append(time.perf_counter())
         share = 1.0 / len(jobs)
@@ -353,6 +348,7 @@ class HydraDetector:
                 job,
                 [(head, output[place]) for head, output in zip(heads.values(), outputs, strict=True)],
                 Timing(job.seconds, (marks[0] - started) * share, spans),
+                reading,
             )
             for place, job in enumerate(jobs)
         ]

@@ -15,11 +15,14 @@ FLOORS = {
     "fields": 0,
     "contracts": 0,
     "records": 0,
+    "environment": 0,
+    "allocation": 0,
     "detections": 0,
     "pictures": 1,
     "drawing": 1,
     "formats": 1,
     "measure": 1,
+    "data": 1,
     "storage": 2,
     "overview": 3,
     "retention": 3,
@@ -34,6 +37,9 @@ FLOORS = {
     "watching": 4,
     "detector": 4,
     "checkpoints": 4,
+    "training": 4,
+    "lifecycle": 5,
+    "bundles": 5,
     "demo": 5,
     "cli": 6,
     "__main__": 6,
@@ -56,9 +62,9 @@ DELEGATES = {
     "versions._builder",
 }
 
-TORCH_ROOMS = {"nets", "detector", "checkpoints", "loading", "answers"}
+TORCH_ROOMS = {"nets", "detector", "checkpoints", "loading", "answers", "training", "lifecycle"}
 LEFT_WING = {"overview", "retention", "history", "comparison", "versions", "registry"}
-EXTRAS = {"pandas", "supervision", "matplotlib"}
+EXTRAS = {"pandas", "supervision", "matplotlib", "scipy", "hotcoco", "tensorboard", "mlflow"}
 
 
 def room_of(path):

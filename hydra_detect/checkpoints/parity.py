@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
-import torchvision
 
 from hydra_detect.checkpoints.trace import FINAL_STAGES, Trace
 from hydra_detect.codec import Record
 from hydra_detect.names import Digest
+from hydra_detect.nets.devices import environment
 from hydra_detect.records import Environment, ParitySummary
 
 if TYPE_CHECKING:
@@ -155,16 +155,6 @@ def outputs_digest(trace: Trace) -> Digest:
         for tensor in trace[stage]:
             total.update(f"{stage}{list(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
     return Digest(total.hexdigest())
-
-
-def environment() -> Environment:
-    """Return what decides the last bits of a computation here and now."""
-    return Environment(
-        torch=torch.__version__,
-        torchvision=torchvision.__version__,
-        cpu=torch.backends.cpu.get_cpu_capability(),
-        threads=torch.get_num_threads(),
-    )
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from hydra_detect.checkpoints.noise import ProofInput, seeded_inputs
 from hydra_detect.checkpoints.parity import (
     ParityReport,
     compare,
-    environment,
     outputs_digest,
     thread_count,
 )
@@ -23,6 +22,7 @@ from hydra_detect.checkpoints.zoo import read_original
 from hydra_detect.codec import Record
 from hydra_detect.errors import CheckpointError, InputError, NotFoundError, RecordError
 from hydra_detect.nets.backbones import Backbone
+from hydra_detect.nets.devices import environment
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.original import build_original, load_original
 from hydra_detect.registry import HeadRegistry, check_fits

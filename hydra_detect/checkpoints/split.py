@@ -6,7 +6,6 @@ holds.
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX, recognise
 from hydra_detect.checkpoints.settings import Resolved, SplitSettings, resolve
 from hydra_detect.checkpoints.zoo import read_original
 from hydra_detect.contracts import BackboneContract
+from hydra_detect.environment import libraries
 from hydra_detect.errors import CheckpointError, ConflictError, CorruptError, ParityError, RecordError, listed
 from hydra_detect.names import HeadRef, check_name
 from hydra_detect.nets.backbones import build_network, levels_of
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from hydra_detect.records import VersionRecord
 
 _COUNTER = ".num_batches_tracked"  # BatchNorm's, the only whole numbers in a detector
-_LIBRARIES = ("hydra-detect", "torch", "torchvision", "safetensors", "numpy")
 
 
 @attrs.frozen(kw_only=True)
@@ -208,7 +207,7 @@ class _Parts:
     head: Mapping[str, RawTensor]
 
     def backbone_record(self, source: Checkpoint) -> BackboneRecord:
-        return BackboneRecord(contract=self.contract, source=_source_record(source, ()), libraries=_libraries())
+        return BackboneRecord(contract=self.contract, source=_source_record(source, ()), libraries=libraries())
 
     def head_record(
         self,
@@ -230,7 +229,7 @@ class _Parts:
             sample_count=wanted.sample_count,
             claimed_metrics=wanted.claimed_metrics or {},
             notes=wanted.notes or "",
-            libraries=_libraries(),
+            libraries=libraries(),
         )
 
 
@@ -344,7 +343,3 @@ def _class_names(source: Checkpoint, given: Sequence[str] | None, head: str, par
 def _source_record(source: Checkpoint, assumed: tuple[str, ...]) -> SourceRecord:
     # Both records keep the names of the whole file: heads that share a backbone may come from files of another age.
     return SourceRecord(file=Path(source.file).name, sha256=source.sha256, renamed=source.renamed, assumed=assumed)
-
-
-def _libraries() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}

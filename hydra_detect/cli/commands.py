@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from hydra_detect.cli import output, store_commands, version_commands
+from hydra_detect.cli import bundle_commands, output, store_commands, training_commands, version_commands
 from hydra_detect.cli.options import (
     ERROR,
     PARTIAL,
@@ -32,9 +32,10 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-for command in version_commands.COMMANDS:
+for command in (*version_commands.COMMANDS, *training_commands.COMMANDS, *bundle_commands.COMMANDS):
     app.command(command)
 app.command(store_commands.app)
+app.command(training_commands.runs)
 
 
 def run(arguments: list[str]) -> int:

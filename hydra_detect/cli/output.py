@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hydra_detect.detections import Detections
     from hydra_detect.errors import HydraDetectError
+    from hydra_detect.lifecycle.runs import RunSummary
     from hydra_detect.overview import HeadInfo, HeadStatus, VersionStatus
     from hydra_detect.storage.usage import Usage
 
@@ -27,6 +28,26 @@ def say(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     text = text.encode(encoding, errors="backslashreplace").decode(encoding)  # a file name need not be printable
     print(text, flush=True)  # noqa: T201  the one place that prints
+
+
+def runs_table(runs: Sequence[RunSummary]) -> str:
+    """Return finished runs, one a line, with the settings that differ from the usual."""
+    if not runs:
+        return "No training has finished yet."
+    rows = [
+        [
+            run.head if run.version is None else f"{run.head}@{run.version}",
+            run.outcome,
+            *(f"{run.figures[name]:.3f}" if name in run.figures else "-" for name in ("f1", "ap50", "ap")),
+            run.samples_digest.removeprefix("sha256:")[:6],
+            f"{run.best_epoch}/{run.epochs}",
+            f"{run.seconds:.0f} s",
+            run.name,
+            one_line(", ".join(f"{name}={value}" for name, value in run.settings.items())),
+        ]
+        for run in runs
+    ]
+    return table(["head", "outcome", "F1", "AP50", "AP", "on", "best", "time", "run", "settings"], rows)
 
 
 def drop_the_rest() -> None:

@@ -70,9 +70,9 @@ def norm_layer(norm: str, eps: float) -> Callable[[int], nn.Module]:
     return functools.partial(FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d, eps=eps)
 
 
-def build_network(architecture: Architecture) -> BackboneWithFPN:
-    """Build the convolutional network on the meta device: it has shapes, but neither memory nor values."""
-    with torch.device("meta"):
+def build_network(architecture: Architecture, *, device: str = "meta") -> BackboneWithFPN:
+    """Build the convolutional network: on the meta device shapes alone, elsewhere torchvision's own random weights."""
+    with torch.device(device):
         body = _resnet(architecture) if architecture.body == "resnet" else _mobilenet(architecture)
         return BackboneWithFPN(
             body,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torchvision
 
 from hydra_detect.errors import DeviceError, listed
+from hydra_detect.records import Environment
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -40,3 +42,13 @@ def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if wanted is None or wanted not in DTYPES.values():
         raise DeviceError(f"compute in {dtype}", "it is not offered", f"Use one of {listed(DTYPES)}.")
     return wanted
+
+
+def environment() -> Environment:
+    """Return what decides the last bits of a computation here and now."""
+    return Environment(
+        torch=torch.__version__,
+        torchvision=torchvision.__version__,
+        cpu=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(),
+    )

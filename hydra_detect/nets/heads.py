@@ -31,10 +31,34 @@ if TYPE_CHECKING:
     from hydra_detect.records import HeadSettings
     from hydra_detect.tensors import RawTensor
 
-# What torchvision trains with by default; prediction uses none of it.
-_TRAINING_TOP_N = 2000
-_RPN_FOREGROUND, _RPN_BACKGROUND, _RPN_BATCH, _RPN_POSITIVE = 0.7, 0.3, 256, 0.5
-_BOX_FOREGROUND, _BOX_BACKGROUND, _BOX_BATCH, _BOX_POSITIVE = 0.5, 0.5, 512, 0.25
+
+@attrs.frozen(kw_only=True)
+class Sampling:
+    """What the losses of a training are taken over, with torchvision's defaults; prediction uses none of it.
+
+    Args:
+        rpn_foreground: Overlap with a labelled box from which an anchor is an object.
+        rpn_background: Overlap below which it is background; between the two it is neither.
+        rpn_batch: Anchors per picture.
+        rpn_positive: Largest share of objects among them.
+        proposals: Proposals per picture that the box head chooses from.
+        box_foreground: Overlap with a labelled box from which a proposal is that object.
+        box_batch: Proposals per picture.
+        box_positive: Largest share of objects among them.
+
+    """
+
+    rpn_foreground: float = 0.7
+    rpn_background: float = 0.3
+    rpn_batch: int = 256
+    rpn_positive: float = 0.5
+    proposals: int = 2000
+    box_foreground: float = 0.5
+    box_batch: int = 512
+    box_positive: float = 0.25
+
+
+DEFAULT_SAMPLING = Sampling()
 
 
 @attrs.frozen
@@ -61,17 +85,17 @@ class _RPNHead(RPNHead):
         return [level.float() for level in objectness], [level.float() for level in deltas]
 
 
-def build_rpn(settings: HeadSettings, channels: int) -> RegionProposalNetwork:
+def build_rpn(settings: HeadSettings, channels: int, sampling: Sampling = DEFAULT_SAMPLING) -> RegionProposalNetwork:
     """Build the proposal network, on whichever device is the default."""
     return RegionProposalNetwork(
         AnchorGenerator(settings.anchor_sizes, settings.aspect_ratios),
         _RPNHead(channels, settings.anchors_per_location, conv_depth=settings.rpn_conv_depth),
-        fg_iou_thresh=_RPN_FOREGROUND,
-        bg_iou_thresh=_RPN_BACKGROUND,
-        batch_size_per_image=_RPN_BATCH,
-        positive_fraction=_RPN_POSITIVE,
-        pre_nms_top_n={"training": _TRAINING_TOP_N, "testing": settings.rpn_pre_nms_top_n},
-        post_nms_top_n={"training": _TRAINING_TOP_N, "testing": settings.rpn_post_nms_top_n},
+        fg_iou_thresh=sampling.rpn_foreground,
+        bg_iou_thresh=sampling.rpn_background,
+        batch_size_per_image=sampling.rpn_batch,
+        positive_fraction=sampling.rpn_positive,
+        pre_nms_top_n={"training": sampling.proposals, "testing": settings.rpn_pre_nms_top_n},
+        post_nms_top_n={"training": sampling.proposals, "testing": settings.rpn_post_nms_top_n},
         nms_thresh=settings.rpn_nms_threshold,
         score_thresh=settings.rpn_score_threshold,
     )
@@ -95,24 +119,39 @@ def build_predictor(settings: HeadSettings) -> FastRCNNPredictor:
 
 
 class RCNNHead(nn.Module):
-    """One head over the maps of `levels`; its state dict has torchvision's own names."""
+    """One head over the maps of `levels`; its state dict has torchvision's own names.
 
-    def __init__(self, settings: HeadSettings, levels: Sequence[Level]) -> None:
+    Args:
+        settings: What it computes with beside its weights.
+        levels: The maps of its backbone.
+        sampling: What a training takes its losses over.
+        device: Where it is built: on "meta" it has shapes alone, elsewhere torchvision's own random weights.
+
+    """
+
+    def __init__(
+        self,
+        settings: HeadSettings,
+        levels: Sequence[Level],
+        *,
+        sampling: Sampling = DEFAULT_SAMPLING,
+        device: str = "meta",
+    ) -> None:
         super().__init__()
         self.settings = settings
         channels = levels[0].channels
-        with torch.device("meta"):
-            self.rpn = build_rpn(settings, channels)
+        with torch.device(device):
+            self.rpn = build_rpn(settings, channels, sampling)
             self.roi_heads = RoIHeads(
                 PyramidRoIAlign(
                     _roi_levels(settings, levels), size=settings.roi_size, sampling_ratio=settings.roi_sampling_ratio
                 ),
                 build_box_head(settings, channels),
                 build_predictor(settings),
-                fg_iou_thresh=_BOX_FOREGROUND,
-                bg_iou_thresh=_BOX_BACKGROUND,
-                batch_size_per_image=_BOX_BATCH,
-                positive_fraction=_BOX_POSITIVE,
+                fg_iou_thresh=sampling.box_foreground,
+                bg_iou_thresh=sampling.box_foreground,
+                batch_size_per_image=sampling.box_batch,
+                positive_fraction=sampling.box_positive,
                 bbox_reg_weights=settings.box_coder_weights,
                 score_thresh=settings.score_threshold,
                 nms_thresh=settings.nms_threshold,

@@ -13,6 +13,10 @@
         tmp/<host>.<pid>.<began>.<uuid>   what is being written or taken away, on one file system by construction
         quarantine/                   what a repair set aside; nothing here is ever deleted
     registry.json                     derived; rebuilt at will
+    runs/<head>/<run>/                what trainings leave beside versions: metrics.csv, report.json, a checkpoint
+
+A version that was trained here has further files: split.json, training.json, calibration.json, outcomes.safetensors and
+evaluation.json.
 """
 
 from __future__ import annotations
@@ -37,6 +41,13 @@ RECORD = "record.json"
 PARITY = "parity.json"
 MANIFEST = "MANIFEST.json"
 ORIGINAL = "original"
+
+SPLIT = "split.json"
+TRAINING = "training.json"
+CALIBRATION = "calibration.json"
+OUTCOMES = "outcomes.safetensors"
+EVALUATION = "evaluation.json"
+RUNS = "runs"
 
 HIGHEST = 999_999_999
 """The last number that a version or generation can have; a file of a longer name is not ours."""
@@ -69,6 +80,15 @@ class StoreLayout:
     def quarantine(self) -> Path:
         """What a repair set aside that belongs to no single head."""
         return self.root / "quarantine"
+
+    @property
+    def every_run(self) -> Path:
+        """What trainings left; no version depends on it, and it may be deleted at any time."""
+        return self.root / RUNS
+
+    def runs(self, head: str) -> Path:
+        """What the trainings of a head left."""
+        return self.every_run / check_name(head)
 
     def kind(self, kind: str) -> Path:
         """The folder of all backbones or all heads."""

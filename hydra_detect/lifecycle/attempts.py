@@ -1,0 +1,215 @@
+"""An attempt: samples in, a head that has learnt, been calibrated and been measured out. Nothing is published here."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+
+from hydra_detect.data.samples import Role
+from hydra_detect.data.splits import folds
+from hydra_detect.lifecycle.candidates import Contender, candidates
+from hydra_detect.lifecycle.judging import calibrated, measured
+from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT
+from hydra_detect.names import HeadRef
+from hydra_detect.training.learn import learn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hydra_detect.data.samples import Samples
+    from hydra_detect.detections import Detections
+    from hydra_detect.lifecycle.judging import Calibrated
+    from hydra_detect.lifecycle.origins import Beginning
+    from hydra_detect.lifecycle.plans import Plan
+    from hydra_detect.measure.metrics import Metrics
+    from hydra_detect.nets.backbones import Backbone
+    from hydra_detect.records import OperatingPolicy, VersionRecord
+    from hydra_detect.storage.store import Store
+    from hydra_detect.training.config import TrainingConfig
+    from hydra_detect.training.learn import Learnt
+    from hydra_detect.training.runs import Run
+    from hydra_detect.training.tools import Tools
+
+_FOLDS = 5
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """What an attempt works with.
+
+    Args:
+        store: Where the active version is.
+        head: Name of the head.
+        backbone: It runs and is not changed.
+        beginning: What the head starts from.
+        plan: How the samples are used.
+        config: All settings.
+        seed: Of every random choice.
+        run: Where its checkpoints are.
+        tools: What it uses.
+
+    """
+
+    store: Store
+    head: str
+    backbone: Backbone
+    beginning: Beginning
+    plan: Plan
+    config: TrainingConfig
+    seed: int
+    run: Run
+    tools: Tools
+
+    def learn(self, train: Samples, select: Samples | None, stage: str = "") -> Learnt:
+        """Train a head on some of the samples."""
+        return learn(
+            self.backbone,
+            self.beginning.origin,
+            train=train,
+            select=select,
+            config=self.config,
+            seed=self.seed,
+            checkpoint=self.run.checkpoint(stage),
+            tools=self.tools,
+            stage=stage,
+        )
+
+    def contender(self, learnt: Learnt) -> Contender:
+        """Return a head that has learnt as one to be judged."""
+        return Contender(ref=HeadRef(self.head), network=learnt.network, class_names=self.plan.samples.class_names)
+
+
+@attrs.frozen(kw_only=True)
+class Attempt:
+    """What came of it.
+
+    Args:
+        learnt: The head.
+        fit: How its scores are read.
+        metrics: What it is worth.
+        active: What the active version is worth on the same samples; None if there is none, or it has other classes.
+        seconds: What each part took.
+
+    """
+
+    learnt: Learnt
+    fit: Calibrated
+    metrics: Metrics
+    active: Metrics | None
+    seconds: Mapping[str, float]
+
+
+def attempt(setting: Setting) -> Attempt:
+    """Train, calibrate and measure a head as its plan says."""
+    return _held_out(setting) if setting.plan.method == HELD_OUT else _cross_validated(setting)
+
+
+def _held_out(setting: Setting) -> Attempt:
+    clock, plan = _Clock(), setting.plan
+    learnt = setting.learn(plan.take(Role.TRAIN), plan.take(Role.SELECT) or None)
+    clock.mark("training")
+    head, calibration = setting.contender(learnt), plan.take(Role.CALIBRATE)
+    found = candidates(setting.backbone, [head], calibration)
+    fit = calibrated(
+        found[head.ref],
+        calibration,
+        objective=setting.config.objective,
+        chosen_on=f"{len(calibration)} samples of the calibrate role, {calibration.digest}",
+    )
+    clock.mark("calibration")
+    test, rival = plan.take(Role.TEST), _rival(setting)
+    found = candidates(setting.backbone, [head, *([rival[1]] if rival else [])], test)
+    metrics = measured(found[head.ref], test, fit.policy)
+    active = measured(found[rival[1].ref], test, rival[0].record.policy, draws=0) if rival else None
+    clock.mark("measuring")
+    return Attempt(learnt=learnt, fit=fit, metrics=metrics, active=active, seconds=clock.seconds)
+
+
+def _cross_validated(setting: Setting) -> Attempt:
+    """Judge the training by heads that did not see what they are judged on, then train on all samples.
+
+    Temperature and thresholds are fitted to all predictions; for the figures those of each fold are read with what
+    was fitted to the other folds, so that no sample has a say in how it is judged itself.
+    """
+    clock, samples = _Clock(), setting.plan.samples
+    parts = folds(samples, count=_FOLDS, seed=setting.seed)
+    found: list[list[Detections]] = []
+    for number, (train, held_out) in enumerate(parts, start=1):
+        head = setting.contender(setting.learn(train, None, f"fold {number} of {len(parts)}"))
+        found.append(candidates(setting.backbone, [head], held_out)[head.ref])
+    clock.mark("cross-validation")
+    pooled = _joined([held_out for _train, held_out in parts])
+    every = [one for fold in found for one in fold]
+    objective = setting.config.objective
+    fit = calibrated(
+        every, pooled, objective=objective, chosen_on=f"predictions of {len(parts)} folds, {pooled.digest}"
+    )
+    read: list[Detections] = []
+    for place, fold in enumerate(found):
+        others = [one for other, rest in enumerate(found) if other != place for one in rest]
+        theirs = _joined([held_out for other, (_train, held_out) in enumerate(parts) if other != place])
+        read += _as_read_by(calibrated(others, theirs, objective=objective).policy, fold, fit.policy)
+    metrics = measured(read, pooled, fit.policy, method=CROSS_VALIDATION)
+    rival = _rival(setting)
+    active = None
+    if rival:
+        version, contender = rival
+        active = measured(candidates(setting.backbone, [contender], pooled)[version.ref], pooled, version.record.policy)
+    clock.mark("measuring")
+    learnt = setting.learn(samples.with_role(Role.TRAIN), None)
+    clock.mark("training")
+    return Attempt(learnt=learnt, fit=fit, metrics=metrics, active=active, seconds=clock.seconds)
+
+
+def _rival(setting: Setting) -> tuple[VersionRecord, Contender] | None:
+    """Return the active version, if there is one that finds the same classes on the same backbone."""
+    version = setting.beginning.active
+    if version is None or set(version.record.class_names) != set(setting.plan.samples.class_names):
+        return None
+    if setting.backbone.contract.differences(version.record.backbone):
+        return None
+    return version, Contender.of(setting.store, version)
+
+
+def _joined(parts: list[Samples]) -> Samples:
+    return attrs.evolve(parts[0], items=[sample for part in parts for sample in part])
+
+
+def _as_read_by(own: OperatingPolicy, found: list[Detections], common: OperatingPolicy) -> list[Detections]:
+    """Return detections with raw scores such that the common policy judges them as their own policy would.
+
+    On the scale of logits both policies are lines; a score's distance from the threshold, in units of its own
+    temperature, is kept.
+    """
+    return [attrs.evolve(one, scores=_moved(one, own, common)) for one in found]
+
+
+def _moved(one: Detections, own: OperatingPolicy, common: OperatingPolicy) -> np.ndarray:
+    if not len(one):
+        return one.scores
+    names = one.label_names.tolist()
+    from_, to = (np.array([policy.threshold(name) for name in names]) for policy in (own, common))
+    distance = _logit(one.scores.astype(np.float64)) / own.temperature - _logit(from_)
+    return 1 / (1 + np.exp(-(distance + _logit(to)) * common.temperature))
+
+
+def _logit(values: np.ndarray) -> np.ndarray:
+    clipped = np.clip(values, 1e-9, 1 - 1e-9)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+class _Clock:
+    """Seconds between marks."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        """Book the time since the last mark on a name."""
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now

@@ -1,0 +1,86 @@
+"""What lies beside the weights of a version that was trained or calibrated here: written and read in one place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from hydra_detect import codec
+from hydra_detect.data.splits import Split
+from hydra_detect.errors import NotFoundError
+from hydra_detect.lifecycle.report import TrainingRecord
+from hydra_detect.measure.calibration import Calibration
+from hydra_detect.measure.metrics import Metrics
+from hydra_detect.measure.outcomes import Outcomes
+from hydra_detect.storage import artifacts, layout
+
+if TYPE_CHECKING:
+    from hydra_detect.codec import Record
+    from hydra_detect.records import VersionRecord
+    from hydra_detect.storage.store import Store
+
+R = TypeVar("R", bound="Record")
+
+
+def files(
+    *,
+    split: Split | None = None,
+    training: TrainingRecord | None = None,
+    calibration: Calibration | None = None,
+    outcomes: Outcomes | None = None,
+    evaluation: Metrics | None = None,
+) -> dict[str, bytes]:
+    """Return the files of what there is, by name."""
+    records = {
+        layout.SPLIT: split,
+        layout.TRAINING: training,
+        layout.CALIBRATION: calibration,
+        layout.EVALUATION: evaluation,
+    }
+    found = {name: codec.encode(record) for name, record in records.items() if record is not None}
+    if outcomes is not None:
+        found[layout.OUTCOMES] = artifacts.encode_tensors(outcomes.to_tensors())
+    return found
+
+
+def split_of(store: Store, version: VersionRecord) -> Split | None:
+    """Return the roles that samples had for a version; None where none are kept with it."""
+    return _record(store, version, layout.SPLIT, Split)
+
+
+def training_of(store: Store, version: VersionRecord) -> TrainingRecord | None:
+    """Return what the weights of a version came from; None where nothing is kept with it."""
+    return _record(store, version, layout.TRAINING, TrainingRecord)
+
+
+def evaluation_of(store: Store, version: VersionRecord) -> Metrics | None:
+    """Return what was measured of a version when it was made; None where nothing is kept with it."""
+    return _record(store, version, layout.EVALUATION, Metrics)
+
+
+def calibration_of(store: Store, version: VersionRecord) -> Calibration | None:
+    """Return what its calibration changed; None where none is kept with it."""
+    return _record(store, version, layout.CALIBRATION, Calibration)
+
+
+def outcomes_of(store: Store, version: VersionRecord) -> Outcomes:
+    """Return the raw scores and labels that a version was calibrated on.
+
+    Raises:
+        NotFoundError: If none are kept with it.
+        CorruptError: If they are damaged.
+
+    """
+    if layout.OUTCOMES not in version.files:
+        raise NotFoundError(
+            f"fit another policy of {version.ref}",
+            "no calibration scores are kept with it",
+            "Give samples to calibrate on: it was not trained or calibrated here.",
+        )
+    data = store.head(version.head).read(version, layout.OUTCOMES)
+    return Outcomes.from_tensors(artifacts.decode_tensors(data, f"the outcomes of {version.ref}"))
+
+
+def _record(store: Store, version: VersionRecord, name: str, kind: type[R]) -> R | None:
+    if name not in version.files:
+        return None
+    return codec.decode(kind, store.head(version.head).read(version, name), f"{name} of {version.ref}")

@@ -1,0 +1,257 @@
+"""Measuring and calibrating heads on samples, each on those that are meant for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from hydra_detect.data.samples import Role
+from hydra_detect.data.splits import require
+from hydra_detect.errors import InputError, NotFoundError, RoleError, listed
+from hydra_detect.lifecycle import beside
+from hydra_detect.lifecycle.candidates import Contender, candidates
+from hydra_detect.measure.calibration import calibrate as fit_calibration
+from hydra_detect.measure.metrics import measure
+from hydra_detect.measure.outcomes import judge
+from hydra_detect.measure.policy import fit_policy, parse_objective
+from hydra_detect.nets.backbones import Backbone
+from hydra_detect.nets.devices import choose_device
+from hydra_detect.storage import backbones, heads
+from hydra_detect.storage.store import Store
+from hydra_detect.versions import VersionManager
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Sequence
+
+    from hydra_detect.data.samples import Samples
+    from hydra_detect.detections import Detections
+    from hydra_detect.measure.calibration import Calibration
+    from hydra_detect.measure.metrics import Metrics
+    from hydra_detect.measure.outcomes import Outcomes
+    from hydra_detect.names import HeadRef
+    from hydra_detect.records import OperatingPolicy, VersionRecord
+
+FOR_TEST, FOR_CALIBRATION = (Role.TEST,), (Role.CALIBRATE,)
+
+
+@attrs.frozen(kw_only=True)
+class Calibrated:
+    """How scores are read, and on what that was chosen.
+
+    Args:
+        policy: Temperature and thresholds.
+        calibration: What the temperature changed.
+        outcomes: The raw scores and labels that both were fitted to.
+
+    """
+
+    policy: OperatingPolicy
+    calibration: Calibration
+    outcomes: Outcomes
+
+
+def calibrated(
+    detections: Sequence[Detections], samples: Samples, *, objective: str = "f1", chosen_on: str = ""
+) -> Calibrated:
+    """Fit temperature and thresholds to what a head found in samples.
+
+    Args:
+        detections: One per sample, raw.
+        samples: Of the calibrate role, or of none.
+        objective: What thresholds are chosen for, as `parse_objective` reads it.
+        chosen_on: What the samples are, for the record.
+
+    Raises:
+        RoleError: If the samples have another role.
+        InputError: If nothing can be fitted to them.
+
+    """
+    require(samples, *FOR_CALIBRATION, asked="calibrate")
+    groups = [sample.group for sample in samples]
+    outcomes = judge(detections, [sample.truth for sample in samples], class_names=samples.class_names, groups=groups)
+    return fitted_to(outcomes, objective=objective, chosen_on=chosen_on)
+
+
+def fitted_to(outcomes: Outcomes, *, objective: str, chosen_on: str) -> Calibrated:
+    """Fit temperature and thresholds to outcomes that were kept, without a look at any picture."""
+    calibration = fit_calibration(outcomes)
+    policy = fit_policy(
+        outcomes,
+        objective=parse_objective(objective),
+        temperature=calibration.temperature,
+        chosen_on=chosen_on,
+    )
+    return Calibrated(policy=policy, calibration=calibration, outcomes=outcomes)
+
+
+def measured(
+    detections: Sequence[Detections],
+    samples: Samples,
+    policy: OperatingPolicy,
+    *,
+    method: str = "held out",
+    draws: int = 1000,
+) -> Metrics:
+    """Measure what a head found in samples, at an operating point.
+
+    Raises:
+        RoleError: If the samples have another role than test.
+
+    """
+    require(samples, *FOR_TEST, asked="measure a head")
+    return measure(
+        detections,
+        [sample.truth for sample in samples],
+        class_names=samples.class_names,
+        policy=policy,
+        groups=[sample.group for sample in samples],
+        samples_digest=samples.digest,
+        method=method,
+        draws=draws,
+    )
+
+
+def evaluate(
+    store: str | os.PathLike[str] | Store,
+    head: str | HeadRef,
+    samples: Samples,
+    *,
+    allow_seen: bool = False,
+    draws: int = 1000,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Metrics:
+    """Measure a version of a head on labelled samples, at its operating point.
+
+    Args:
+        store: The store, or its path.
+        head: "owl" for the active version, "owl@3" for that one.
+        samples: With the classes of the head; boxes of other classes have to be left out (`samples.choose`).
+        allow_seen: Measure on samples that the version was trained, selected or calibrated on, too: the metrics then
+            say so, and are no evidence of quality.
+        draws: How often groups are drawn for the intervals; 0 gives none.
+        device: Where it runs.
+        progress: Called with samples done and in all.
+
+    Raises:
+        NotFoundError: If there is no such head or version.
+        RoleError: If the samples have another role than test, or the version has seen one of them.
+        InputError: If the samples are of other classes, or a picture cannot be read.
+        CorruptError: If the version is damaged.
+
+    """
+    store = Store.open(store)
+    version = heads.find(store, head)
+    require(samples, *FOR_TEST, asked=f"evaluate {version.ref}")
+    check_classes(version, samples)
+    seen = seen_samples(store, version, samples, allowed=Role.TEST)
+    if seen and not allow_seen:
+        raise RoleError(
+            f"evaluate {version.ref}",
+            f"{len(seen)} of {len(samples)} samples were used to make it: {listed(seen)}",
+            "Give samples that it never saw; allow_seen=True measures all the same, and says so.",
+            seen=seen,
+        )
+    found = candidates(backbone_of(store, version, device), [Contender.of(store, version)], samples, progress=progress)
+    metrics = measured(found[version.ref], samples, version.record.policy, draws=draws)
+    note = f"{len(seen)} of these samples were used to make {version.ref}: no evidence of quality"
+    return attrs.evolve(metrics, notes=(note, *metrics.notes)) if seen else metrics
+
+
+def calibrate(
+    store: str | os.PathLike[str] | Store,
+    head: str | HeadRef,
+    samples: Samples | None = None,
+    *,
+    objective: str = "f1",
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+    actor: str = "",
+) -> VersionRecord:
+    """Make a version with the same weights and another operating policy; it is not promoted.
+
+    Args:
+        store: The store, or its path.
+        head: "owl" for the active version, "owl@3" for that one.
+        samples: To fit temperature and thresholds to, none of which the version was trained on; None to fit them to
+            the scores that were kept with the version, without a look at any picture.
+        objective: What thresholds are chosen for: "f1", "fbeta:2", "mcc", "recall@precision:0.9".
+        device: Where it runs.
+        progress: Called with samples done and in all.
+        actor: Who is at work, for the history.
+
+    Raises:
+        NotFoundError: If there is no such version, or no scores were kept with it and no samples are given.
+        RoleError: If the samples have another role, or the version was trained, selected or tested on one of them.
+        InputError: If nothing can be fitted to them.
+
+    """
+    store = Store.open(store)
+    version = heads.find(store, head)
+    if samples is None:
+        before = version.record.policy.chosen_on
+        fit = fitted_to(beside.outcomes_of(store, version), objective=objective, chosen_on=before)
+    else:
+        check_classes(version, samples)
+        seen = seen_samples(store, version, samples, allowed=Role.CALIBRATE)
+        if seen:
+            found = f"{len(seen)} samples had another role when it was made: {listed(seen)}"
+            raise RoleError(f"calibrate {version.ref}", found, "Give samples of the calibrate role, or new ones.")
+        contender = Contender.of(store, version)
+        detections = candidates(backbone_of(store, version, device), [contender], samples, progress=progress)
+        fit = calibrated(
+            detections[version.ref], samples, objective=objective, chosen_on=f"{len(samples)} samples, {samples.digest}"
+        )
+    record = attrs.evolve(
+        version.record,
+        operating_policy=fit.policy,
+        claimed_metrics={},  # they were of another operating point
+        notes=f"{version.ref} with another operating policy",
+    )
+    files = beside.files(split=beside.split_of(store, version), calibration=fit.calibration, outcomes=fit.outcomes)
+    manager = VersionManager(store, actor=actor)
+    return manager.create(version.head, heads.tensors(store, version), record, attachments=files)
+
+
+def check_classes(version: VersionRecord, samples: Samples) -> None:
+    """See that samples are labelled with the classes of a head.
+
+    Raises:
+        InputError: If they are of others.
+
+    """
+    own, theirs = set(version.record.class_names), set(samples.class_names)
+    if own != theirs:
+        raise InputError(
+            f"judge {version.ref}",
+            f"its classes are {listed(own)}, those of the samples {listed(theirs) or 'none'}",
+            "Choose or merge classes with samples.choose(...).",
+        )
+
+
+def seen_samples(store: Store, version: VersionRecord, samples: Samples, *, allowed: Role) -> list[str]:
+    """Return the ids of samples that a version knows in another role than the allowed one, by id or by picture."""
+    split = beside.split_of(store, version)
+    others = [sample for sample in split.samples if sample.role != allowed] if split else []
+    ids, pictures = {sample.id for sample in others}, {sample.picture for sample in others}
+    return sorted(sample.id for sample in samples if sample.id in ids or sample.picture_digest in pictures)
+
+
+def backbone_of(store: Store, version: VersionRecord, device: str = "auto") -> Backbone:
+    """Build the backbone that a version was made on.
+
+    Raises:
+        NotFoundError: If the store does not have it any more.
+
+    """
+    for name in backbones.names(store):
+        stored = backbones.find(store, name)
+        if not stored.record.contract.differences(version.record.backbone):
+            return Backbone(stored.record.contract, backbones.tensors(store, stored)).to(choose_device(device))
+    raise NotFoundError(
+        f"run {version.ref}",
+        f"the store has no backbone {version.record.backbone_name!r} as it was made on",
+        "Put the original backbone into the store again.",
+    )

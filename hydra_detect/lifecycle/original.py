@@ -1,0 +1,269 @@
+"""`train_original`: where there is no checkpoint yet, train a whole detector, split it, calibrate it, measure it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from hydra_detect import codec
+from hydra_detect.checkpoints.split import split_checkpoint
+from hydra_detect.codec import Record
+from hydra_detect.data.samples import Role
+from hydra_detect.environment import libraries
+from hydra_detect.errors import ConflictError, InputError
+from hydra_detect.lifecycle import beside, plans
+from hydra_detect.lifecycle.candidates import Contender, candidates
+from hydra_detect.lifecycle.judging import backbone_of, calibrated, measured
+from hydra_detect.measure.calibration import Calibration
+from hydra_detect.measure.metrics import Metrics
+from hydra_detect.names import Digest, check_name
+from hydra_detect.nets.devices import choose_device
+from hydra_detect.storage import backbones, files, heads
+from hydra_detect.storage.store import Store
+from hydra_detect.training.config import DEFAULT_PRESET, TrainingConfig, resolve_config
+from hydra_detect.training.original import OriginalSettings, design, learn_original
+from hydra_detect.training.progress import EpochRecord, ProgressBar
+from hydra_detect.training.runs import Run
+from hydra_detect.training.start import LEAST_SCORE
+from hydra_detect.training.tools import Tools
+from hydra_detect.versions import VersionManager
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from hydra_detect.data.samples import Samples
+    from hydra_detect.data.splits import Split
+    from hydra_detect.lifecycle.judging import Calibrated
+    from hydra_detect.lifecycle.plans import Plan
+    from hydra_detect.records import VersionRecord
+    from hydra_detect.training.loop import Fitted
+    from hydra_detect.training.original import Design
+    from hydra_detect.training.progress import Progress
+
+_FILE = "original.pth"
+_PROOFS = 2  # pictures that the split is proven on beside the seeded ones
+
+
+@attrs.frozen(kw_only=True)
+class OriginalReport(Record):
+    """What the training of an original did and measured.
+
+    Args:
+        head: Name of the head that was split from it.
+        version: Number of its calibrated version, which is active.
+        backbone: Name of the backbone that was split from it, new in the store.
+        settings: What the original is made of.
+        config: All settings of the training.
+        seed: Of every random choice.
+        history: All epochs.
+        best_epoch: The one whose weights were kept.
+        calibration: What the temperature changed, on the calibrate role.
+        metrics: On the test role, at the operating point.
+        original: The file of the original: torchvision's state dict.
+        run: Folder of metrics.csv and report.json.
+
+    """
+
+    head: str
+    version: int
+    backbone: str
+    settings: OriginalSettings
+    config: TrainingConfig
+    seed: int
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    calibration: Calibration
+    metrics: Metrics
+    original: str
+    run: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        plain: dict[str, Any] = codec.to_dict(self)
+        return plain
+
+    def __str__(self) -> str:
+        """Return what a person wants to see after a training."""
+        lines = [
+            f"{self.head}@{self.version} on the new backbone {self.backbone!r}, split from {self.original}",
+            f"  training   {self.settings.architecture}; best of {len(self.history)} epochs is {self.best_epoch}",
+            f"  scores     {self.calibration}",
+            *(f"  {line}" for line in str(self.metrics).splitlines()),
+        ]
+        return "\n".join(lines)
+
+
+def train_original(  # noqa: PLR0913  each is a question of its own that a user may have
+    store: str | os.PathLike[str] | Store,
+    head: str,
+    samples: Samples,
+    *,
+    settings: OriginalSettings | None = None,
+    backbone: str = "default",
+    preset: str = DEFAULT_PRESET,
+    config: TrainingConfig | Mapping[str, Any] | None = None,
+    split: Split | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+    tools: Tools | None = None,
+    actor: str = "",
+) -> OriginalReport:
+    """Train a whole detector and split it: the first backbone of a store, and its first head.
+
+    Args:
+        store: The store, or the path of one; a new or empty folder becomes one.
+        head: Name of the head.
+        samples: Labelled pictures, with the classes that the head is to find.
+        settings: What the original is made of; left out, a ResNet-18 from random weights.
+        backbone: Name of the backbone, which must be free.
+        preset: Settings of the training by name.
+        config: All settings of the training, or those that differ from the preset's.
+        split: The role of each sample; left out, one is made.
+        seed: Of every random choice.
+        device: Where it runs.
+        progress: Called after each epoch; by default a bar on a terminal.
+        tools: Losses and augmentations of your own, an event that cancels.
+        actor: Who is at work, for the history.
+
+    Raises:
+        ConflictError: If there is such a backbone.
+        InputError: If there are too few samples for four roles, or a picture cannot be read, or a setting is wrong.
+        CheckpointError: If the weights to start from cannot be read or fetched.
+        TrainingError: If the loss is no finite number.
+        TrainingStoppedError: If it was cancelled; the same call goes on.
+        StoreError: If the store cannot be written.
+
+    """
+    store = Store.create(store)
+    _check(store, head, backbone)
+    job = _Job(
+        settings=settings or OriginalSettings(),
+        config=config if isinstance(config, TrainingConfig) else resolve_config(preset, given=config),
+        plan=_plan(store, head, samples, split, seed),
+        seed=seed,
+        device=device,
+    )
+    shape = design(job.settings, classes=len(samples.class_names), least_score=LEAST_SCORE)
+    run = Run.of(store.layout.runs(head), job.fingerprint(head))
+    with ProgressBar() as bar:
+        fitted = job.learn(shape, run, attrs.evolve(tools or Tools(), progress=progress or bar))
+    run.write_metrics(fitted.history)
+    file = _save(fitted, run.folder)
+    whole = split_checkpoint(
+        file,
+        store,
+        head=head,
+        backbone=backbone,
+        class_names=samples.class_names,
+        settings=shape.split_settings(),
+        parity_inputs=[sample.picture for sample in job.plan.take(Role.TEST)[:_PROOFS]],
+    )
+    version, fit, metrics = job.publish(VersionManager(store, actor=actor), heads.find(store, whole.head))
+    report = OriginalReport(
+        head=head,
+        version=version.number,
+        backbone=whole.backbone,
+        settings=job.settings,
+        config=job.config,
+        seed=seed,
+        history=fitted.history,
+        best_epoch=fitted.best.epoch,
+        calibration=fit.calibration,
+        metrics=metrics,
+        original=str(file),
+        run=str(run.folder),
+    )
+    return run.finish(report)
+
+
+def _check(store: Store, head: str, backbone: str) -> None:
+    """Refuse before the training, which may take hours, what would be refused after it."""
+    store.check_writable(f"train {check_name(head)!r}")
+    if check_name(backbone, "backbone") in backbones.names(store):
+        found = "the store has one of that name"
+        raise ConflictError(f"make a backbone {backbone!r}", found, "Give another name, or train a head on it.")
+
+
+def _plan(store: Store, head: str, samples: Samples, split: Split | None, seed: int) -> Plan:
+    plan = plans.plan(store, head, samples, given=split, seed=seed)
+    if plan.method != plans.HELD_OUT:
+        found = f"{samples.labelled} labelled samples are too few for four roles, and for a backbone"
+        raise InputError(f"train the original of {head!r}", found, "Label more, or train a head on another backbone.")
+    return plan
+
+
+@attrs.frozen(kw_only=True)
+class _Job:
+    """What an original is trained with."""
+
+    settings: OriginalSettings
+    config: TrainingConfig
+    plan: Plan
+    seed: int
+    device: str
+
+    def fingerprint(self, head: str) -> Digest:
+        """Return the digest of all that the training depends on."""
+        facts = {
+            "original": codec.to_dict(self.settings),
+            "head": head,
+            "samples": str(self.plan.samples.digest),
+            "classes": list(self.plan.samples.class_names),
+            "split": str(self.plan.split.digest),
+            "config": codec.to_dict(self.config),
+            "seed": self.seed,
+            "libraries": libraries(),
+        }
+        return Digest(hashlib.sha256(codec.dumps(facts)).hexdigest())
+
+    def learn(self, shape: Design, run: Run, tools: Tools) -> Fitted:
+        """Train it."""
+        return learn_original(
+            shape,
+            train=self.plan.take(Role.TRAIN),
+            select=self.plan.take(Role.SELECT) or None,
+            config=self.config,
+            seed=self.seed,
+            checkpoint=run.checkpoint(),
+            tools=tools,
+            device=choose_device(self.device),
+        )
+
+    def publish(self, manager: VersionManager, split_off: VersionRecord) -> tuple[VersionRecord, Calibrated, Metrics]:
+        """Publish the head that was split off once more, with an operating policy and figures, and make it active."""
+        store, plan = manager.store, self.plan
+        contender, backbone = Contender.of(store, split_off), backbone_of(store, split_off, self.device)
+        calibration, test = plan.take(Role.CALIBRATE), plan.take(Role.TEST)
+        found = candidates(backbone, [contender], calibration)[contender.ref]
+        chosen_on = f"{len(calibration)} samples of the calibrate role, {calibration.digest}"
+        fit = calibrated(found, calibration, objective=self.config.objective, chosen_on=chosen_on)
+        metrics = measured(candidates(backbone, [contender], test)[contender.ref], test, fit.policy)
+        record = attrs.evolve(
+            split_off.record,
+            operating_policy=fit.policy,
+            claimed_metrics=metrics.figures(),
+            sample_count=plan.split.counts[Role.TRAIN],
+            notes="trained as a whole and split; figures by held out samples",
+        )
+        beside_it = beside.files(
+            split=plan.split, calibration=fit.calibration, outcomes=fit.outcomes, evaluation=metrics
+        )
+        version = manager.create(split_off.head, heads.tensors(store, split_off), record, attachments=beside_it)
+        manager.promote(version.head, version.number, reason=f"{split_off.ref}, calibrated")
+        return version, fit, metrics
+
+
+def _save(fitted: Fitted, folder: Path) -> Path:
+    """Write the original as people save one: torchvision's state dict."""
+    path = folder / _FILE
+    aside = path.with_suffix(".tmp")
+    with files.explained(f"write {path}"):
+        torch.save(dict(fitted.tensors), aside)
+        aside.replace(path)
+    return path

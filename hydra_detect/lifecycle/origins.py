@@ -1,0 +1,102 @@
+"""Which head a training starts from, and on which backbone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from hydra_detect.errors import IncompatibleError, NotFoundError
+from hydra_detect.names import HeadRef
+from hydra_detect.registry import HeadRegistry
+from hydra_detect.storage import backbones, heads
+from hydra_detect.training.start import Origin, plain_origin
+
+if TYPE_CHECKING:
+    from hydra_detect.contracts import BackboneContract
+    from hydra_detect.records import VersionRecord
+    from hydra_detect.storage.backbones import StoredBackbone
+    from hydra_detect.storage.store import Store
+
+AUTO, ACTIVE, FRESH = "auto", "active", "fresh"
+
+
+@attrs.frozen(kw_only=True)
+class Beginning:
+    """What a training starts from.
+
+    Args:
+        backbone: The backbone that it is made on.
+        origin: Settings and weights.
+        told: What that is, for the report: "owl@3", or "fresh".
+        active: The active version of the head, if there is one.
+
+    """
+
+    backbone: StoredBackbone
+    origin: Origin
+    told: str
+    active: VersionRecord | None
+
+
+def begin(store: Store, head: str, *, init: str, backbone: str | None) -> Beginning:
+    """Find what a training starts from.
+
+    Args:
+        store: Where.
+        head: The head that is trained; there need be none of that name yet.
+        init: "auto" for the active version, or for a new head for another head of the same backbone; "active";
+            "fresh" for random weights; or a reference such as "owl@3".
+        backbone: Name of the backbone for a new head; needed only where the store has several.
+
+    Raises:
+        NotFoundError: If there is no such head, version or backbone, or it is not clear which backbone is meant.
+        IncompatibleError: If the head to start from belongs to another backbone.
+
+    """
+    active = _active(store, head)
+    if active is not None and backbone is None:
+        backbone = active.record.backbone_name
+    stored = backbones.find(store, backbones.only(store) if backbone is None else backbone)
+    contract = stored.record.contract
+    relative = active if active is not None and _fits(active, contract) else _sibling(store, contract)
+    if init == FRESH:
+        origin = Origin(settings=relative.record.settings) if relative else plain_origin(contract)
+        return Beginning(backbone=stored, origin=origin, told=FRESH, active=active)
+    if init == AUTO and relative is None:
+        return Beginning(backbone=stored, origin=plain_origin(contract), told=FRESH, active=active)
+    if init == ACTIVE and active is None:
+        remedy = "Leave init out, or name a head to start from."
+        raise NotFoundError(f"start from the active version of {head!r}", "it has none", remedy)
+    chosen = heads.find(store, init) if init not in {AUTO, ACTIVE} else active if init == ACTIVE else relative
+    assert chosen is not None  # noqa: S101  each way to None has returned or raised
+    version, tensors = heads.load(store, chosen.ref)
+    if not _fits(version, contract):
+        raise IncompatibleError(
+            f"start from {version.ref}",
+            f"it belongs to another backbone: {'; '.join(contract.differences(version.record.backbone))}",
+            f"Start from a head of {stored.name!r}, or from init='fresh'.",
+        )
+    record = version.record
+    origin = Origin(settings=record.settings, class_names=record.class_names, tensors=tensors)
+    return Beginning(backbone=stored, origin=origin, told=str(version.ref), active=active)
+
+
+def _active(store: Store, head: str) -> VersionRecord | None:
+    """Return the active version of a head; None where there is no head yet, or none is active."""
+    item = store.head(head)
+    if not item.numbers() or item.pointer().active is None:
+        return None
+    return heads.find(store, HeadRef(head))
+
+
+def _sibling(store: Store, contract: BackboneContract) -> VersionRecord | None:
+    """Return the active version of another head of this backbone: the one that was split with it, if it is there."""
+    names = HeadRegistry(store).fitting(contract)
+    versions = [heads.find(store, HeadRef(name)) for name in names]
+    with_source = [version for version in versions if version.record.source is not None]
+    return next(iter(with_source or versions), None)
+
+
+def _fits(version: VersionRecord, contract: BackboneContract) -> bool:
+    return not contract.differences(version.record.backbone)

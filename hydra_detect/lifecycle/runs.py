@@ -1,0 +1,124 @@
+"""Runs side by side: what trainings of a store came to, from the reports that they left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from hydra_detect import codec
+from hydra_detect.lifecycle.original import OriginalReport
+from hydra_detect.lifecycle.report import TrainingReport
+from hydra_detect.storage import files
+from hydra_detect.storage.store import Store
+from hydra_detect.training.config import TrainingConfig
+from hydra_detect.training.runs import REPORT
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+@attrs.frozen(kw_only=True)
+class RunSummary:
+    """One run at a glance.
+
+    Args:
+        name: Of its folder.
+        head: The head that it trained.
+        version: The version that it made; None if none.
+        outcome: "promoted", "kept", "not published", or "original".
+        method: How it was measured.
+        figures: F1, AP50 and so on.
+        samples_digest: Of the samples that they were measured on: figures of others do not compare.
+        epochs: How many it trained.
+        best_epoch: Which it kept.
+        seconds: What training took.
+        settings: Those that differ from the defaults.
+
+    """
+
+    name: str
+    head: str
+    version: int | None
+    outcome: str
+    method: str
+    figures: Mapping[str, float]
+    samples_digest: str
+    epochs: int
+    best_epoch: int
+    seconds: float
+    settings: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return attrs.asdict(self)
+
+
+def compare_runs(store: str | os.PathLike[str] | Store, heads: Sequence[str] = ()) -> list[RunSummary]:
+    """Return the finished runs of a store, by head and oldest first.
+
+    Args:
+        store: The store, or its path.
+        heads: Only theirs; all where none is named.
+
+    Raises:
+        StoreError: If the folder of the runs cannot be read.
+        CorruptError: If a report is damaged.
+
+    """
+    store = Store.open(store)
+    root = store.layout.every_run
+    names = sorted(files.names_in(root, f"list the runs of {store!r}"))
+    found = []
+    for head in [name for name in names if not heads or name in heads]:
+        reports = [path for path in root.joinpath(head).glob(f"*/{REPORT}") if path.is_file()]
+        found += [_summary(path) for path in sorted(reports, key=lambda path: path.stat().st_mtime)]
+    return found
+
+
+def _summary(path: Path) -> RunSummary:
+    what = f"the report {path}"
+    data = files.read_whole(path, limit=codec.MAX_JSON_BYTES, asked=f"read {what}")
+    if "training" in codec.loads(data, what):
+        return _of_head(path.parent.name, codec.decode(TrainingReport, data, what))
+    return _of_original(path.parent.name, codec.decode(OriginalReport, data, what))
+
+
+def _of_head(name: str, report: TrainingReport) -> RunSummary:
+    course = report.training.course
+    return RunSummary(
+        name=name,
+        head=report.head,
+        version=report.version,
+        outcome=report.outcome,
+        method=report.training.method,
+        figures=report.metrics.figures(),
+        samples_digest=str(report.metrics.samples_digest),
+        epochs=len(course.history),
+        best_epoch=course.best_epoch,
+        seconds=course.seconds.get("training", 0.0),
+        settings=_changed(report.training.config),
+    )
+
+
+def _of_original(name: str, report: OriginalReport) -> RunSummary:
+    return RunSummary(
+        name=name,
+        head=report.head,
+        version=report.version,
+        outcome="original",
+        method=report.metrics.method,
+        figures=report.metrics.figures(),
+        samples_digest=str(report.metrics.samples_digest),
+        epochs=len(report.history),
+        best_epoch=report.best_epoch,
+        seconds=sum(epoch.seconds for epoch in report.history),
+        settings=_changed(report.config),
+    )
+
+
+def _changed(config: TrainingConfig) -> dict[str, Any]:
+    usual = codec.to_dict(TrainingConfig())
+    return {name: value for name, value in codec.to_dict(config).items() if value != usual.get(name)}

@@ -1,0 +1,263 @@
+"""`train_head`: from labelled samples to a new version, and an honest decision whether it replaces the active one."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from hydra_detect import codec
+from hydra_detect.data.samples import Role
+from hydra_detect.environment import libraries
+from hydra_detect.errors import ConflictError
+from hydra_detect.lifecycle import beside, origins, plans, unchanged
+from hydra_detect.lifecycle.attempts import Setting, attempt
+from hydra_detect.lifecycle.report import KEPT, PROMOTED, Course, SampleUse, TrainingRecord, TrainingReport
+from hydra_detect.measure.promotion import NONE_ACTIVE, decide
+from hydra_detect.names import Digest, check_name
+from hydra_detect.nets.backbones import Backbone
+from hydra_detect.nets.devices import choose_device
+from hydra_detect.nets.state import raw_tensors
+from hydra_detect.records import HeadRecord
+from hydra_detect.storage import backbones
+from hydra_detect.storage.store import Store
+from hydra_detect.tensors import tensors_digest
+from hydra_detect.training.config import DEFAULT_PRESET, TrainingConfig, resolve_config
+from hydra_detect.training.progress import ProgressBar
+from hydra_detect.training.runs import Run
+from hydra_detect.training.tools import Tools
+from hydra_detect.versions import VersionManager
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from hydra_detect.data.samples import Samples
+    from hydra_detect.data.splits import Split
+    from hydra_detect.lifecycle.attempts import Attempt
+    from hydra_detect.lifecycle.origins import Beginning
+    from hydra_detect.lifecycle.plans import Plan
+    from hydra_detect.lifecycle.unchanged import Unchanged
+    from hydra_detect.measure.promotion import Decision
+    from hydra_detect.records import VersionRecord
+    from hydra_detect.training.progress import Progress
+
+_GOOD_COVERAGE = 0.9
+
+
+def train_head(  # noqa: PLR0913  each is a question of its own that a user may have
+    store: str | os.PathLike[str] | Store,
+    head: str,
+    samples: Samples,
+    *,
+    preset: str = DEFAULT_PRESET,
+    config: TrainingConfig | Mapping[str, Any] | None = None,
+    init: str = origins.AUTO,
+    backbone: str | None = None,
+    split: Split | None = None,
+    seed: int = 0,
+    publish: bool = True,
+    promote_anyway: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+    tools: Tools | None = None,
+    actor: str = "",
+) -> TrainingReport:
+    """Train a head on a frozen backbone from labelled samples; measure, calibrate, publish, and decide.
+
+    Samples are split into four roles, each of which has one use: train, select (which epoch), calibrate (temperature
+    and thresholds), test (measured once, at the calibrated operating point). Where there are too few, the training is
+    judged by cross-validation. The new version becomes active if none was, or if it is better than the active one by
+    `decide`'s rule, both measured now on the same test samples.
+
+    A training that was stopped is taken up again by the same call.
+
+    Args:
+        store: The store, or its path.
+        head: Name of the head; it may be new.
+        samples: Labelled pictures, with the classes that the head is to find.
+        preset: Settings by name: one of `PRESETS`.
+        config: All settings, or those that differ from the preset's.
+        init: What the weights start from: "auto" (the active version, or for a new head another head of the
+            backbone), "active", "fresh" (random), or a reference such as "owl@3".
+        backbone: Name of the backbone of a new head; needed only where the store has several.
+        split: The role of each sample; left out, one is made in which samples of earlier versions keep their roles.
+        seed: Of every random choice: the same call gives the same bytes on the same machine's CPU.
+        publish: Whether to make a version; if not, nothing is written but the run.
+        promote_anyway: Make the new version active whatever the decision.
+        device: Where it runs: "cpu", "cuda", ...; "auto" takes a GPU if there is one.
+        progress: Called after each epoch; by default a bar on a terminal. `lambda state: None` for silence.
+        tools: Losses and augmentations of your own, a folder for features, an event that cancels.
+        actor: Who is at work, for the history.
+
+    Raises:
+        NotFoundError: If there is no such head, version or backbone to start from.
+        IncompatibleError: If the head to start from belongs to another backbone.
+        InputError: If there are too few samples, a picture cannot be read, a setting is wrong, or the head found
+            nothing by which thresholds could be chosen.
+        RoleError: If samples that belong together have two roles.
+        TrainingError: If the loss is no finite number, or something changed that must not.
+        TrainingStoppedError: If it was cancelled.
+        StoreError: If the store cannot be written.
+
+    """
+    store = Store.open(store)
+    store.check_writable(f"train {check_name(head)!r}")
+    settings = config if isinstance(config, TrainingConfig) else resolve_config(preset, given=config)
+    manager = VersionManager(store, actor=actor)
+    beginning = origins.begin(store, head, init=init, backbone=backbone)
+    plan = plans.plan(store, head, samples, given=split, seed=seed)
+    network = Backbone(beginning.backbone.record.contract, backbones.tensors(store, beginning.backbone))
+    network = network.to(choose_device(device))
+    before = unchanged.look(store, head, network)
+    run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed))
+    with ProgressBar() as bar:
+        setting = Setting(
+            store=store,
+            head=head,
+            backbone=network,
+            beginning=beginning,
+            plan=plan,
+            config=settings,
+            seed=seed,
+            run=run,
+            tools=attrs.evolve(tools or Tools(), progress=progress or bar),
+        )
+        made = attempt(setting)
+    run.write_metrics(made.learnt.fitted.history)
+    record = _record(beginning, plan, made, settings, seed, unchanged.check(store, before, network))
+    report = TrainingReport(
+        head=head,
+        backbone=beginning.backbone.name,
+        training=record,
+        calibration=made.fit.calibration,
+        metrics=made.metrics,
+        reason="publish=False",
+        run=str(run.folder),
+    )
+    if publish:
+        version = _publish(manager, head, beginning, plan, made, record)
+        report = _promote(manager, version, report, _decision(beginning, made), anyway=promote_anyway)
+    return run.finish(report)
+
+
+def _fingerprint(head: str, beginning: Beginning, plan: Plan, config: TrainingConfig, seed: int) -> Digest:
+    """Return the digest of all that a training depends on."""
+    origin = beginning.origin
+    facts = {
+        "head": head,
+        "backbone": str(beginning.backbone.record.tensors),
+        "start": "fresh" if origin.tensors is None else str(tensors_digest(origin.tensors)),
+        "settings": codec.to_dict(origin.settings),
+        "samples": str(plan.samples.digest),
+        "classes": list(plan.samples.class_names),
+        "split": str(plan.split.digest),
+        "method": plan.method,
+        "config": codec.to_dict(config),
+        "seed": seed,
+        "libraries": libraries(),
+    }
+    return Digest(hashlib.sha256(codec.dumps(facts)).hexdigest())
+
+
+def _record(
+    beginning: Beginning, plan: Plan, made: Attempt, config: TrainingConfig, seed: int, same: Unchanged
+) -> TrainingRecord:
+    samples, learnt = plan.samples, made.learnt
+    return TrainingRecord(
+        method=plan.method,
+        config=config,
+        seed=seed,
+        samples=SampleUse(
+            digest=samples.digest,
+            split=plan.split.digest,
+            counts={str(role): count for role, count in plan.split.counts.items()},
+            labelled=samples.labelled,
+            backgrounds=samples.backgrounds,
+            boxes=samples.box_counts,
+            skipped=samples.skipped,
+        ),
+        course=Course(
+            started_from=beginning.told,
+            best_epoch=learnt.fitted.best.epoch,
+            early_stopped=learnt.fitted.early_stopped,
+            history=learnt.fitted.history,
+            anchor_coverage=learnt.coverage.at_half,
+            backbone_passes=learnt.features.passes,
+            features_reused=learnt.features.reused,
+            features_not_kept=learnt.features.not_kept,
+            seconds=made.seconds,
+        ),
+        unchanged=same,
+        warnings=_warnings(plan, made),
+    )
+
+
+def _warnings(plan: Plan, made: Attempt) -> tuple[str, ...]:
+    samples, learnt = plan.samples, made.learnt
+    said = []
+    if not samples.backgrounds:
+        said.append("no sample is without labels: a head that never saw a background finds something everywhere")
+    if plan.method == plans.CROSS_VALIDATION:
+        said.append(
+            f"{samples.labelled} labelled samples are too few for four roles: the figures are those of "
+            "cross-validation, of heads like this one"
+        )
+    if samples.labelled and learnt.coverage.at_half < _GOOD_COVERAGE:
+        said.append(f"{learnt.coverage.at_half:.0%} of the labels resemble an anchor: anchors='kmeans' fits them")
+    if samples.skipped:
+        said.append("left out on reading: " + ", ".join(f"{count} {what}" for what, count in samples.skipped.items()))
+    if learnt.features.not_kept:
+        said.append(f"the cache had no room for {learnt.features.not_kept} maps: raise cache_bytes to train faster")
+    return tuple(said)
+
+
+def _publish(
+    manager: VersionManager, head: str, beginning: Beginning, plan: Plan, made: Attempt, training: TrainingRecord
+) -> VersionRecord:
+    tensors = raw_tensors(made.learnt.fitted.tensors)
+    record = HeadRecord(
+        tensors=tensors_digest(tensors),
+        backbone=beginning.backbone.record.contract,
+        backbone_name=beginning.backbone.name,
+        settings=made.learnt.settings,
+        class_names=plan.samples.class_names,
+        operating_policy=made.fit.policy,
+        sample_count=training.samples.counts[Role.TRAIN],
+        claimed_metrics=made.metrics.figures(),
+        notes=f"trained from {beginning.told}; figures by {plan.method}",
+        libraries=libraries(),
+    )
+    files = beside.files(
+        split=plan.split,
+        training=training,
+        calibration=made.fit.calibration,
+        outcomes=made.fit.outcomes,
+        evaluation=made.metrics,
+    )
+    return manager.create(head, tensors, record, attachments=files)
+
+
+def _decision(beginning: Beginning, made: Attempt) -> Decision:
+    candidate = made.metrics.measurement()
+    if beginning.active is None:
+        return decide(candidate, NONE_ACTIVE)
+    return decide(candidate, None if made.active is None else made.active.measurement())
+
+
+def _promote(
+    manager: VersionManager, version: VersionRecord, report: TrainingReport, decision: Decision, *, anyway: bool
+) -> TrainingReport:
+    """Make the version active if the decision or the user says so, unless another was made active meanwhile."""
+    report = attrs.evolve(report, version=version.number, outcome=KEPT, reason=decision.reason)
+    if not (decision or anyway):
+        return report
+    reason = decision.reason if decision else f"promoted anyway: {decision.reason}"
+    try:
+        manager.promote(version.head, version.number, instead_of=version.parent or 0, reason=reason)
+    except ConflictError as error:
+        if "active" not in error.facts:
+            raise
+        return attrs.evolve(report, reason=f"{error.found}: look again, then promote it by hand")
+    return attrs.evolve(report, outcome=PROMOTED, reason=reason)

@@ -1,0 +1,140 @@
+"""Anchors fitted to labels, and how well anchors cover them.
+
+Anchors are shapes at every position of a level; a label that no anchor resembles is hard to learn (Redmon and Farhadi
+2017, arXiv:1612.08242, section 2). torchvision crosses sizes with aspect ratios on each level, so both are fitted
+apart: ratios over all labels, sizes over those labels that belong to a level. All in pixels of the network input.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_ROUNDS = 100
+_TYPICAL = 8  # torchvision's anchors are 32 pixels on the level of stride 4, and so on: 8 strides
+
+
+@attrs.frozen(kw_only=True)
+class Anchors:
+    """Anchor shapes, level by level.
+
+    Args:
+        sizes: For each level square roots of areas, pixels of the network input.
+        ratios: For each level height / width.
+
+    """
+
+    sizes: tuple[tuple[float, ...], ...]
+    ratios: tuple[tuple[float, ...], ...]
+
+    def shapes(self) -> NDArray[np.float64]:
+        """Return every shape as [anchor, (width, height)]."""
+        rows = [
+            (size / ratio**0.5, size * ratio**0.5)
+            for sizes, ratios in zip(self.sizes, self.ratios, strict=True)
+            for size in sizes
+            for ratio in ratios
+        ]
+        return np.array(rows, dtype=np.float64).reshape(-1, 2)
+
+
+@attrs.frozen(kw_only=True)
+class Coverage:
+    """How well anchors resemble labels, position apart.
+
+    Args:
+        boxes: Labels that were compared.
+        mean_iou: Mean over labels of the overlap with the anchor that resembles it most; 0 without labels.
+        at_half: Share of labels for which that overlap is at least 0.5.
+
+    """
+
+    boxes: int
+    mean_iou: float
+    at_half: float
+
+
+def coverage(anchors: Anchors, sides: NDArray[np.float64]) -> Coverage:
+    """Compare anchors with labels.
+
+    Args:
+        anchors: The shapes.
+        sides: [label, (width, height)], pixels of the network input.
+
+    """
+    if not len(sides):
+        return Coverage(boxes=0, mean_iou=0.0, at_half=0.0)
+    best = _shape_iou(sides, anchors.shapes()).max(axis=1)
+    return Coverage(boxes=len(sides), mean_iou=float(best.mean()), at_half=float((best >= 0.5).mean()))  # noqa: PLR2004  as named
+
+
+def usual_anchors(strides: Sequence[int]) -> Anchors:
+    """Return torchvision's default anchors for levels of these strides: 8 strides, and three aspect ratios."""
+    sizes = tuple((float(_TYPICAL * stride),) for stride in strides)
+    return Anchors(sizes=sizes, ratios=((0.5, 1.0, 2.0),) * len(strides))
+
+
+def fit_anchors(
+    sides: NDArray[np.float64], strides: Sequence[int], *, sizes: int = 1, ratios: int = 3, seed: int = 0
+) -> Anchors:
+    """Fit anchors to labels by k-means on logarithms.
+
+    Args:
+        sides: [label, (width, height)], pixels of the network input.
+        strides: Of the levels in pixels, finest first.
+        sizes: Anchor sizes per level.
+        ratios: Aspect ratios.
+        seed: Of the first centres.
+
+    Returns:
+        Anchors with `sizes` times `ratios` shapes on every level. A level that no label belongs to keeps the size
+        that is usual for its stride, 8 times that, moved as the labels of the others are.
+
+    """
+    if not len(sides):
+        return usual_anchors(strides)
+    source = np.random.default_rng(seed)
+    logs = np.log2(np.sqrt(sides.prod(axis=1)))
+    shape = _centres(np.log2(sides[:, 1] / sides[:, 0]), ratios, source)
+    own = np.log2(_TYPICAL * np.asarray(strides, dtype=np.float64))  # the level's usual size
+    level = np.abs(logs[:, None] - own[None]).argmin(axis=1)
+    shift = float(np.median(logs - own[level]))
+    fitted = []
+    for place, usual_size in enumerate(own):
+        mine = logs[level == place]
+        centres = _centres(mine, sizes, source) if len(mine) else usual_size + shift + np.arange(sizes) / sizes
+        fitted.append(tuple(round(float(2**value), 2) for value in centres))
+    return Anchors(sizes=tuple(fitted), ratios=(tuple(round(float(2**value), 3) for value in shape),) * len(strides))
+
+
+def _centres(values: NDArray[np.float64], count: int, source: np.random.Generator) -> NDArray[np.float64]:
+    """Return `count` centres of numbers, ascending: Lloyd's rounds from k-means++ (Arthur and Vassilvitskii 2007)."""
+    centres = np.array([source.choice(values)])
+    while len(centres) < count:
+        far = ((values[:, None] - centres[None]) ** 2).min(axis=1)
+        total = far.sum()
+        # Fewer distinct numbers than centres: the rest lies beside them, so that shapes stay distinct.
+        new = source.choice(values, p=far / total) if total > 0 else centres[-1] + 0.25
+        centres = np.append(centres, new)
+    for _round in range(_ROUNDS):
+        nearest = np.abs(values[:, None] - centres[None]).argmin(axis=1)
+        moved = np.array([values[nearest == k].mean() if (nearest == k).any() else centres[k] for k in range(count)])
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
+    return np.sort(centres)
+
+
+def _shape_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return [N, M] overlaps of shapes [N, (width, height)] and [M, (width, height)] that share a centre."""
+    shared = np.minimum(first[:, None], second[None]).prod(axis=2)
+    union = first.prod(axis=1)[:, None] + second.prod(axis=1)[None] - shared
+    overlaps: NDArray[np.float64] = shared / union
+    return overlaps

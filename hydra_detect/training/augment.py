@@ -1,0 +1,153 @@
+"""Augmentations: random changes of whole pictures for fresh features, and of boxes and features for cached ones.
+
+A user's own augmentation is any callable of the signature of `Augmentation`, which is that of torchvision's
+transforms.v2, so each of those is one too. Random numbers are torch's own: a training sets their seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from hydra_detect.training.extensions import found, names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from hydra_detect.training.features import Seen
+
+_GROUP = "hydra_detect.augmentations"
+_LEAST_SIDE = 2.0  # pixels: what a crop leaves of a box below that is no object any more
+
+Augmentation = Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]
+"""Takes and returns a picture (`tv_tensors.Image`, float32 in [0, 1]) and a target with `boxes`
+(`tv_tensors.BoundingBoxes`, xyxy) and `labels` [N] int64."""
+
+
+def _time_shift(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Move a spectrogram in time by up to a tenth of it; what comes in is what went out at the other end."""
+    width = picture.shape[-1]
+    most = width // 10
+    by = int(torch.randint(-most, most + 1, ()))
+    boxes = target["boxes"].as_subclass(torch.Tensor) + torch.tensor([by, 0.0, by, 0.0])
+    size = picture.shape[-2:]
+    framed = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)
+    return _kept(tv_tensors.Image(picture.roll(by, dims=-1)), {**target, "boxes": framed})
+
+
+def _gain(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Make a spectrogram in decibels louder or quieter by up to a tenth of its range."""
+    by = float(torch.empty(()).uniform_(-0.1, 0.1))
+    return tv_tensors.Image((picture + by).clamp(0, 1)), target
+
+
+def _time_mask(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Silence up to a twentieth of the time (Park et al. 2019, arXiv:1904.08779)."""
+    return _masked(picture, axis=-1), target
+
+
+def _frequency_mask(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Silence up to a twentieth of the band (Park et al. 2019, arXiv:1904.08779)."""
+    return _masked(picture, axis=-2), target
+
+
+def _masked(picture: Any, *, axis: int) -> Any:
+    side = picture.shape[axis]
+    length = int(torch.randint(0, max(1, side // 20) + 1, ()))
+    start = int(torch.randint(0, side - length + 1, ()))
+    masked = picture.clone()
+    masked.narrow(axis, start, length).fill_(float(picture.mean()))
+    return tv_tensors.Image(masked)
+
+
+def _kept(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Clip boxes to the picture and drop those of which nothing is left, with their labels."""
+    clean = v2.Compose([v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=_LEAST_SIDE)])
+    cleaned: tuple[Any, dict[str, Any]] = clean(picture, target)
+    return cleaned
+
+
+def built_in() -> Mapping[str, Augmentation]:
+    """Return our own augmentations by name, made anew: a transform of torchvision's is an object."""
+    return {
+        "hflip": v2.RandomHorizontalFlip(),
+        "vflip": v2.RandomVerticalFlip(),
+        "rotate": v2.RandomRotation(15),
+        "brightness": v2.ColorJitter(brightness=0.2),
+        "contrast": v2.ColorJitter(contrast=0.2),
+        "colour": v2.ColorJitter(saturation=0.2, hue=0.03),
+        "blur": v2.RandomApply([v2.GaussianBlur(3)], p=0.3),
+        "crop": v2.RandomApply([v2.RandomIoUCrop(min_scale=0.5, max_scale=1.0)], p=0.5),
+        "time_shift": _time_shift,
+        "gain": _gain,
+        "time_mask": _time_mask,
+        "frequency_mask": _frequency_mask,
+    }
+
+
+def list_augmentations() -> list[str]:
+    """Return the names that `TrainingConfig.augmentations` may have: ours, and those of installed packages."""
+    return names(built_in(), _GROUP)
+
+
+@attrs.frozen
+class Augmenter:
+    """Several augmentations one after another."""
+
+    steps: tuple[Augmentation, ...]
+
+    @classmethod
+    def named(cls, wanted: Sequence[str], given: Mapping[str, Augmentation] | None = None) -> Augmenter:
+        """Return the augmentations of these names: given, our own, or an installed package's.
+
+        Raises:
+            InputError: If there is none of a name, or two.
+
+        """
+        own = built_in()
+        return cls(tuple(found(name, own, group=_GROUP, given=given) for name in wanted))
+
+    def __call__(self, pixels: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a changed picture [channel, height, width] with its boxes [N, 4] xyxy and labels [N]."""
+        framed = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=pixels.shape[-2:])
+        picture, target = tv_tensors.Image(pixels), {"boxes": framed, "labels": labels}
+        for step in self.steps:
+            picture, target = step(picture, target)
+        picture, target = _kept(picture, target)
+        return (
+            picture.as_subclass(torch.Tensor),
+            target["boxes"].as_subclass(torch.Tensor),
+            target["labels"],
+        )
+
+
+def perturbed(seen: Seen, *, box_jitter: float, feature_noise: float) -> Seen:
+    """Return what a training sees with noise on the edges of its boxes and on its features.
+
+    Args:
+        seen: A picture.
+        box_jitter: Standard deviation, as a share of each box's sides; a box keeps at least half of each side.
+        feature_noise: Standard deviation, as a share of each map's own.
+
+    """
+    if box_jitter and len(seen.boxes):
+        sides = (seen.boxes[:, 2:] - seen.boxes[:, :2]).repeat(1, 2)  # [N, (w, h, w, h)]
+        noise = (torch.randn_like(seen.boxes) * box_jitter).clamp(-0.25, 0.25)
+        height, width = seen.encoded.size
+        corners = (seen.boxes + noise * sides).clamp(min=0)
+        limits = corners.new_tensor([width, height, width, height])
+        seen = attrs.evolve(seen, boxes=torch.minimum(corners, limits))
+    if feature_noise:
+        maps = {
+            name: level + torch.randn_like(level) * (level.std() * feature_noise)
+            for name, level in seen.encoded.maps.items()
+        }
+        seen = attrs.evolve(seen, encoded=attrs.evolve(seen.encoded, maps=maps))
+    return seen

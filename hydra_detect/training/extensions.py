@@ -1,0 +1,40 @@
+"""Names for what users bring along: our own, those given in a call, and entry points of installed packages.
+
+Nothing is registered in a global: what a name means can be seen from the call and from what is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+from hydra_detect.errors import InputError, near_matches
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def names(own: Mapping[str, Any], group: str) -> list[str]:
+    """Return our own names and those that installed packages declare in an entry-point group, sorted."""
+    return sorted({*own, *(entry.name for entry in importlib.metadata.entry_points(group=group))})
+
+
+def found(name: str, own: Mapping[str, Any], *, group: str, given: Mapping[str, Any] | None = None) -> Any:
+    """Return what a name stands for.
+
+    Raises:
+        InputError: If it stands for nothing, or for two things.
+
+    """
+    asked = f"find {name!r:.60} among {group.removeprefix('hydra_detect.')}"
+    installed = {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
+    places = [
+        place for place, known in (("ours", own), ("given", given or {}), ("installed", installed)) if name in known
+    ]
+    if len(places) > 1:
+        raise InputError(asked, f"there are two: {' and '.join(places)}", "Give yours another name.")
+    if not places:
+        raise InputError(asked, "there is none", near_matches(name, {*own, *installed, *(given or {})}))
+    if name in installed:
+        return installed[name].load()
+    return {**own, **(given or {})}[name]

@@ -1,0 +1,273 @@
+"""Frozen features: what the backbone makes of each picture and view, computed once and kept on disk.
+
+A feature file depends on the backbone's contract, the picture's bytes, the view and whatever decides the last bits of
+a convolution, and on nothing else; all of it is in the file's name. Features are rounded to the dtype that they are
+kept in whether they are kept or not, so that a training never depends on what happens to lie in the cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torchvision.models.detection.image_list import ImageList
+
+from hydra_detect import codec, pictures
+from hydra_detect.nets.backbones import Features
+from hydra_detect.nets.devices import environment
+from hydra_detect.storage.files import explained
+from hydra_detect.storage.owners import staging_name
+from hydra_detect.training.views import see
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from hydra_detect.contracts import BackboneContract
+    from hydra_detect.data.samples import Sample
+    from hydra_detect.nets.backbones import Backbone
+
+CACHE_VARIABLE = "HYDRA_DETECT_CACHE"
+_SUFFIX = ".features"
+_DTYPES = {"float16": torch.float16, "float32": torch.float32}
+_LOG = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class Encoded:
+    """What the frozen backbone makes of one picture.
+
+    Args:
+        maps: Level name to [1, channel, y, x].
+        size: (height, width) of the network input before padding.
+        padded_size: (height, width) after padding; only pictures equal in this share a batch.
+        original_size: (height, width) of the picture as given.
+
+    """
+
+    maps: dict[str, Tensor]
+    size: tuple[int, int]
+    padded_size: tuple[int, int]
+    original_size: tuple[int, int]
+
+
+@attrs.frozen(kw_only=True)
+class Seen:
+    """One labelled picture as a training sees it.
+
+    Args:
+        encoded: Its features, float32.
+        boxes: [N, 4] xyxy float32 in pixels of the network input.
+        labels: [N] int64, from 1.
+        sample: Id of the sample.
+
+    """
+
+    encoded: Encoded
+    boxes: Tensor
+    labels: Tensor
+    sample: str = ""
+
+
+def stack(pictures_seen: Sequence[Encoded]) -> Features:
+    """Return pictures of one padded size as a batch, as the backbone would."""
+    height, width = pictures_seen[0].padded_size
+    first = next(iter(pictures_seen[0].maps.values()))
+    # A head reads the shape of the padded pictures alone.
+    pixels = first.new_zeros(1).expand(len(pictures_seen), 1, height, width)
+    return Features(
+        {name: torch.cat([one.maps[name] for one in pictures_seen]) for name in pictures_seen[0].maps},
+        ImageList(pixels, [one.size for one in pictures_seen]),
+        [one.original_size for one in pictures_seen],
+    )
+
+
+def default_cache() -> Path:
+    """Return the folder that features are kept in unless another is named: $HYDRA_DETECT_CACHE, or one at home."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "hydra-detect") / "features"
+
+
+class FeatureCache:
+    """A folder of feature files, bounded in size; any of them may be deleted at any time.
+
+    Files that this object has not used make room for its own, the longest unused first; once all that is left is its
+    own, nothing more is kept.
+
+    Args:
+        folder: Where; made when the first file is written.
+        limit: Most bytes of all files together; 0 keeps nothing.
+
+    """
+
+    def __init__(self, folder: Path, *, limit: int) -> None:
+        self.folder = folder
+        self.limit = limit
+        self.hits = self.misses = self.refused = 0
+        self._own: set[str] = set()
+
+    def get(self, key: str) -> Encoded | None:
+        """Return what is kept under a key, or None; what is damaged is deleted and computed again."""
+        path = self.folder / (key + _SUFFIX)
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:  # maps the file into memory
+                facts = file.metadata() or {}
+                maps = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+            if key not in self._own and facts.get("crc32") != _checksum(maps):
+                raise ValueError("its checksum is another")  # noqa: TRY301  one way to say what is wrong with the file
+            sizes = {name: _size(facts[name]) for name in ("size", "padded_size", "original_size")}
+            os.utime(path)
+        except FileNotFoundError:
+            self.misses += 1
+            return None
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            _LOG.warning("the feature file %s cannot be used (%s); its features are computed again", path, error)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            self.misses += 1
+            return None
+        self._own.add(key)
+        self.hits += 1
+        return Encoded(maps=maps, **sizes)
+
+    def put(self, key: str, encoded: Encoded) -> None:
+        """Keep what the backbone made of a picture, if there is room.
+
+        Raises:
+            StoreError: If the folder cannot be written.
+
+        """
+        if not self._make_room(sum(level.nbytes for level in encoded.maps.values())):
+            self.refused += 1
+            return
+        facts = {"crc32": _checksum(encoded.maps)}
+        for name in ("size", "padded_size", "original_size"):
+            facts[name] = " ".join(map(str, getattr(encoded, name)))
+        aside = self.folder / f"{staging_name()}.tmp"
+        with explained(f"keep features in {self.folder}", "Name another folder, or set cache_bytes to 0."):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                safetensors.torch.save_file(encoded.maps, aside, metadata=facts)
+                aside.replace(self.folder / (key + _SUFFIX))
+            finally:
+                aside.unlink(missing_ok=True)
+        self._own.add(key)
+
+    def _make_room(self, size: int) -> bool:
+        kept = []
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self.folder):
+                if entry.name.endswith(_SUFFIX):
+                    with contextlib.suppress(FileNotFoundError):  # another process made room
+                        facts = entry.stat()
+                        kept.append((facts.st_mtime, facts.st_size, Path(entry.path)))
+        total = sum(nbytes for _used, nbytes, _path in kept)
+        for _used, nbytes, path in sorted(kept):
+            if total + size <= self.limit:
+                break
+            if path.name.removesuffix(_SUFFIX) not in self._own:
+                path.unlink(missing_ok=True)
+                total -= nbytes
+        return total + size <= self.limit
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = text.split()
+    return int(height), int(width)
+
+
+def _checksum(maps: dict[str, Tensor]) -> str:
+    total = 0
+    for name in sorted(maps):
+        total = zlib.crc32(maps[name].contiguous().view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
+
+
+def picture_of(sample: Sample, channels: int) -> Tensor:
+    """Read a sample's picture as [channel, height, width] float32 in [0, 1].
+
+    Raises:
+        InputError: If it cannot be read or is of another size than its labels say.
+
+    """
+    return torch.from_numpy(np.array(pictures.to_channels(sample.open(), channels).pixels))
+
+
+class FrozenFeatures:
+    """What the backbone makes of samples, view by view.
+
+    Args:
+        backbone: Frozen, in evaluation mode.
+        cache: Where its maps are kept.
+        dtype: What they are rounded to and kept in, "float16" or "float32".
+
+    """
+
+    def __init__(self, backbone: Backbone, cache: FeatureCache, *, dtype: str = "float16") -> None:
+        self.backbone = backbone
+        self.cache = cache
+        self.dtype = _DTYPES[dtype]
+        self.passes = 0
+        self.device = next(backbone.parameters()).device
+        self._basis = _basis(backbone.contract, self.device, dtype)
+
+    def of(self, sample: Sample, view: str = "plain") -> Encoded:
+        """Return the features of one sample as a view shows it, float32 on the backbone's device.
+
+        Raises:
+            InputError: If its picture cannot be read or is of another size than its labels say.
+            StoreError: If the cache cannot be written.
+
+        """
+        key = hashlib.sha256(f"{self._basis} {sample.picture_digest} {view}".encode()).hexdigest()
+        encoded = self.cache.get(key)
+        if encoded is None:
+            encoded = self._rounded(self.run(see(view, self.pixels(sample), torch.zeros(0, 4))[0]))
+            self.cache.put(key, encoded)
+        return self._usable(encoded)
+
+    def fresh(self, pixels: Tensor) -> Encoded:
+        """Return the features of a picture that is seen once, [channel, height, width], rounded as others are."""
+        return self._usable(self._rounded(self.run(pixels)))
+
+    def pixels(self, sample: Sample) -> Tensor:
+        """Read a sample's picture as [channel, height, width] float32 in [0, 1], on the backbone's device."""
+        return picture_of(sample, self.backbone.contract.architecture.in_channels).to(self.device)
+
+    def run(self, pixels: Tensor) -> Encoded:
+        """Run the backbone over one picture, exactly as a detector does."""
+        self.passes += 1
+        with torch.no_grad():
+            prepared = self.backbone.prepare(pixels)
+            features = self.backbone([prepared])
+        return Encoded(
+            maps=dict(features.maps),
+            size=prepared.size,
+            padded_size=prepared.padded_size,
+            original_size=prepared.original_size,
+        )
+
+    def _rounded(self, encoded: Encoded) -> Encoded:
+        maps = {name: level.to(self.dtype).cpu().contiguous() for name, level in encoded.maps.items()}
+        return attrs.evolve(encoded, maps=maps)
+
+    def _usable(self, encoded: Encoded) -> Encoded:
+        maps = {name: level.to(self.device).float() for name, level in encoded.maps.items()}
+        return attrs.evolve(encoded, maps=maps)
+
+
+def _basis(contract: BackboneContract, device: torch.device, dtype: str) -> str:
+    """Return what features depend on beside picture and view."""
+    facts = codec.dumps(codec.to_dict(contract))
+    place = device.type if device.type == "cpu" else torch.cuda.get_device_name(device)
+    return f"{hashlib.sha256(facts).hexdigest()} {environment()} {place} {dtype}"

@@ -1,0 +1,152 @@
+"""From samples and a backbone to a head that has learnt them: start, features, loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+
+from hydra_detect.nets.heads import RCNNHead, Sampling
+from hydra_detect.training.anchors import coverage
+from hydra_detect.training.augment import Augmenter
+from hydra_detect.training.features import FeatureCache, FrozenFeatures, default_cache
+from hydra_detect.training.loop import fit
+from hydra_detect.training.losses import LossContext, loss_named
+from hydra_detect.training.source import CachedSource, FreshSource
+from hydra_detect.training.start import anchors_of, settings_for, start_head
+from hydra_detect.training.task import Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hydra_detect.contracts import Preprocessing
+    from hydra_detect.data.samples import Samples
+    from hydra_detect.nets.backbones import Backbone
+    from hydra_detect.records import HeadSettings
+    from hydra_detect.training.anchors import Coverage
+    from hydra_detect.training.checkpoint import Checkpoint
+    from hydra_detect.training.config import TrainingConfig
+    from hydra_detect.training.loop import Fitted
+    from hydra_detect.training.source import Source
+    from hydra_detect.training.start import Origin
+    from hydra_detect.training.tools import Tools
+
+
+@attrs.frozen(kw_only=True)
+class FeatureUse:
+    """What the features of a training cost.
+
+    Args:
+        passes: How often the backbone ran.
+        reused: How often its maps were found in the cache.
+        not_kept: Maps for which there was no room in the cache, so that they are computed at each epoch.
+
+    """
+
+    passes: int
+    reused: int
+    not_kept: int
+
+
+@attrs.frozen(kw_only=True)
+class Learnt:
+    """A head that has learnt.
+
+    Args:
+        network: With the weights of the best epoch, frozen, in evaluation mode, on the CPU.
+        settings: What it computes with beside its weights.
+        fitted: How it came about.
+        coverage: How well its anchors resemble the training labels.
+        features: What they cost.
+
+    """
+
+    network: RCNNHead
+    settings: HeadSettings
+    fitted: Fitted
+    coverage: Coverage
+    features: FeatureUse
+
+
+def learn(
+    backbone: Backbone,
+    origin: Origin,
+    *,
+    train: Samples,
+    select: Samples | None,
+    config: TrainingConfig,
+    seed: int,
+    checkpoint: Checkpoint,
+    tools: Tools,
+    stage: str = "",
+) -> Learnt:
+    """Train a head on a frozen backbone.
+
+    Args:
+        backbone: It runs and is not changed.
+        origin: What the head starts from.
+        train: Samples to learn from.
+        select: Samples that tell which epoch is best; None to take the last.
+        config: All settings.
+        seed: Of every random choice: the same seed, samples and machine give the same bytes on a CPU.
+        checkpoint: Where the state is kept, to be taken up again.
+        tools: What it uses.
+        stage: Which of several trainings this is, for the progress.
+
+    Raises:
+        InputError: If a picture cannot be read, or a name in the settings stands for nothing.
+        TrainingError: If the loss is no finite number.
+        TrainingStoppedError: If it was cancelled.
+        StoreError: If the disk refuses.
+
+    """
+    contract = backbone.contract
+    sides = label_sides(train, contract.preprocessing)
+    settings = settings_for(
+        origin, contract, classes=len(train.class_names), anchors=config.anchors, sides=sides, seed=seed
+    )
+    sampling = Sampling(rpn_batch=config.rpn_batch, box_batch=config.box_batch, proposals=config.proposals)
+    head = start_head(origin, settings, contract, class_names=train.class_names, sampling=sampling, seed=seed)
+    loss = loss_named(config.loss, tools.losses)
+    cache = FeatureCache(tools.cache or default_cache(), limit=config.cache_bytes)
+    features = FrozenFeatures(backbone, cache, dtype=config.feature_dtype)
+    task = Task(
+        network=head.to(features.device),
+        source=_source(features, train, config, tools),
+        train=train,
+        select=select,
+        loss=loss,
+        context=LossContext(config=config, frequencies=tuple(train.box_counts[name] for name in train.class_names)),
+        config=config,
+        seed=seed,
+        stage=stage,
+    )
+    fitted = fit(task, checkpoint=checkpoint, progress=tools.progress, cancel=tools.cancel)
+    network = RCNNHead(settings, contract.levels)
+    network.load_state_dict(fitted.tensors, strict=True, assign=True)
+    return Learnt(
+        network=network.eval().requires_grad_(requires_grad=False),
+        settings=settings,
+        fitted=fitted,
+        coverage=coverage(anchors_of(settings), sides),
+        features=FeatureUse(passes=features.passes, reused=cache.hits, not_kept=cache.refused),
+    )
+
+
+def _source(features: FrozenFeatures, train: Samples, config: TrainingConfig, tools: Tools) -> Source:
+    if config.features == "fresh":
+        augmenter = Augmenter.named(config.augmented_by, tools.augmentations)
+        return FreshSource(features, train.class_names, augmenter=augmenter)
+    return CachedSource(features, train.class_names, views=config.seen_as)
+
+
+def label_sides(samples: Samples, preprocessing: Preprocessing) -> NDArray[np.float64]:
+    """Return [label, (width, height)] of all labelled boxes in pixels of the network input."""
+    rows = [np.zeros((0, 2))]
+    for sample in samples:
+        short, long = sorted(sample.truth.image_size)
+        scale = min(preprocessing.min_size / short, preprocessing.max_size / long)
+        boxes = sample.truth.boxes.astype(np.float64)
+        rows.append((boxes[:, 2:] - boxes[:, :2]) * scale)
+    return np.concatenate(rows)

@@ -1,0 +1,110 @@
+"""Runs: the folder that a training leaves, with metrics.csv, report.json and, while it lasts, a checkpoint.
+
+A folder is named by the fingerprint of all that the training depends on. One without a report is unfinished: the same
+training takes it up again. A finished one is never written to.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from hydra_detect import codec
+from hydra_detect.storage.files import explained
+from hydra_detect.storage.owners import staging_name
+from hydra_detect.training.checkpoint import CHECKPOINT, Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from hydra_detect.codec import Record
+    from hydra_detect.names import Digest
+    from hydra_detect.training.progress import EpochRecord
+
+R = TypeVar("R", bound="Record")
+
+METRICS, REPORT = "metrics.csv", "report.json"
+_COLUMNS = ("epoch", "seconds", "learning_rate", "f1", "precision", "recall", "is_best")
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """The folder of one training.
+
+    Args:
+        folder: Where.
+        fingerprint: Digest of all that the training depends on.
+
+    """
+
+    folder: Path
+    fingerprint: Digest
+
+    @classmethod
+    def of(cls, runs: Path, fingerprint: Digest) -> Run:
+        """Return the unfinished run of a training, or a new one; nothing is written yet.
+
+        Args:
+            runs: Folder of all runs of a head.
+            fingerprint: Of the training.
+
+        """
+        number, folder = 1, runs / fingerprint.short
+        while (folder / REPORT).exists():
+            number += 1
+            folder = runs / f"{fingerprint.short}-{number}"
+        return cls(folder=folder, fingerprint=fingerprint)
+
+    def checkpoint(self, stage: str = "") -> Checkpoint:
+        """Return where the state of one of its trainings is kept."""
+        folder = self.folder / stage.replace(" ", "-") if stage else self.folder
+        return Checkpoint(folder, fingerprint=f"{self.fingerprint} {stage}")
+
+    def write_metrics(self, history: Sequence[EpochRecord]) -> None:
+        """Write one row per epoch.
+
+        Raises:
+            StoreError: If the folder cannot be written.
+
+        """
+        losses = sorted({name for epoch in history for name in epoch.losses})
+        selected = sorted({name for epoch in history for name in epoch.select_losses})
+        header = [*_COLUMNS, *(f"loss_{name}" for name in losses), *(f"select_loss_{name}" for name in selected)]
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(header)
+        for epoch in history:
+            facts = attrs.asdict(epoch, recurse=False)
+            own = [facts[name] for name in _COLUMNS]
+            parts = [epoch.losses.get(name) for name in losses] + [epoch.select_losses.get(name) for name in selected]
+            writer.writerow(["" if value is None else value for value in own + parts])
+        self._write(METRICS, text.getvalue().encode())
+
+    def finish(self, report: R) -> R:
+        """Write the report, by which the run is finished, delete its checkpoints, and return the report.
+
+        Raises:
+            StoreError: If the folder cannot be written.
+
+        """
+        self._write(REPORT, codec.encode(report))
+        for left in sorted(self.folder.rglob(CHECKPOINT)):
+            with explained(f"delete {left}"):
+                left.unlink()
+                if left.parent != self.folder:
+                    left.parent.rmdir()
+        return report
+
+    def _write(self, name: str, data: bytes) -> None:
+        aside = self.folder / f"{staging_name()}.tmp"
+        with explained(f"write {self.folder / name}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                aside.write_bytes(data)
+                aside.replace(self.folder / name)
+            finally:
+                aside.unlink(missing_ok=True)

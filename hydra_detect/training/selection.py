@@ -1,0 +1,118 @@
+"""The select role: which epoch is best; and the order in which samples of the train role come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+import torch
+
+from hydra_detect import answers
+from hydra_detect.measure.outcomes import judge as judge_detections
+from hydra_detect.names import HeadRef
+from hydra_detect.training.features import stack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hydra_detect.detections import Detections
+    from hydra_detect.nets.heads import RCNNHead
+    from hydra_detect.training.config import TrainingConfig
+    from hydra_detect.training.features import Seen
+    from hydra_detect.training.progress import EpochRecord
+    from hydra_detect.training.task import Task
+
+_LEAST_SCORE = 0.02  # what scores less is no candidate for any threshold; it saves most of the suppression
+_SEED = 0  # of the anchors and proposals that the selection loss is taken over: the same at every epoch
+
+
+@attrs.frozen(kw_only=True)
+class Judged:
+    """What weights are worth on the select role.
+
+    Args:
+        select_losses: Mean over the samples, by part and "total".
+        f1: At the score threshold that is best for it, all classes together.
+        precision: There.
+        recall: There.
+
+    """
+
+    select_losses: Mapping[str, float]
+    f1: float
+    precision: float
+    recall: float
+
+
+def judge(head: RCNNHead, task: Task) -> Judged:
+    """Measure weights on the select role: a real loss, and F1 at its best threshold."""
+    assert task.select is not None  # noqa: S101  the loop asks only then
+    sums: dict[str, float] = {}
+    found = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        for sample in task.select:
+            seen = task.source.plain(sample)
+            for name, value in _losses(head, seen, task).items():
+                sums[name] = sums.get(name, 0.0) + value
+            found.append(_detections(head, seen, task))
+    outcomes = judge_detections(found, [sample.truth for sample in task.select], class_names=task.select.class_names)
+    order = np.argsort(-outcomes.scores, kind="stable")
+    hits, taken = np.cumsum(outcomes.hits[order]), np.arange(1, len(order) + 1)
+    truths = int(outcomes.truths.sum())
+    f1 = 2 * hits / (taken + truths)
+    best = int(f1.argmax()) if len(f1) else None
+    return Judged(
+        select_losses={name: value / len(task.select) for name, value in sums.items()},
+        f1=0.0 if best is None else float(f1[best]),
+        precision=0.0 if best is None else float(hits[best] / taken[best]),
+        recall=0.0 if best is None or not truths else float(hits[best] / truths),
+    )
+
+
+def is_better(judged: Judged, best: EpochRecord | None, config: TrainingConfig) -> bool:
+    """Whether weights are better than the best so far, by at least `min_delta`; of equal F1, the lower loss is."""
+    if best is None or best.f1 is None:
+        return True
+    gain = judged.f1 - best.f1
+    cheaper = best.select_losses["total"] - judged.select_losses["total"]
+    if config.monitor == "loss":
+        return cheaper > config.min_delta
+    return gain > config.min_delta or (gain == 0 and config.min_delta == 0 and cheaper > 0)
+
+
+def order(task: Task) -> list[int]:
+    """Return the places of the training samples in the order of an epoch, drawn from torch's random numbers.
+
+    "shuffle" has each once. "balanced" draws as many with replacement, each weighted by the inverse square root of how
+    often its rarest class is labelled; a background weighs as much as the least of them.
+    """
+    if task.config.sampler == "shuffle":
+        return torch.randperm(len(task.train)).tolist()
+    counts = dict(zip(task.train.class_names, task.context.frequencies, strict=True))
+    weights = [max((counts[name] ** -0.5 for name in sample.truth.label_names), default=0.0) for sample in task.train]
+    least = min((weight for weight in weights if weight), default=1.0)
+    chances = torch.tensor([weight or least for weight in weights])
+    return torch.multinomial(chances, len(weights), replacement=True).tolist()
+
+
+def _losses(head: RCNNHead, seen: Seen, task: Task) -> dict[str, float]:
+    head.rpn.training = True  # as many proposals as in training; of this one module alone: no norm may learn here
+    try:
+        losses = task.losses(head, [seen])
+    finally:
+        head.rpn.training = False
+    parts = {name: float(value) for name, value in losses.items()}
+    return parts | {"total": sum(parts.values())}
+
+
+def _detections(head: RCNNHead, seen: Seen, task: Task) -> Detections:
+    (output,) = head(task.encoder(head, stack([seen.encoded])), score_threshold=_LEAST_SCORE)
+    return answers.of_head(
+        output,
+        task.train.class_names,
+        ref=HeadRef("candidate"),
+        image_size=seen.encoded.original_size,
+        source=seen.sample,
+    )

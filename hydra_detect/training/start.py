@@ -1,0 +1,143 @@
+"""What a head starts from: the settings and weights of another, or random weights.
+
+A layer is taken over where it means the same in both: what judges anchors, where the anchors are the same; what judges
+classes, row by row for classes of the same name. The rest begins at random.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+
+from hydra_detect.nets.heads import RCNNHead
+from hydra_detect.nets.state import torch_tensors
+from hydra_detect.records import HeadSettings
+from hydra_detect.training.anchors import Anchors, fit_anchors, usual_anchors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from hydra_detect.contracts import BackboneContract
+    from hydra_detect.nets.heads import Sampling
+    from hydra_detect.tensors import RawTensor
+
+LEAST_SCORE = 0.01
+"""Below it a trained head drops boxes unasked: low, so that calibration and precision see what it is unsure of."""
+
+_CLASS_ROWS, _BOX_ROWS = "roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred"
+_ANCHOR_ROWS = ("rpn.head.cls_logits", "rpn.head.bbox_pred")
+_CORNERS = 4
+
+
+@attrs.frozen(kw_only=True)
+class Origin:
+    """A head to start from.
+
+    Args:
+        settings: What it computes with beside its weights.
+        class_names: Its classes.
+        tensors: Its weights; None for random ones.
+
+    """
+
+    settings: HeadSettings
+    class_names: tuple[str, ...] = ()
+    tensors: Mapping[str, RawTensor] | None = None
+
+
+def plain_origin(contract: BackboneContract) -> Origin:
+    """Return torchvision's default head for a backbone, with random weights."""
+    anchors = usual_anchors([level.stride for level in contract.levels])
+    settings = HeadSettings(
+        label_count=2,
+        anchor_sizes=anchors.sizes,
+        aspect_ratios=anchors.ratios,
+        roi_levels=tuple(level.name for level in contract.levels[:-1]),
+    )
+    return Origin(settings=settings)
+
+
+def settings_for(
+    origin: Origin,
+    contract: BackboneContract,
+    *,
+    classes: int,
+    anchors: str,
+    sides: NDArray[np.float64],
+    seed: int,
+) -> HeadSettings:
+    """Return the settings of a new head.
+
+    Args:
+        origin: What it starts from.
+        contract: Of its backbone.
+        classes: How many classes it has.
+        anchors: "keep", "default" or "kmeans", as in `TrainingConfig`.
+        sides: [label, (width, height)] of the training labels, pixels of the network input.
+        seed: Of the first centres.
+
+    """
+    strides = [level.stride for level in contract.levels]
+    settings = attrs.evolve(origin.settings, label_count=classes + 1, score_threshold=LEAST_SCORE)
+    if anchors == "keep":
+        return settings
+    chosen = fit_anchors(sides, strides, seed=seed) if anchors == "kmeans" else usual_anchors(strides)
+    return attrs.evolve(settings, anchor_sizes=chosen.sizes, aspect_ratios=chosen.ratios)
+
+
+def anchors_of(settings: HeadSettings) -> Anchors:
+    """Return the anchors of a head."""
+    return Anchors(sizes=settings.anchor_sizes, ratios=settings.aspect_ratios)
+
+
+def start_head(
+    origin: Origin,
+    settings: HeadSettings,
+    contract: BackboneContract,
+    *,
+    class_names: Sequence[str],
+    sampling: Sampling,
+    seed: int,
+) -> RCNNHead:
+    """Build a head with the weights that it starts from, on the CPU.
+
+    Args:
+        origin: Where they come from.
+        settings: Of the new head.
+        contract: Of its backbone.
+        class_names: Of the new head.
+        sampling: What its losses are taken over.
+        seed: Of the random ones.
+
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = RCNNHead(settings, contract.levels, sampling=sampling, device="cpu").float()
+    if origin.tensors is None:
+        return head
+    own = head.state_dict()
+    has_same_anchors = anchors_of(settings) == anchors_of(origin.settings)
+    for name, tensor in torch_tensors(origin.tensors).items():
+        layer = name.rsplit(".", 1)[0]
+        if layer in {_CLASS_ROWS, _BOX_ROWS}:
+            _copy_rows(own[name], tensor.float(), origin.class_names, class_names, is_box=layer == _BOX_ROWS)
+        elif own[name].shape == tensor.shape and (layer not in _ANCHOR_ROWS or has_same_anchors):
+            own[name].copy_(tensor)
+    return head
+
+
+def _copy_rows(own: Tensor, theirs: Tensor, their_names: Sequence[str], names: Sequence[str], *, is_box: bool) -> None:
+    """Copy the rows of classes that both have, in place, and those of the background where there are any such."""
+    shared = {label: their_names.index(name) + 1 for label, name in enumerate(names, start=1) if name in their_names}
+    if not shared:
+        return
+    width = _CORNERS if is_box else 1
+    mine, others = own.view(len(names) + 1, width, -1), theirs.view(len(their_names) + 1, width, -1)
+    for label, other in {0: 0, **shared}.items():
+        mine[label].copy_(others[other])

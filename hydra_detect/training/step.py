@@ -1,0 +1,100 @@
+"""One look at a batch: what the head predicts where, and what it should have.
+
+The two stages of Faster R-CNN in training (Ren et al. 2015, arXiv:1506.01497), from torchvision's own parts: anchors
+and proposals are matched to labelled boxes by overlap, and a sample of both is what a loss is taken over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from hydra_detect.nets.backbones import Features
+    from hydra_detect.nets.heads import RCNNHead
+    from hydra_detect.training.features import Seen
+
+
+@attrs.frozen(kw_only=True)
+class Predictions:
+    """What a loss is taken over: a sample of anchors and of proposals of a batch, predicted and wanted.
+
+    Deltas are those of torchvision's box coders: shifts of the centre in units of the box, logarithms of the sides.
+
+    Args:
+        objectness: [anchor] logits of the sampled anchors.
+        is_object: [anchor] float32, 1 for an object and 0 for background.
+        anchor_deltas: [object anchor, 4], from the anchor to the box.
+        anchor_targets: [object anchor, 4].
+        class_logits: [proposal, label]; label 0 is the background.
+        labels: [proposal] int64.
+        box_deltas: [object proposal, 4], from the proposal to the box, of the proposal's own label.
+        box_targets: [object proposal, 4].
+
+    """
+
+    objectness: Tensor
+    is_object: Tensor
+    anchor_deltas: Tensor
+    anchor_targets: Tensor
+    class_logits: Tensor
+    labels: Tensor
+    box_deltas: Tensor
+    box_targets: Tensor
+
+
+def predict(head: RCNNHead, features: Features, batch: Sequence[Seen]) -> Predictions:
+    """Run a head over pictures of one padded size, as torchvision does in training.
+
+    Which anchors and proposals are sampled is drawn from torch's own random numbers.
+
+    Args:
+        head: The network.
+        features: Maps of the pictures.
+        batch: The same pictures, for their labels.
+
+    """
+    targets = [{"boxes": seen.boxes, "labels": seen.labels} for seen in batch]
+    proposals, (objectness, is_object, anchor_deltas, anchor_targets) = _first_stage(head, features, targets)
+    proposals, _matched, labels, regression = head.roi_heads.select_training_samples(proposals, targets)
+    pooled = head.roi_heads.box_roi_pool(features.maps, proposals)  # [proposal, channel, 7, 7]
+    logits, deltas = head.roi_heads.box_predictor(head.roi_heads.box_head(pooled))  # [proposal, label(, 4)]
+    of = torch.cat(labels)
+    rows = torch.where(of > 0)[0]
+    return Predictions(
+        objectness=objectness,
+        is_object=is_object,
+        anchor_deltas=anchor_deltas,
+        anchor_targets=anchor_targets,
+        class_logits=logits.float(),
+        labels=of,
+        box_deltas=deltas.float().reshape(len(of), -1, 4)[rows, of[rows]],
+        box_targets=torch.cat(regression)[rows],
+    )
+
+
+def _first_stage(
+    head: RCNNHead, features: Features, targets: list[dict[str, Tensor]]
+) -> tuple[list[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Return proposals, and of a sample of anchors: logits, whether an object, deltas and wanted deltas of objects."""
+    rpn, maps = head.rpn, list(features.maps.values())
+    per_level, level_deltas = rpn.head(maps)
+    anchors = rpn.anchor_generator(features.images, maps)
+    anchor_counts = [level[0].numel() for level in per_level]
+    objectness, deltas = concat_box_prediction_layers(per_level, level_deltas)  # [image * anchor, 1 or 4]
+    with torch.no_grad():
+        boxes = rpn.box_coder.decode(deltas, anchors).view(len(anchors), -1, 4)  # [image, anchor, 4]
+        proposals, _scores = rpn.filter_proposals(boxes, objectness, features.images.image_sizes, anchor_counts)
+        labels, matched = rpn.assign_targets_to_anchors(anchors, targets)
+        positive, negative = rpn.fg_bg_sampler(labels)
+        objects = torch.where(torch.cat(positive))[0]
+        sampled = torch.cat([objects, torch.where(torch.cat(negative))[0]])
+        wanted = torch.cat(rpn.box_coder.encode(matched, anchors))[objects]
+    return proposals, (objectness[sampled, 0], torch.cat(labels)[sampled], deltas[objects], wanted)

@@ -1,0 +1,96 @@
+"""What is to be learnt, and from what; and the loss of a batch of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+
+from hydra_detect.training.features import stack
+from hydra_detect.training.step import predict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from hydra_detect.data.samples import Samples
+    from hydra_detect.nets.backbones import Features
+    from hydra_detect.nets.heads import RCNNHead
+    from hydra_detect.training.config import TrainingConfig
+    from hydra_detect.training.features import Seen
+    from hydra_detect.training.losses import Loss, LossContext
+    from hydra_detect.training.source import Source
+
+Encoder = Callable[["RCNNHead", "Features"], "Features"]
+"""From what a source gives to the maps that a head reads; the network that learns may have a part in it."""
+
+
+def frozen(_network: RCNNHead, features: Features) -> Features:
+    """Return features as they are: a frozen backbone has made them (an `Encoder`)."""
+    return features
+
+
+@attrs.frozen(kw_only=True)
+class Task:
+    """What is to be learnt, and from what.
+
+    Args:
+        network: With the weights that it starts from; it is changed.
+        source: What turns samples into what the network sees.
+        encoder: What becomes of that before the head reads it.
+        train: Samples to learn from.
+        select: Samples that tell which epoch is best; None to take the last.
+        loss: What is minimised.
+        context: What the loss may need.
+        config: All settings.
+        seed: Of every random choice.
+        stage: Which of several trainings this is, for the progress.
+
+    """
+
+    network: RCNNHead
+    source: Source
+    encoder: Encoder = frozen
+    train: Samples
+    select: Samples | None
+    loss: Loss
+    context: LossContext
+    config: TrainingConfig
+    seed: int
+    stage: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def losses(self, network: RCNNHead, seen: Sequence[Seen]) -> dict[str, Tensor]:
+        """Return the loss of pictures by part; those of one padded size run together, and all weigh the same.
+
+        Args:
+            network: The one that learns, or the average of its weights.
+            seen: The pictures.
+
+        """
+        groups: dict[tuple[int, int], list[Seen]] = {}
+        for one in seen:
+            groups.setdefault(one.encoded.padded_size, []).append(one)
+        sums: dict[str, Tensor] = {}
+        for group in groups.values():
+            with self._precision():
+                features = self.encoder(network, stack([one.encoded for one in group]))
+                predictions = predict(network, features, group)
+            for name, value in self.loss(predictions, self.context).items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value * (len(group) / len(seen))
+        return sums
+
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        """Return mixed precision where the device has it and the settings allow it."""
+        is_plain = self.config.precision == "float32" or self.device.type != "cuda"
+        if is_plain or not torch.cuda.is_bf16_supported():
+            return contextlib.nullcontext()
+        return torch.autocast("cuda", dtype=torch.bfloat16)
