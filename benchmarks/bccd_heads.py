@@ -1,25 +1,28 @@
-"""New heads from 40 labelled pictures on a frozen backbone that has only seen red blood cells.
+"""New heads from few labelled pictures, on a frozen backbone that has only seen red blood cells.
 
     python benchmarks/bccd_heads.py --data BCCD_Dataset --out run
 
 Data: github.com/Shenggan/BCCD_Dataset at commit d272fb1 (MIT), the author's train, val and test lists. First, unless
-run/store is there already, an original is trained from scratch on the red cells of the train list and split: about an
-hour on 2 cores. Then for each seed 40 pictures that show the class are drawn from the train list, 20 for selection and
+run/store is there already, an original is trained from scratch on the red cells of the train list and split: about
+half an hour on 2 cores. `--demo` takes the demo's original instead, which was trained on the same list. Then for each
+class and seed so many pictures that show it are drawn from the train list, half as many (at most 20) for selection and
 40 for calibration from the val list; a head is trained on them and measured once on the author's test list.
+`--judge tune` measures on what train and val have left instead: for choosing settings.
 """
 
 import argparse
 import json
 import pathlib
+import shutil
 import time
 
 import numpy as np
 
-from hydra_detect import train_head, train_original
+from hydra_detect import read_samples, split_checkpoint, train_head, train_original
 from hydra_detect.allocation import keep_freed_memory
-from hydra_detect.data.reading import read_samples
 from hydra_detect.data.samples import Samples
 from hydra_detect.data.splits import given
+from hydra_detect.demo.run import DATA
 from hydra_detect.training.original import OriginalSettings
 from hydra_detect.training.tools import Tools
 
@@ -41,25 +44,31 @@ ORIGINAL_TRAINING = {
     "ema_decay": 0.995,
     "augmentations": "hflip,vflip,brightness,contrast,colour,crop",
 }
+SELECT, CALIBRATE = 20, 40
 
 
 def lists(data, label):
     """The author's three lists with the boxes of one class alone."""
     folder = data / "BCCD/ImageSets/Main"
-    return {
-        name: read_samples(folder / f"{name}.txt", classes=[label], missing="skip") for name in ("train", "val", "test")
-    }
+    names = ("train", "val", "test")
+    return {name: read_samples(folder / f"{name}.txt", classes=[label], missing="skip") for name in names}
 
 
 def joined(parts):
-    """Samples of one class with the role of each, as a split."""
-    samples = Samples(items=[sample for part in parts.values() for sample in part], class_names=part_names(parts))
+    """Samples with the role of each: all of them, and the split."""
+    first = next(iter(parts.values()))
+    samples = Samples(items=[sample for part in parts.values() for sample in part], class_names=first.class_names)
     return samples, given(samples, {role: [sample.id for sample in part] for role, part in parts.items()})
 
 
-def part_names(parts):
-    """The classes that all parts share."""
-    return next(iter(parts.values())).class_names
+def say_epoch(state):
+    """One line of JSON for each epoch."""
+    figures = {"f1": state.latest.f1, "loss": round(state.latest.losses["total"], 4)}
+    print(json.dumps({"epoch": state.latest.epoch, **figures, "seconds": round(state.latest.seconds, 1)}), flush=True)
+
+
+def say_nothing(_state):
+    """Nothing."""
 
 
 def train_the_original(data, store):
@@ -69,38 +78,105 @@ def train_the_original(data, store):
         {"train": own["train"], "select": own["val"][0::2], "calibrate": own["val"][1::2], "test": own["test"]}
     )
     began = time.perf_counter()
-    report = train_original(
-        store,
-        "rbc",
-        samples,
-        settings=ORIGINAL,
-        split=split,
-        config=ORIGINAL_TRAINING,
-        progress=lambda state: print(
-            json.dumps(
-                {
-                    "epoch": state.latest.epoch,
-                    "f1": state.latest.f1,
-                    **state.latest.losses,
-                    "seconds": state.latest.seconds,
-                }
-            ),
-            flush=True,
-        ),
+    print(
+        train_original(
+            store,
+            "rbc",
+            samples,
+            settings=ORIGINAL,
+            split=split,
+            config=ORIGINAL_TRAINING,
+            progress=say_epoch,
+        )
     )
-    print(report, f"\n{time.perf_counter() - began:.0f} s", flush=True)
+    print(f"{time.perf_counter() - began:.0f} s", flush=True)
+
+
+def drawn(own, count, seed, judge):
+    """Roles for one training: pictures that show the class to learn from; of the val list any."""
+    source = np.random.default_rng(seed)
+    shows = [place for place, sample in enumerate(own["train"]) if len(sample.truth)]
+    chosen = source.permutation(shows)[:count].tolist()
+    val = source.permutation(len(own["val"])).tolist()
+    select = min(SELECT, max(2, count // 2))
+    parts = {
+        "train": own["train"][chosen],
+        "select": own["val"][val[:select]],
+        "calibrate": own["val"][val[select : select + CALIBRATE]],
+        "test": own["test"],
+    }
+    if judge == "tune":
+        rest = sorted(set(range(len(own["train"]))) - set(chosen))
+        left = [*own["train"][rest], *own["val"][val[select + CALIBRATE :]]]
+        parts["test"] = Samples(items=left, class_names=own["train"].class_names)
+    return parts
+
+
+def a_head(args, label, count, seed):
+    """Train one head, and return its figures."""
+    samples, split = joined(drawn(lists(args.data, label), count, seed, args.judge))
+    began = time.perf_counter()
+    report = train_head(
+        args.out / "store",
+        label.lower(),
+        samples,
+        split=split,
+        seed=seed,
+        init=args.init,
+        config=dict(item.split("=", 1) for item in args.set),
+        progress=say_epoch if args.verbose else say_nothing,
+        publish=False,
+        tools=Tools(cache=args.out / "features"),
+    )
+    course = report.training.course
+    return {
+        **report.metrics.figures(),
+        "training": course.seconds["training"],
+        "seconds": time.perf_counter() - began,
+        "best_epoch": course.best_epoch,
+        "epochs": len(course.history),
+    }
 
 
 def main():
-    """Train what is missing, then the heads, and print one line each."""
+    """Train what is missing, then the heads; a line for each, and the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="checkout of Shenggan/BCCD_Dataset")
     parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--demo", action="store_true", help="the demo's backbone")
+    parser.add_argument("--labels", type=int, nargs="*", default=[40])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--classes", nargs="*", default=["WBC", "Platelets"])
+    parser.add_argument("--judge", choices=["test", "tune"], default="test")
+    parser.add_argument("--init", default="rbc", help="what heads start from: rbc or fresh")
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the heads, as epochs=10")
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     keep_freed_memory()
-    store = args.out / "store"
-    if not store.exists():
-        train_the_original(args.data, store)
+    if args.demo and not (args.out / "store").exists():
+        settings = json.loads((DATA / "original.json").read_text())["settings"]
+        split_checkpoint(DATA / "original.pth", args.out / "store", head="rbc", class_names=["RBC"], settings=settings)
+    if not (args.out / "store" / "heads" / "rbc").exists():
+        shutil.rmtree(args.out / "store" / "backbones", ignore_errors=True)
+        train_the_original(args.data, args.out / "store")
+    rows = []
+    for label in args.classes:
+        for count in args.labels:
+            for seed in args.seeds:
+                rows.append({"class": label, "labels": count, "seed": seed, **a_head(args, label, count, seed)})
+                print(json.dumps(rows[-1]), flush=True)
+            own = [row for row in rows if (row["class"], row["labels"]) == (label, count)]
+            means = {name: np.mean([row[name] for row in own]) for name in ("ap50", "f1", "training", "seconds")}
+            spread = {name: np.std([row[name] for row in own]) for name in ("ap50", "f1")}
+            print(
+                f"{label:<10} {count:>3} labelled pictures, {len(own)} seeds: "
+                f"AP50 {means['ap50']:.3f} (sd {spread['ap50']:.3f})  F1 {means['f1']:.3f} (sd {spread['f1']:.3f})  "
+                f"training {means['training']:.0f} s, in all {means['seconds']:.0f} s",
+                flush=True,
+            )
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

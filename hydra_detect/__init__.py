@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     from hydra_detect.checkpoints.split import split_checkpoint as split_checkpoint
     from hydra_detect.contracts import Preprocessing as Preprocessing
     from hydra_detect.data.reading import read_samples as read_samples
-    from hydra_detect.data.samples import Role as Role
-    from hydra_detect.data.samples import Sample as Sample
     from hydra_detect.data.samples import Samples as Samples
-    from hydra_detect.data.splits import Split as Split
-    from hydra_detect.data.writing import write_samples as write_samples
     from hydra_detect.detections import Detections as Detections
     from hydra_detect.detections import GroundTruth as GroundTruth
     from hydra_detect.detections import Timing as Timing
@@ -36,9 +32,7 @@ if TYPE_CHECKING:
     from hydra_detect.lifecycle.judging import calibrate as calibrate
     from hydra_detect.lifecycle.judging import evaluate as evaluate
     from hydra_detect.lifecycle.original import train_original as train_original
-    from hydra_detect.lifecycle.report import TrainingReport as TrainingReport
     from hydra_detect.lifecycle.train import train_head as train_head
-    from hydra_detect.measure.metrics import Metrics as Metrics
     from hydra_detect.measure.promotion import NONE_ACTIVE as NONE_ACTIVE
     from hydra_detect.measure.promotion import Decision as Decision
     from hydra_detect.measure.promotion import Measurement as Measurement
@@ -58,7 +52,6 @@ if TYPE_CHECKING:
     from hydra_detect.training.augment import list_augmentations as list_augmentations
     from hydra_detect.training.config import TrainingConfig as TrainingConfig
     from hydra_detect.training.losses import list_losses as list_losses
-    from hydra_detect.training.original import OriginalSettings as OriginalSettings
     from hydra_detect.versions import VersionManager as VersionManager
 
 _HOMES = {
@@ -76,23 +69,17 @@ _HOMES = {
     "HydraDetectError": "errors",
     "HydraDetector": "detector",
     "Measurement": "measure.promotion",
-    "Metrics": "measure.metrics",
     "NONE_ACTIVE": "measure.promotion",
     "OperatingPolicy": "records",
-    "OriginalSettings": "training.original",
     "ParityReport": "checkpoints.parity",
     "Preprocessing": "contracts",
     "PromotionPolicy": "measure.promotion",
-    "Role": "data.samples",
-    "Sample": "data.samples",
     "Samples": "data.samples",
-    "Split": "data.splits",
     "SplitReport": "checkpoints.split",
     "SplitSettings": "checkpoints.settings",
     "Store": "storage.store",
     "Timing": "detections",
     "TrainingConfig": "training.config",
-    "TrainingReport": "lifecycle.report",
     "Verification": "checkpoints.proof",
     "VersionManager": "versions",
     "VersionRecord": "records",
@@ -112,7 +99,6 @@ _HOMES = {
     "train_head": "lifecycle.train",
     "train_original": "lifecycle.original",
     "verify": "checkpoints.proof",
-    "write_samples": "data.writing",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605  one list of names, not two to keep equal

@@ -58,14 +58,15 @@ class Reading:
 
     def least_raw(self, name: str, head: LoadedHead) -> float:
         """Return a raw score that every box that counts is above: what the network need not look at any further."""
-        given, policy = self.given(name), head.version.record.operating_policy
+        given, record = self.given(name), head.version.record
+        policy, floor = record.operating_policy, record.settings.score_threshold
         if policy is None:
-            return head.version.record.settings.score_threshold if given is None else given
-        least = min([policy.score_threshold, *policy.class_thresholds.values()]) if given is None else given
-        if policy.temperature == 1 and given is not None:
-            return least
-        raw = float(apply_temperature([least], 1 / policy.temperature)[0])  # the way back
-        return max(0.0, raw - _MARGIN)
+            return floor if given is None else given
+        if given is not None:
+            return given if policy.temperature == 1 else _raw(given, policy.temperature)
+        least = min([policy.score_threshold, *policy.class_thresholds.values()])
+        # Thresholds are chosen, and figures taken, on boxes above the floor: others would be nobody's measure.
+        return max(floor, _raw(least, policy.temperature))
 
     def read(self, found: Detections, name: str, head: LoadedHead) -> Detections:
         """Return what counts of what a head found, scores calibrated unless raw ones are wanted."""
@@ -76,6 +77,14 @@ class Reading:
         counts = accepted(found.scores, found.label_names, policy=policy) if given is None else calibrated > given
         read = found if self.raw_scores else attrs.evolve(found, scores=calibrated)
         return read[counts]
+
+
+def _raw(calibrated: float, temperature: float) -> float:
+    """Return a raw score below every one that is calibrated to at least this."""
+    if calibrated < _MARGIN:
+        return 0.0
+    raw = float(apply_temperature([calibrated], 1 / temperature)[0])  # the way back
+    return max(0.0, raw - _MARGIN * max(1.0, temperature))
 
 
 def detections(

@@ -111,6 +111,15 @@ parities = st.builds(
     environment=st.builds(Environment, torch=texts, torchvision=texts, cpu=texts, threads=st.integers(1, 64)),
     unknown=unknowns,
 )
+policies = st.builds(
+    OperatingPolicy,
+    score_threshold=shares,
+    chosen_on=texts,
+    temperature=st.floats(1e-3, 1e3),
+    class_thresholds=st.dictionaries(texts, shares, max_size=2),
+    objective=texts,
+    unknown=unknowns,
+)
 backbone_records = st.builds(
     BackboneRecord,
     contract=contracts,
@@ -152,7 +161,7 @@ def head_records(draw):
         backbone_name=draw(names),
         settings=draw(head_settings(len(classes) + 1)),
         class_names=classes,
-        operating_policy=draw(st.none() | st.builds(OperatingPolicy, score_threshold=shares, chosen_on=texts)),
+        operating_policy=draw(st.none() | policies),
         source=draw(st.none() | sources),
         parity=draw(st.none() | parities),
         sample_count=draw(st.none() | st.integers(0, 2**60)),

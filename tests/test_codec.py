@@ -121,8 +121,11 @@ def test_encoding_is_canonical():
 
 def test_the_text_itself():
     """The canonical text is sorted, indented by one, UTF-8 as it is, and ends with a newline."""
-    record = OperatingPolicy(score_threshold=0.5, chosen_on="Wälder")
-    assert codec.encode(record).decode() == ('{\n "chosen_on": "Wälder",\n "schema": 1,\n "score_threshold": 0.5\n}\n')
+    record = OperatingPolicy(score_threshold=0.5, chosen_on="Wälder", class_thresholds={"owl": 0.75})
+    assert codec.encode(record).decode() == (
+        '{\n "chosen_on": "Wälder",\n "class_thresholds": {\n  "owl": 0.75\n },\n "objective": "",\n "schema": 1,\n'
+        ' "score_threshold": 0.5,\n "temperature": 1.0\n}\n'
+    )
 
 
 def test_marks_are_counted_before_anything_is_parsed():

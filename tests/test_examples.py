@@ -1,5 +1,6 @@
 """The examples run as they stand."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+NOTEBOOK = EXAMPLES / "labels_to_promoted_version.ipynb"
 HEAVY = {"train_original", "build_demo_data"}  # an hour of training, and what turns it into package data
 
 
@@ -26,6 +28,34 @@ def test_each_example_runs(name, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert list(tmp_path.iterdir()) == []
+
+
+RUN_NOTEBOOK = """
+import sys
+import nbclient, nbformat
+book = nbformat.read(sys.argv[1], as_version=4)
+place = {"metadata": {"path": sys.argv[2]}}
+nbclient.NotebookClient(book, timeout=600, kernel_name="python3", resources=place).execute()
+nbformat.write(book, sys.argv[3])
+"""
+
+
+def test_the_notebook_goes_from_labels_to_a_promoted_version(tmp_path):
+    """Each cell of the notebook runs; a version is promoted, three plots are drawn and a picture with boxes."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_NOTEBOOK, str(NOTEBOOK), str(EXAMPLES), str(tmp_path / "run.ipynb")],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env={**os.environ, "HYDRA_DETECT_CACHE": str(tmp_path / "cache"), "IPYTHONDIR": str(tmp_path / "ipython")},
+    )
+    assert done.returncode == 0, done.stderr
+    cells = [cell for cell in json.loads((tmp_path / "run.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert all(cell["execution_count"] for cell in cells)
+    assert "wbc@1: promoted" in "".join("".join(output.get("text", "")) for output in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
 
 
 @pytest.mark.parametrize("name", sorted(HEAVY))

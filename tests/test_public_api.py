@@ -17,7 +17,9 @@ NAMES = """
     BackboneRecord Checkpoint Decision Detections Digest GroundTruth HeadInfo HeadRecord HeadRef HeadRegistry
     HeadSettings HydraDetectError HydraDetector Measurement NONE_ACTIVE OperatingPolicy ParityReport Preprocessing
     PromotionPolicy SplitReport SplitSettings Store Timing Verification VersionManager VersionRecord
-    compare_with_original decide decide_now merge_checkpoint read_checkpoint split_checkpoint verify
+    Samples TrainingConfig calibrate compare_with_original decide decide_now evaluate export_bundle list_augmentations
+    list_losses load_bundle merge_checkpoint read_checkpoint read_samples split_checkpoint train_head train_original
+    verify
 """
 
 

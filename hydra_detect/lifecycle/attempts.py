@@ -13,6 +13,7 @@ from hydra_detect.data.splits import folds
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, measured
 from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT
+from hydra_detect.measure.policy import accepted
 from hydra_detect.names import HeadRef
 from hydra_detect.training.learn import learn
 
@@ -50,6 +51,7 @@ class Setting:
         seed: Of every random choice.
         run: Where its checkpoints are.
         tools: What it uses.
+        doubts: Why its figures may look too good, as `judging.doubts` has it.
 
     """
 
@@ -62,6 +64,7 @@ class Setting:
     seed: int
     run: Run
     tools: Tools
+    doubts: tuple[str, ...] = ()
 
     def learn(self, train: Samples, select: Samples | None, stage: str = "") -> Learnt:
         """Train a head on some of the samples."""
@@ -157,7 +160,8 @@ def _cross_validated(setting: Setting) -> Attempt:
     active = None
     if rival:
         version, contender = rival
-        active = measured(candidates(setting.backbone, [contender], pooled)[version.ref], pooled, version.record.policy)
+        rivals = candidates(setting.backbone, [contender], pooled)[version.ref]
+        active = measured(rivals, pooled, version.record.policy, draws=0)
     clock.mark("measuring")
     learnt = setting.learn(samples.with_role(Role.TRAIN), None)
     clock.mark("training")
@@ -179,21 +183,39 @@ def _joined(parts: list[Samples]) -> Samples:
 
 
 def _as_read_by(own: OperatingPolicy, found: list[Detections], common: OperatingPolicy) -> list[Detections]:
-    """Return detections with raw scores such that the common policy judges them as their own policy would.
+    """Return detections with raw scores such that the common policy judges them exactly as their own policy would.
 
     On the scale of logits both policies are lines; a score's distance from the threshold, in units of its own
-    temperature, is kept.
+    temperature, is kept, and rounding carries none over the threshold. Order within a class stays. (Where the common
+    policy lets everything count, down to a score of 0, no score can say otherwise.)
     """
-    return [attrs.evolve(one, scores=_moved(one, own, common)) for one in found]
+    edges = {name: _least_counting(common, name) for one in found for name in one.label_names.tolist()}
+    return [attrs.evolve(one, scores=_moved(one, own, common, edges)) for one in found]
 
 
-def _moved(one: Detections, own: OperatingPolicy, common: OperatingPolicy) -> np.ndarray:
-    if not len(one):
-        return one.scores
+def _moved(
+    one: Detections, own: OperatingPolicy, common: OperatingPolicy, edges: Mapping[str, np.float32]
+) -> np.ndarray:
     names = one.label_names.tolist()
-    from_, to = (np.array([policy.threshold(name) for name in names]) for policy in (own, common))
-    distance = _logit(one.scores.astype(np.float64)) / own.temperature - _logit(from_)
-    return 1 / (1 + np.exp(-(distance + _logit(to)) * common.temperature))
+    from_, to = (_logit(np.array([policy.threshold(name) for name in names])) for policy in (own, common))
+    distance = _logit(one.scores.astype(np.float64)) / own.temperature - from_
+    moved = (1 + np.tanh((distance + to) * common.temperature / 2)) / 2  # the sigmoid, which this way never overflows
+    least = np.array([edges[name] for name in names], dtype=np.float32)
+    counts = accepted(one.scores, names, policy=own)
+    below = np.nextafter(least, np.float32(0))
+    return np.where(counts, np.maximum(moved.astype(np.float32), least), np.minimum(moved.astype(np.float32), below))
+
+
+def _least_counting(policy: OperatingPolicy, name: str) -> np.float32:
+    """Return the lowest raw score of a class that counts, by bisection: positive floats are ordered as their bits."""
+    low, high = 0, int(np.float32(1).view(np.int32))
+    while low < high:
+        middle = (low + high) // 2
+        if accepted([np.int32(middle).view(np.float32)], [name], policy=policy)[0]:
+            high = middle
+        else:
+            low = middle + 1
+    return np.int32(high).view(np.float32)
 
 
 def _logit(values: np.ndarray) -> np.ndarray:

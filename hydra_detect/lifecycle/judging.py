@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect.data.samples import Role
-from hydra_detect.data.splits import require
+from hydra_detect.data.splits import given, require
 from hydra_detect.errors import InputError, NotFoundError, RoleError, listed
 from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.candidates import Contender, candidates
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hydra_detect.data.samples import Samples
+    from hydra_detect.data.splits import Split
     from hydra_detect.detections import Detections
     from hydra_detect.measure.calibration import Calibration
     from hydra_detect.measure.metrics import Metrics
@@ -190,29 +191,45 @@ def calibrate(
     """
     store = Store.open(store)
     version = heads.find(store, head)
+    split = beside.split_of(store, version)
     if samples is None:
         before = version.record.policy.chosen_on
         fit = fitted_to(beside.outcomes_of(store, version), objective=objective, chosen_on=before)
     else:
-        check_classes(version, samples)
-        seen = seen_samples(store, version, samples, allowed=Role.CALIBRATE)
-        if seen:
-            found = f"{len(seen)} samples had another role when it was made: {listed(seen)}"
-            raise RoleError(f"calibrate {version.ref}", found, "Give samples of the calibrate role, or new ones.")
-        contender = Contender.of(store, version)
+        _check_calibration(store, version, samples)
+        contender, chosen_on = Contender.of(store, version), f"{len(samples)} samples, {samples.digest}"
         detections = candidates(backbone_of(store, version, device), [contender], samples, progress=progress)
-        fit = calibrated(
-            detections[version.ref], samples, objective=objective, chosen_on=f"{len(samples)} samples, {samples.digest}"
-        )
+        fit = calibrated(detections[version.ref], samples, objective=objective, chosen_on=chosen_on)
+        split = _remembering(split, samples)
     record = attrs.evolve(
         version.record,
         operating_policy=fit.policy,
         claimed_metrics={},  # they were of another operating point
         notes=f"{version.ref} with another operating policy",
     )
-    files = beside.files(split=beside.split_of(store, version), calibration=fit.calibration, outcomes=fit.outcomes)
+    files = beside.files(split=split, calibration=fit.calibration, outcomes=fit.outcomes)
     manager = VersionManager(store, actor=actor)
     return manager.create(version.head, heads.tensors(store, version), record, attachments=files)
+
+
+def _check_calibration(store: Store, version: VersionRecord, samples: Samples) -> None:
+    """Refuse samples that a version must not be calibrated on, before it runs over them."""
+    asked = f"calibrate {version.ref}"
+    require(samples, *FOR_CALIBRATION, asked=asked)
+    check_classes(version, samples)
+    seen = seen_samples(store, version, samples, allowed=Role.CALIBRATE)
+    if seen:
+        found = f"{len(seen)} samples had another role when it was made: {listed(seen)}"
+        raise RoleError(asked, found, "Give samples of the calibrate role, or new ones.", seen=seen)
+
+
+def _remembering(split: Split | None, samples: Samples) -> Split:
+    """Return a split that knows samples of the calibrate role, too: nobody may measure on them later."""
+    own = given(samples, {Role.CALIBRATE: [sample.id for sample in samples]})
+    if split is None:
+        return own
+    known = {sample.id: sample for sample in (*split.samples, *own.samples)}
+    return attrs.evolve(split, samples=tuple(known[name] for name in sorted(known)))
 
 
 def check_classes(version: VersionRecord, samples: Samples) -> None:
@@ -237,6 +254,29 @@ def seen_samples(store: Store, version: VersionRecord, samples: Samples, *, allo
     others = [sample for sample in split.samples if sample.role != allowed] if split else []
     ids, pictures = {sample.id for sample in others}, {sample.picture for sample in others}
     return sorted(sample.id for sample in samples if sample.id in ids or sample.picture_digest in pictures)
+
+
+def doubts(
+    store: Store, judged: Samples, *, started_from: VersionRecord | None, active: VersionRecord | None
+) -> tuple[str, ...]:
+    """Return why the figures of a training may look too good: what knew samples before it was judged on them.
+
+    Args:
+        store: Where the versions are.
+        judged: The samples that figures will be of.
+        started_from: The version that the training starts from, if any.
+        active: The version that it is compared with, if any.
+
+    """
+    said = []
+    for version in {one.ref: one for one in (started_from, active) if one is not None}.values():
+        seen = seen_samples(store, version, judged, allowed=Role.TEST)
+        if seen:
+            told = f"{len(seen)} of the {len(judged)} samples measured on were used to make {version.ref}"
+            said.append(f"{told}: it, and what starts from it, looks too good")
+    if active is not None and beside.split_of(store, active) is None:
+        said.append(f"{active.ref} keeps no split: it may have been trained on these test samples, and look too good")
+    return tuple(said)
 
 
 def backbone_of(store: Store, version: VersionRecord, device: str = "auto") -> Backbone:

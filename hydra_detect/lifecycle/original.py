@@ -9,20 +9,26 @@ import attrs
 import torch
 
 from hydra_detect import codec
+from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX
 from hydra_detect.checkpoints.split import split_checkpoint
 from hydra_detect.codec import Record
+from hydra_detect.contracts import BackboneContract
 from hydra_detect.data.samples import Role
 from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError, InputError
 from hydra_detect.lifecycle import beside, plans
 from hydra_detect.lifecycle.candidates import Contender, candidates
-from hydra_detect.lifecycle.judging import backbone_of, calibrated, measured
+from hydra_detect.lifecycle.judging import calibrated, measured
 from hydra_detect.measure.calibration import Calibration
 from hydra_detect.measure.metrics import Metrics
-from hydra_detect.names import Digest, check_name
+from hydra_detect.names import Digest, HeadRef, check_name
+from hydra_detect.nets.backbones import Backbone, levels_of
 from hydra_detect.nets.devices import choose_device
+from hydra_detect.nets.heads import RCNNHead
+from hydra_detect.nets.state import raw_tensors
 from hydra_detect.storage import backbones, files, heads
 from hydra_detect.storage.store import Store
+from hydra_detect.tensors import tensors_digest
 from hydra_detect.training.config import DEFAULT_PRESET, TrainingConfig, resolve_config
 from hydra_detect.training.original import OriginalSettings, design, learn_original
 from hydra_detect.training.progress import EpochRecord, ProgressBar
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from hydra_detect.checkpoints.split import SplitReport
     from hydra_detect.data.samples import Samples
     from hydra_detect.data.splits import Split
     from hydra_detect.lifecycle.judging import Calibrated
@@ -132,9 +139,11 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
         actor: Who is at work, for the history.
 
     Raises:
-        ConflictError: If there is such a backbone.
-        InputError: If there are too few samples for four roles, or a picture cannot be read, or a setting is wrong.
-        CheckpointError: If the weights to start from cannot be read or fetched.
+        ConflictError: If there is such a backbone, or a version of such a head is active.
+        InputError: If there are too few samples for four roles, a picture cannot be read, a setting is wrong, or the
+            detector found nothing by which thresholds could be chosen; then nothing is published.
+        NotFoundError: If there is no file of the weights to start from.
+        CheckpointError: If they cannot be read or fetched.
         TrainingError: If the loss is no finite number.
         TrainingStoppedError: If it was cancelled; the same call goes on.
         StoreError: If the store cannot be written.
@@ -150,21 +159,14 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
         device=device,
     )
     shape = design(job.settings, classes=len(samples.class_names), least_score=LEAST_SCORE)
-    run = Run.of(store.layout.runs(head), job.fingerprint(head))
+    run, tools = Run.of(store.layout.runs(head), job.fingerprint(head)), tools or Tools()
     with ProgressBar() as bar:
-        fitted = job.learn(shape, run, attrs.evolve(tools or Tools(), progress=progress or bar))
+        fitted = job.learn(shape, run, attrs.evolve(tools, progress=progress or tools.progress or bar))
     run.write_metrics(fitted.history)
+    fit, metrics = job.judge(head, shape, fitted)
     file = _save(fitted, run.folder)
-    whole = split_checkpoint(
-        file,
-        store,
-        head=head,
-        backbone=backbone,
-        class_names=samples.class_names,
-        settings=shape.split_settings(),
-        parity_inputs=[sample.picture for sample in job.plan.take(Role.TEST)[:_PROOFS]],
-    )
-    version, fit, metrics = job.publish(VersionManager(store, actor=actor), heads.find(store, whole.head))
+    whole = job.split(file, store, head=head, backbone=backbone, shape=shape)
+    version = job.publish(VersionManager(store, actor=actor), heads.find(store, whole.head), fit, metrics)
     report = OriginalReport(
         head=head,
         version=version.number,
@@ -188,6 +190,9 @@ def _check(store: Store, head: str, backbone: str) -> None:
     if check_name(backbone, "backbone") in backbones.names(store):
         found = "the store has one of that name"
         raise ConflictError(f"make a backbone {backbone!r}", found, "Give another name, or train a head on it.")
+    if head in heads.names(store) and store.head(head).pointer().active is not None:
+        found = f"the store has a head {head!r} in use, on another backbone"
+        raise ConflictError(f"train the original of {head!r}", found, "Give the head another name.")
 
 
 def _plan(store: Store, head: str, samples: Samples, split: Split | None, seed: int) -> Plan:
@@ -235,28 +240,59 @@ class _Job:
             device=choose_device(self.device),
         )
 
-    def publish(self, manager: VersionManager, split_off: VersionRecord) -> tuple[VersionRecord, Calibrated, Metrics]:
-        """Publish the head that was split off once more, with an operating policy and figures, and make it active."""
-        store, plan = manager.store, self.plan
-        contender, backbone = Contender.of(store, split_off), backbone_of(store, split_off, self.device)
-        calibration, test = plan.take(Role.CALIBRATE), plan.take(Role.TEST)
+    def judge(self, head: str, shape: Design, fitted: Fitted) -> tuple[Calibrated, Metrics]:
+        """Calibrate and measure it, before anything is published: where that fails no half an original is left."""
+        backbone, network = _parts(shape, fitted)
+        backbone = backbone.to(choose_device(self.device))
+        contender = Contender(ref=HeadRef(head), network=network, class_names=self.plan.samples.class_names)
+        calibration, test = self.plan.take(Role.CALIBRATE), self.plan.take(Role.TEST)
         found = candidates(backbone, [contender], calibration)[contender.ref]
         chosen_on = f"{len(calibration)} samples of the calibrate role, {calibration.digest}"
         fit = calibrated(found, calibration, objective=self.config.objective, chosen_on=chosen_on)
-        metrics = measured(candidates(backbone, [contender], test)[contender.ref], test, fit.policy)
+        return fit, measured(candidates(backbone, [contender], test)[contender.ref], test, fit.policy)
+
+    def split(self, file: Path, store: Store, *, head: str, backbone: str, shape: Design) -> SplitReport:
+        """Split it, with a proof on pictures that it learnt from: those of the test role are for the figures alone."""
+        return split_checkpoint(
+            file,
+            store,
+            head=head,
+            backbone=backbone,
+            class_names=self.plan.samples.class_names,
+            settings=shape.split_settings(),
+            parity_inputs=[sample.picture for sample in self.plan.take(Role.TRAIN)[:_PROOFS]],
+        )
+
+    def publish(
+        self, manager: VersionManager, split_off: VersionRecord, fit: Calibrated, metrics: Metrics
+    ) -> VersionRecord:
+        """Publish the head that was split off once more, with an operating policy and figures, and make it active."""
         record = attrs.evolve(
             split_off.record,
             operating_policy=fit.policy,
             claimed_metrics=metrics.figures(),
-            sample_count=plan.split.counts[Role.TRAIN],
+            sample_count=self.plan.split.counts[Role.TRAIN],
             notes="trained as a whole and split; figures by held out samples",
         )
         beside_it = beside.files(
-            split=plan.split, calibration=fit.calibration, outcomes=fit.outcomes, evaluation=metrics
+            split=self.plan.split, calibration=fit.calibration, outcomes=fit.outcomes, evaluation=metrics
         )
-        version = manager.create(split_off.head, heads.tensors(store, split_off), record, attachments=beside_it)
-        manager.promote(version.head, version.number, reason=f"{split_off.ref}, calibrated")
-        return version, fit, metrics
+        tensors = heads.tensors(manager.store, split_off)
+        version = manager.create(split_off.head, tensors, record, attachments=beside_it)
+        return manager.promote(version.head, version.number, reason=f"{split_off.ref}, calibrated")
+
+
+def _parts(shape: Design, fitted: Fitted) -> tuple[Backbone, RCNNHead]:
+    """Return backbone and head of an original, as the split will make them."""
+    raw = raw_tensors(fitted.tensors)
+    own = {name.removeprefix(BACKBONE_PREFIX): raw.pop(name) for name in list(raw) if name.startswith(BACKBONE_PREFIX)}
+    contract = BackboneContract(
+        digest=tensors_digest(own),
+        architecture=shape.architecture,
+        preprocessing=shape.preprocessing,
+        levels=levels_of(shape.architecture),
+    )
+    return Backbone(contract, own), RCNNHead.load(shape.head, contract.levels, raw)
 
 
 def _save(fitted: Fitted, folder: Path) -> Path:

@@ -30,6 +30,7 @@ class Beginning:
         origin: Settings and weights.
         told: What that is, for the report: "owl@3", or "fresh".
         active: The active version of the head, if there is one.
+        version: The version that the weights are of; None if they are random.
 
     """
 
@@ -37,6 +38,7 @@ class Beginning:
     origin: Origin
     told: str
     active: VersionRecord | None
+    version: VersionRecord | None = None
 
 
 def begin(store: Store, head: str, *, init: str, backbone: str | None) -> Beginning:
@@ -79,7 +81,7 @@ def begin(store: Store, head: str, *, init: str, backbone: str | None) -> Beginn
         )
     record = version.record
     origin = Origin(settings=record.settings, class_names=record.class_names, tensors=tensors)
-    return Beginning(backbone=stored, origin=origin, told=str(version.ref), active=active)
+    return Beginning(backbone=stored, origin=origin, told=str(version.ref), active=active, version=version)
 
 
 def _active(store: Store, head: str) -> VersionRecord | None:

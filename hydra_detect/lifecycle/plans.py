@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect.data.samples import Role
-from hydra_detect.data.splits import check_enough, fits_four_roles
+from hydra_detect.data.splits import check_enough, fits_four_roles, require
 from hydra_detect.data.splits import split as deal
+from hydra_detect.errors import InputError
 from hydra_detect.lifecycle import beside
 from hydra_detect.storage import heads
 
@@ -35,6 +36,11 @@ class Plan:
     split: Split
     samples: Samples
 
+    @property
+    def judged(self) -> Samples:
+        """The samples that figures are of."""
+        return self.take(Role.TEST) if self.method == HELD_OUT else self.samples
+
     def take(self, role: Role) -> Samples:
         """Return the samples of a role."""
         return self.split.take(self.samples, role)
@@ -53,17 +59,28 @@ def plan(store: Store, head: str, samples: Samples, *, given: Split | None, seed
         seed: Of the split.
 
     Raises:
-        InputError: If there are too few samples to learn anything from.
-        RoleError: If samples that belong together had two roles before.
+        InputError: If there are too few samples to learn anything from, or the given split leaves a role without.
+        RoleError: If the samples have another role than train, or some that belong together had two before.
 
     """
+    require(samples, Role.TRAIN, asked=f"train {head!r}")
     check_enough(samples)
     if given is not None:
-        return Plan(method=HELD_OUT, split=given, samples=samples)
+        return _as_given(head, Plan(method=HELD_OUT, split=given, samples=samples))
     previous = previous_split(store, head)
     if fits_four_roles(samples):
         return Plan(method=HELD_OUT, split=deal(samples, seed=seed, previous=previous), samples=samples)
     return Plan(method=CROSS_VALIDATION, split=deal(samples, shares={Role.TRAIN: 1.0}, seed=seed), samples=samples)
+
+
+def _as_given(head: str, own: Plan) -> Plan:
+    """Refuse before the training a split by which it could not be finished."""
+    lacking = [role for role in (Role.TRAIN, Role.CALIBRATE) if not own.take(role).labelled]
+    lacking += [] if own.take(Role.TEST) else [Role.TEST]
+    if lacking:
+        found = f"the given split has no labelled sample for {' and '.join(lacking)}"
+        raise InputError(f"train {head!r}", found, "Give those roles samples, or leave the split out.")
+    return own
 
 
 def previous_split(store: Store, head: str) -> Split | None:

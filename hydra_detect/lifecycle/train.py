@@ -13,6 +13,7 @@ from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError
 from hydra_detect.lifecycle import beside, origins, plans, unchanged
 from hydra_detect.lifecycle.attempts import Setting, attempt
+from hydra_detect.lifecycle.judging import doubts
 from hydra_detect.lifecycle.report import KEPT, PROMOTED, Course, SampleUse, TrainingRecord, TrainingReport
 from hydra_detect.measure.promotion import NONE_ACTIVE, decide
 from hydra_detect.names import Digest, check_name
@@ -96,7 +97,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
         IncompatibleError: If the head to start from belongs to another backbone.
         InputError: If there are too few samples, a picture cannot be read, a setting is wrong, or the head found
             nothing by which thresholds could be chosen.
-        RoleError: If samples that belong together have two roles.
+        RoleError: If the samples have another role than train, or some that belong together have two.
         TrainingError: If the loss is no finite number, or something changed that must not.
         TrainingStoppedError: If it was cancelled.
         StoreError: If the store cannot be written.
@@ -112,6 +113,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     network = network.to(choose_device(device))
     before = unchanged.look(store, head, network)
     run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed))
+    tools = tools or Tools()
     with ProgressBar() as bar:
         setting = Setting(
             store=store,
@@ -122,11 +124,12 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             config=settings,
             seed=seed,
             run=run,
-            tools=attrs.evolve(tools or Tools(), progress=progress or bar),
+            tools=attrs.evolve(tools, progress=progress or tools.progress or bar),
+            doubts=doubts(store, plan.judged, started_from=beginning.version, active=beginning.active),
         )
         made = attempt(setting)
     run.write_metrics(made.learnt.fitted.history)
-    record = _record(beginning, plan, made, settings, seed, unchanged.check(store, before, network))
+    record = _record(setting, made, unchanged.check(store, before, network))
     report = TrainingReport(
         head=head,
         backbone=beginning.backbone.name,
@@ -138,7 +141,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     )
     if publish:
         version = _publish(manager, head, beginning, plan, made, record)
-        report = _promote(manager, version, report, _decision(beginning, made), anyway=promote_anyway)
+        report = _promote(manager, version, report, beginning, made, anyway=promote_anyway)
     return run.finish(report)
 
 
@@ -161,14 +164,13 @@ def _fingerprint(head: str, beginning: Beginning, plan: Plan, config: TrainingCo
     return Digest(hashlib.sha256(codec.dumps(facts)).hexdigest())
 
 
-def _record(
-    beginning: Beginning, plan: Plan, made: Attempt, config: TrainingConfig, seed: int, same: Unchanged
-) -> TrainingRecord:
-    samples, learnt = plan.samples, made.learnt
+def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
+    plan, beginning, learnt = setting.plan, setting.beginning, made.learnt
+    samples = plan.samples
     return TrainingRecord(
         method=plan.method,
-        config=config,
-        seed=seed,
+        config=setting.config,
+        seed=setting.seed,
         samples=SampleUse(
             digest=samples.digest,
             split=plan.split.digest,
@@ -190,16 +192,15 @@ def _record(
             seconds=made.seconds,
         ),
         unchanged=same,
-        warnings=_warnings(plan, made),
+        warnings=_warnings(setting, made),
     )
 
 
-def _warnings(plan: Plan, made: Attempt) -> tuple[str, ...]:
-    samples, learnt = plan.samples, made.learnt
-    said = []
+def _warnings(setting: Setting, made: Attempt) -> tuple[str, ...]:
+    samples, learnt, said = setting.plan.samples, made.learnt, list(setting.doubts)
     if not samples.backgrounds:
         said.append("no sample is without labels: a head that never saw a background finds something everywhere")
-    if plan.method == plans.CROSS_VALIDATION:
+    if setting.plan.method == plans.CROSS_VALIDATION:
         said.append(
             f"{samples.labelled} labelled samples are too few for four roles: the figures are those of "
             "cross-validation, of heads like this one"
@@ -247,15 +248,22 @@ def _decision(beginning: Beginning, made: Attempt) -> Decision:
 
 
 def _promote(
-    manager: VersionManager, version: VersionRecord, report: TrainingReport, decision: Decision, *, anyway: bool
+    manager: VersionManager,
+    version: VersionRecord,
+    report: TrainingReport,
+    beginning: Beginning,
+    made: Attempt,
+    *,
+    anyway: bool,
 ) -> TrainingReport:
-    """Make the version active if the decision or the user says so, unless another was made active meanwhile."""
+    """Make the version active if the decision or the user says so, unless another took the place of the active one."""
+    decision, against = _decision(beginning, made), beginning.active.number if beginning.active else 0
     report = attrs.evolve(report, version=version.number, outcome=KEPT, reason=decision.reason)
     if not (decision or anyway):
         return report
     reason = decision.reason if decision else f"promoted anyway: {decision.reason}"
     try:
-        manager.promote(version.head, version.number, instead_of=version.parent or 0, reason=reason)
+        manager.promote(version.head, version.number, instead_of=against, reason=reason)
     except ConflictError as error:
         if "active" not in error.facts:
             raise

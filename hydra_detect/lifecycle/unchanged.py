@@ -44,12 +44,18 @@ class Before:
 
 
 def look(store: Store, head: str, backbone: Backbone) -> Before:
-    """Note the digest of the backbone, and the active version of every other head."""
+    """Note the digest of the backbone, and the active version of every other head, hashed once.
+
+    Raises:
+        CorruptError: If one of those is damaged already: nobody shall learn for hours to hear of it.
+
+    """
     others = {}
     for name in heads.names(store):
         state = store.head(name).pointer()
         if name != head and state.active is not None:
             version = heads.find(store, HeadRef(name))
+            store.head(name).check(version, layout.TENSORS)
             others[version.ref] = version
     return Before(backbone=digest_of(backbone), others=others)
 

@@ -143,8 +143,9 @@ class Metrics(Record):
         return dict(codec.to_dict(self))
 
     def __str__(self) -> str:
-        """Return a table: a line per class, then all together."""
-        rows = [_COLUMNS, *map(_row, (*self.classes, self.micro)), _macro_row(self.macro)]
+        """Return a table: a line per class, and where there are several, all together."""
+        whole = [_row(self.micro), _macro_row(self.macro)] if len(self.classes) > 1 else []
+        rows = [_COLUMNS, *map(_row, self.classes), *whole]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         told = (
             f"{self.samples} samples in {self.groups} groups, {self.labels} labelled boxes",

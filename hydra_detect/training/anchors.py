@@ -95,11 +95,13 @@ def fit_anchors(
 
     Returns:
         Anchors with `sizes` times `ratios` shapes on every level. A level that no label belongs to keeps the size
-        that is usual for its stride, 8 times that, moved as the labels of the others are.
+        that is usual for its stride, 8 times that, moved as the labels of the others are. The usual anchors without
+        labels, or if there are as many of them and they resemble the labels more.
 
     """
+    usual = usual_anchors(strides)
     if not len(sides):
-        return usual_anchors(strides)
+        return usual
     source = np.random.default_rng(seed)
     logs = np.log2(np.sqrt(sides.prod(axis=1)))
     shape = _centres(np.log2(sides[:, 1] / sides[:, 0]), ratios, source)
@@ -110,8 +112,16 @@ def fit_anchors(
     for place, usual_size in enumerate(own):
         mine = logs[level == place]
         centres = _centres(mine, sizes, source) if len(mine) else usual_size + shift + np.arange(sizes) / sizes
-        fitted.append(tuple(round(float(2**value), 2) for value in centres))
-    return Anchors(sizes=tuple(fitted), ratios=(tuple(round(float(2**value), 3) for value in shape),) * len(strides))
+        fitted.append(_rounded(centres))
+    anchors = Anchors(sizes=tuple(fitted), ratios=(_rounded(shape),) * len(strides))
+    # k-means ends in an optimum that is local, and of distances, not overlaps: now and then it is worth less.
+    is_worse = coverage(anchors, sides).mean_iou < coverage(usual, sides).mean_iou
+    return usual if is_worse and (sizes, ratios) == (1, len(usual.ratios[0])) else anchors
+
+
+def _rounded(logs: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return powers of 2 to four digits: a shape a thousand times as wide as high is still one."""
+    return tuple(float(f"{2**value:.4g}") for value in logs)
 
 
 def _centres(values: NDArray[np.float64], count: int, source: np.random.Generator) -> NDArray[np.float64]:

@@ -32,14 +32,19 @@ Augmentation = Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]
 
 
 def _time_shift(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Move a spectrogram in time by up to a tenth of it; what comes in is what went out at the other end."""
+    """Move a spectrogram in time by up to a tenth of it; what goes out at one end comes in at the other.
+
+    So do boxes: one that the end cuts in two becomes two.
+    """
     width = picture.shape[-1]
     most = width // 10
     by = int(torch.randint(-most, most + 1, ()))
-    boxes = target["boxes"].as_subclass(torch.Tensor) + torch.tensor([by, 0.0, by, 0.0])
-    size = picture.shape[-2:]
-    framed = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)
-    return _kept(tv_tensors.Image(picture.roll(by, dims=-1)), {**target, "boxes": framed})
+    boxes, labels = target["boxes"].as_subclass(torch.Tensor), target["labels"]
+    again = by - width if by > 0 else by + width  # where what has gone out comes in
+    both = torch.cat([boxes + boxes.new_tensor([shift, 0, shift, 0]) for shift in (by, again)])
+    framed = tv_tensors.BoundingBoxes(both, format="XYXY", canvas_size=picture.shape[-2:])
+    moved = {**target, "boxes": framed, "labels": torch.cat([labels, labels])}
+    return _kept(tv_tensors.Image(picture.roll(by, dims=-1)), moved)
 
 
 def _gain(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -11,12 +11,10 @@ import logging
 from typing import TYPE_CHECKING
 
 import attrs
-import safetensors
-import safetensors.torch
 
 from hydra_detect import codec
 from hydra_detect.storage.files import explained
-from hydra_detect.storage.owners import staging_name
+from hydra_detect.training import tensor_files
 from hydra_detect.training.progress import EpochRecord
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKPOINT = "checkpoint.safetensors"
+_STATE = "state"
 _LOG = logging.getLogger(__name__)
 
 
@@ -65,15 +64,14 @@ class Checkpoint:
     def read(self) -> State | None:
         """Return the state that was written last, or None."""
         try:
-            with safetensors.safe_open(self.path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["state"])
-                if facts["fingerprint"] != self.fingerprint:
-                    _LOG.warning("%s belongs to another training; this one begins anew", self.path)
-                    return None
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  no mapping
+            tensors, texts = tensor_files.load(self.path)
+            facts = json.loads(texts[_STATE])
+            if facts["fingerprint"] != self.fingerprint:
+                _LOG.warning("%s belongs to another training; this one begins anew", self.path)
+                return None
             history = tuple(codec.from_dict(EpochRecord, row, "a checkpoint") for row in facts["history"])
             return State(
-                tensors=tensors,
+                tensors={name: tensor.clone() for name, tensor in tensors.items()},  # the file may change
                 history=history,
                 steps=facts["steps"],
                 waited=facts["waited"],
@@ -81,7 +79,7 @@ class Checkpoint:
             )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, KeyError) as error:
             _LOG.warning("the checkpoint %s cannot be used (%s); the training begins anew", self.path, error)
             return None
 
@@ -99,11 +97,5 @@ class Checkpoint:
             "waited": state.waited,
             "seconds": state.seconds,
         }
-        aside = self.path.with_name(f"{staging_name()}.tmp")
         with explained(f"keep a checkpoint in {self.path.parent}"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                safetensors.torch.save_file(dict(state.tensors), aside, metadata={"state": json.dumps(facts)})
-                aside.replace(self.path)
-            finally:
-                aside.unlink(missing_ok=True)
+            tensor_files.save(self.path, state.tensors, {_STATE: json.dumps(facts)})

@@ -27,14 +27,12 @@ def found(name: str, own: Mapping[str, Any], *, group: str, given: Mapping[str, 
 
     """
     asked = f"find {name!r:.60} among {group.removeprefix('hydra_detect.')}"
-    installed = {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
-    places = [
-        place for place, known in (("ours", own), ("given", given or {}), ("installed", installed)) if name in known
-    ]
+    given = given or {}
+    everywhere = importlib.metadata.entry_points(group=group)
+    installed = [entry for entry in everywhere if entry.name == name]
+    places = ["ours"] * (name in own) + ["given"] * (name in given) + ["installed"] * len(installed)
     if len(places) > 1:
-        raise InputError(asked, f"there are two: {' and '.join(places)}", "Give yours another name.")
+        raise InputError(asked, f"there are {len(places)}: {', '.join(places)}", "Give yours another name.")
     if not places:
-        raise InputError(asked, "there is none", near_matches(name, {*own, *installed, *(given or {})}))
-    if name in installed:
-        return installed[name].load()
-    return {**own, **(given or {})}[name]
+        raise InputError(asked, "there is none", near_matches(name, {*own, *given, *everywhere.names}))
+    return installed[0].load() if installed else own[name] if name in own else given[name]

@@ -11,14 +11,11 @@ import contextlib
 import hashlib
 import logging
 import os
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torchvision.models.detection.image_list import ImageList
 
@@ -26,11 +23,12 @@ from hydra_detect import codec, pictures
 from hydra_detect.nets.backbones import Features
 from hydra_detect.nets.devices import environment
 from hydra_detect.storage.files import explained
-from hydra_detect.storage.owners import staging_name
+from hydra_detect.storage.owners import is_abandoned
+from hydra_detect.training import tensor_files
 from hydra_detect.training.views import see
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -40,7 +38,9 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "HYDRA_DETECT_CACHE"
 _SUFFIX = ".features"
+_SIZES = ("size", "padded_size", "original_size")
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
+_HEADER = 4096  # bytes: more than names, shapes and facts of a few maps take in a file
 _LOG = logging.getLogger(__name__)
 
 
@@ -120,17 +120,13 @@ class FeatureCache:
         """Return what is kept under a key, or None; what is damaged is deleted and computed again."""
         path = self.folder / (key + _SUFFIX)
         try:
-            with safetensors.safe_open(path, framework="pt") as file:  # maps the file into memory
-                facts = file.metadata() or {}
-                maps = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-            if key not in self._own and facts.get("crc32") != _checksum(maps):
-                raise ValueError("its checksum is another")  # noqa: TRY301  one way to say what is wrong with the file
-            sizes = {name: _size(facts[name]) for name in ("size", "padded_size", "original_size")}
+            maps, facts = tensor_files.load(path, is_known=key in self._own)
+            sizes = {name: _size(facts[name]) for name in _SIZES}
             os.utime(path)
         except FileNotFoundError:
             self.misses += 1
             return None
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, KeyError) as error:
             _LOG.warning("the feature file %s cannot be used (%s); its features are computed again", path, error)
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -147,50 +143,46 @@ class FeatureCache:
             StoreError: If the folder cannot be written.
 
         """
-        if not self._make_room(sum(level.nbytes for level in encoded.maps.values())):
-            self.refused += 1
-            return
-        facts = {"crc32": _checksum(encoded.maps)}
-        for name in ("size", "padded_size", "original_size"):
-            facts[name] = " ".join(map(str, getattr(encoded, name)))
-        aside = self.folder / f"{staging_name()}.tmp"
+        facts = {name: " ".join(map(str, getattr(encoded, name))) for name in _SIZES}
         with explained(f"keep features in {self.folder}", "Name another folder, or set cache_bytes to 0."):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                safetensors.torch.save_file(encoded.maps, aside, metadata=facts)
-                aside.replace(self.folder / (key + _SUFFIX))
-            finally:
-                aside.unlink(missing_ok=True)
+            if not self._make_room(sum(level.nbytes for level in encoded.maps.values()) + _HEADER):
+                self.refused += 1
+                return
+            tensor_files.save(self.folder / (key + _SUFFIX), encoded.maps, facts)
         self._own.add(key)
 
     def _make_room(self, size: int) -> bool:
-        kept = []
-        with contextlib.suppress(FileNotFoundError):
-            for entry in os.scandir(self.folder):
-                if entry.name.endswith(_SUFFIX):
-                    with contextlib.suppress(FileNotFoundError):  # another process made room
-                        facts = entry.stat()
-                        kept.append((facts.st_mtime, facts.st_size, Path(entry.path)))
-        total = sum(nbytes for _used, nbytes, _path in kept)
-        for _used, nbytes, path in sorted(kept):
+        """Delete what others used longest ago until there is room; nothing, if there would be none all the same."""
+        others, own = [], 0
+        for path, facts in self._kept():
+            if path.name.removesuffix(_SUFFIX) in self._own:
+                own += facts.st_size
+            else:
+                others.append((facts.st_mtime, facts.st_size, path))
+        if own + size > self.limit:
+            return False
+        total = own + sum(nbytes for _used, nbytes, _path in others)
+        for _used, nbytes, path in sorted(others):
             if total + size <= self.limit:
                 break
-            if path.name.removesuffix(_SUFFIX) not in self._own:
+            path.unlink(missing_ok=True)
+            total -= nbytes
+        return True
+
+    def _kept(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """Yield all feature files; delete what a process left half-written when it was killed."""
+        for path in sorted(self.folder.glob("*")):
+            if path.suffix == _SUFFIX:
+                with contextlib.suppress(FileNotFoundError):  # another process made room
+                    facts = path.stat()
+                    yield path, facts
+            elif is_abandoned(path):
                 path.unlink(missing_ok=True)
-                total -= nbytes
-        return total + size <= self.limit
 
 
 def _size(text: str) -> tuple[int, int]:
     height, width = text.split()
     return int(height), int(width)
-
-
-def _checksum(maps: dict[str, Tensor]) -> str:
-    total = 0
-    for name in sorted(maps):
-        total = zlib.crc32(maps[name].contiguous().view(torch.uint8).numpy().data, total)
-    return f"{total:08x}"
 
 
 def picture_of(sample: Sample, channels: int) -> Tensor:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 
-from hydra_detect.errors import TrainingError, TrainingStoppedError
+from hydra_detect.errors import InputError, TrainingError, TrainingStoppedError
 from hydra_detect.training import average, selection
 from hydra_detect.training.augment import perturbed
+from hydra_detect.training.chance import seeded
 from hydra_detect.training.checkpoint import State
 from hydra_detect.training.progress import EpochRecord, TrainingProgress
 
@@ -71,13 +72,15 @@ def fit(
         cancel: Once it is set, the training stops after the step that it is at.
 
     Raises:
-        TrainingError: If the loss is no finite number.
+        InputError: If there are no samples to learn from.
+        TrainingError: If the loss or its gradient is no finite number.
         TrainingStoppedError: If it was cancelled; it can be taken up again.
         StoreError: If the checkpoint cannot be written.
 
     """
-    with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
-        torch.manual_seed(task.seed)
+    if not len(task.train):
+        raise InputError("train a head", "there are no samples to learn from", "Give it some with the role 'train'.")
+    with seeded(task.seed, task.device):
         run = _Run(task, checkpoint, cancel)
         while not run.is_over:
             run.epoch()
@@ -172,8 +175,9 @@ class _Run:
             group["lr"] = self.rate(self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-        if self.config.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(self.weights.values(), self.config.gradient_clip)
+        most = self.config.gradient_clip or math.inf
+        length = torch.nn.utils.clip_grad_norm_(self.weights.values(), most)
+        self._check_finite({**values, "gradient": float(length)}, batch)
         self.optimizer.step()
         self.steps += 1
         average.follow(self.average, self.network, step=self.steps, decay=self.config.ema_decay)
@@ -219,12 +223,13 @@ class _Run:
         return self.best_epoch if self.history else None
 
     def _check_finite(self, values: Mapping[str, float], batch: Sequence[Sample]) -> None:
-        if not math.isfinite(values["total"]):
+        if not all(math.isfinite(value) for value in values.values()):
             parts = ", ".join(f"{name} {value}" for name, value in values.items())
             ids = ", ".join(sample.id for sample in batch)
+            where = f"at step {self.steps + 1}, epoch {len(self.history) + 1}"
             raise TrainingError(
                 f"train on {ids:.400}",
-                f"at step {self.steps + 1}, epoch {len(self.history) + 1}, the loss is no finite number ({parts})",
+                f"{where}, the loss or its gradient is no finite number ({parts})",
                 "Lower learning_rate, raise warmup, or look at these samples; no version was made.",
                 step=self.steps + 1,
                 samples=ids,

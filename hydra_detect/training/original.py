@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import torch
 from torchvision.models import get_model_weights
 
 from hydra_detect import fields
@@ -23,6 +22,7 @@ from hydra_detect.nets.heads import RCNNHead, Sampling
 from hydra_detect.records import HeadSettings
 from hydra_detect.training.anchors import usual_anchors
 from hydra_detect.training.augment import Augmenter
+from hydra_detect.training.chance import seeded
 from hydra_detect.training.features import Encoded, picture_of
 from hydra_detect.training.loop import fit
 from hydra_detect.training.losses import LossContext, loss_named
@@ -32,6 +32,7 @@ from hydra_detect.training.task import Task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from torch import Tensor
 
     from hydra_detect.data.samples import Sample, Samples
@@ -228,8 +229,7 @@ class WholeDetector(RCNNHead):
     """Backbone and head in one module; its state dict has the names of torchvision's FasterRCNN."""
 
     def __init__(self, plan: Design, *, sampling: Sampling, seed: int) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             super().__init__(plan.head, levels_of(plan.architecture), sampling=sampling, device="cpu")
             self.backbone = build_network(plan.architecture, device="cpu")
         own = self.state_dict()

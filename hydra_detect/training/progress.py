@@ -84,7 +84,8 @@ class ProgressBar:
 
         if self._bar is None or state.stage != self._stage:
             self.close()
-            self._bar = tqdm(total=state.epochs, desc=state.stage or "epochs", leave=False, disable=None)
+            every = {"miniters": 1, "mininterval": 0}  # or tqdm would pass over epochs of less than a tenth of a second
+            self._bar = tqdm(total=state.epochs, desc=state.stage or "epochs", leave=False, disable=None, **every)
             self._stage = state.stage
         figures = {"loss": f"{state.latest.losses['total']:.3f}"}
         if state.latest.f1 is not None:

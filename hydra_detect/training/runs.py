@@ -14,7 +14,7 @@ import attrs
 
 from hydra_detect import codec
 from hydra_detect.storage.files import explained
-from hydra_detect.storage.owners import staging_name
+from hydra_detect.storage.owners import is_abandoned, staging_name
 from hydra_detect.training.checkpoint import CHECKPOINT, Checkpoint
 
 if TYPE_CHECKING:
@@ -92,15 +92,16 @@ class Run:
 
         """
         self._write(REPORT, codec.encode(report))
-        for left in sorted(self.folder.rglob(CHECKPOINT)):
-            with explained(f"delete {left}"):
-                left.unlink()
-                if left.parent != self.folder:
-                    left.parent.rmdir()
+        with explained(f"tidy up {self.folder}", "The run is finished: delete its checkpoints by hand."):
+            for path in sorted(self.folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+                if path.name == CHECKPOINT or is_abandoned(path):
+                    path.unlink()
+                elif path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
         return report
 
     def _write(self, name: str, data: bytes) -> None:
-        aside = self.folder / f"{staging_name()}.tmp"
+        aside = self.folder / staging_name()
         with explained(f"write {self.folder / name}"):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,8 +10,10 @@ import numpy as np
 import torch
 
 from hydra_detect import answers
+from hydra_detect.errors import TrainingError
 from hydra_detect.measure.outcomes import judge as judge_detections
 from hydra_detect.names import HeadRef
+from hydra_detect.training.chance import seeded
 from hydra_detect.training.features import stack
 
 if TYPE_CHECKING:
@@ -46,12 +49,16 @@ class Judged:
 
 
 def judge(head: RCNNHead, task: Task) -> Judged:
-    """Measure weights on the select role: a real loss, and F1 at its best threshold."""
+    """Measure weights on the select role: a real loss, and F1 at its best threshold.
+
+    Raises:
+        TrainingError: If the loss is no finite number.
+
+    """
     assert task.select is not None  # noqa: S101  the loop asks only then
     sums: dict[str, float] = {}
     found = []
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
+    with torch.no_grad(), seeded(_SEED, task.device):
         for sample in task.select:
             seen = task.source.plain(sample)
             for name, value in _losses(head, seen, task).items():
@@ -104,7 +111,15 @@ def _losses(head: RCNNHead, seen: Seen, task: Task) -> dict[str, float]:
     finally:
         head.rpn.training = False
     parts = {name: float(value) for name, value in losses.items()}
-    return parts | {"total": sum(parts.values())}
+    total = sum(parts.values())
+    if not math.isfinite(total):
+        raise TrainingError(
+            f"judge weights on {seen.sample:.400}",
+            f"the loss is no finite number ({', '.join(f'{name} {value}' for name, value in parts.items())})",
+            "Look at this sample of the select role, and at what the loss makes of it; no version was made.",
+            samples=seen.sample,
+        )
+    return parts | {"total": total}
 
 
 def _detections(head: RCNNHead, seen: Seen, task: Task) -> Detections:

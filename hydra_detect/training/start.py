@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
-import torch
 
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import torch_tensors
 from hydra_detect.records import HeadSettings
 from hydra_detect.training.anchors import Anchors, fit_anchors, usual_anchors
+from hydra_detect.training.chance import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,8 +116,7 @@ def start_head(
         seed: Of the random ones.
 
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         head = RCNNHead(settings, contract.levels, sampling=sampling, device="cpu").float()
     if origin.tensors is None:
         return head

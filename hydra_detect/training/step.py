@@ -75,7 +75,7 @@ def predict(head: RCNNHead, features: Features, batch: Sequence[Seen]) -> Predic
         anchor_targets=anchor_targets,
         class_logits=logits.float(),
         labels=of,
-        box_deltas=deltas.float().reshape(len(of), -1, 4)[rows, of[rows]],
+        box_deltas=deltas.float().unflatten(1, (-1, 4))[rows, of[rows]],
         box_targets=torch.cat(regression)[rows],
     )
 

@@ -1,0 +1,87 @@
+"""Names for what users bring along: ours, theirs, and those of installed packages."""
+
+import sys
+
+import pytest
+
+from hydra_detect.errors import InputError
+from hydra_detect.training.augment import list_augmentations
+from hydra_detect.training.extensions import found, names
+from hydra_detect.training.losses import list_losses, loss_named
+
+GROUP = "hydra_detect.losses"
+
+
+def install(folder, package, *lines, group=GROUP, code="def half(predictions, context):\n    return {}\n"):
+    """Install a distribution with a module of its name and these entry points."""
+    (folder / f"{package}.py").write_text(code)
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Give a folder in which Python looks for packages; what was imported from it is forgotten."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_without_anything():
+    """Where there is nothing, the list is empty and each name is unknown."""
+    assert names({}, "hydra_detect.none") == []
+    with pytest.raises(InputError, match=r"cannot find 'a' among none: there is none\. There is none yet"):
+        found("a", {}, group="hydra_detect.none")
+
+
+def test_own_and_given():
+    """Our own and those given in the call are found; the latter are seen in that call alone."""
+    assert found("a", {"a": 1}, group=GROUP) == 1
+    assert found("b", {"a": 1}, group=GROUP, given={"b": 2}) == 2
+    with pytest.raises(InputError, match=r"among losses: there is none\. There are: a"):
+        found("b", {"a": 1}, group=GROUP)
+
+
+def test_an_installed_package_is_listed_and_found(site):
+    """A package that declares an entry point is listed under its name, and imported only when it is asked for."""
+    install(site, "spare_losses", "half = spare_losses:half")
+    assert "half" in list_losses()
+    assert "spare_losses" not in sys.modules
+    assert loss_named("half")(None, None) == {}
+    assert sys.modules["spare_losses"].half is loss_named("half")
+
+
+def test_groups_are_apart(site):
+    """A loss is no augmentation."""
+    install(site, "spare_augmentations", "mist = spare_augmentations:half", group="hydra_detect.augmentations")
+    assert "mist" in list_augmentations()
+    assert "mist" not in list_losses()
+    with pytest.raises(InputError, match="there is none"):
+        loss_named("mist")
+
+
+def test_a_name_that_stands_for_two_is_refused(site):
+    """Ours and given, ours and installed, given and installed, and two packages' of one name: none wins silently."""
+    install(site, "first_losses", "half = first_losses:half", "focal = first_losses:half")
+    with pytest.raises(InputError, match="there are 2: ours, given"):
+        found("a", {"a": 1}, group=GROUP, given={"a": 2})
+    with pytest.raises(InputError, match="there are 2: ours, installed"):
+        loss_named("focal")
+    with pytest.raises(InputError, match="there are 2: given, installed"):
+        loss_named("half", {"half": None})
+    install(site, "second_losses", "half = second_losses:half")
+    with pytest.raises(InputError, match="there are 2: installed, installed"):
+        loss_named("half")
+
+
+def test_near_matches_are_told(site):
+    """A misspelt name is refused with what is near, whoever's it is."""
+    install(site, "spare_losses", "halved = spare_losses:half")
+    with pytest.raises(InputError, match=r"Did you mean 'halved'"):
+        loss_named("halve")
+    with pytest.raises(InputError, match=r"Did you mean 'focal'"):
+        loss_named("focl")

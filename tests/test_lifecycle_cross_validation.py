@@ -1,0 +1,196 @@
+"""Cross-validation: where samples are too few for four roles, each is judged by a head that never saw it."""
+
+import threading
+
+import attrs
+import lifecycle_fixtures
+import numpy as np
+import pytest
+import strategies
+from hypothesis import given
+from hypothesis import strategies as st
+from lifecycle_fixtures import BADLY, QUICK, give, lights, role_of, teach, with_backbone
+
+from hydra_detect.data.samples import Role
+from hydra_detect.errors import RoleError, TrainingStoppedError
+from hydra_detect.lifecycle import attempts, beside
+from hydra_detect.lifecycle.attempts import _as_read_by
+from hydra_detect.lifecycle.judging import evaluate
+from hydra_detect.measure.calibration import apply_temperature
+from hydra_detect.measure.policy import accepted
+from hydra_detect.records import OperatingPolicy
+from hydra_detect.storage import heads
+from hydra_detect.tensors import tensors_digest
+from hydra_detect.training import loop
+from hydra_detect.training.tools import Tools
+
+bare = lifecycle_fixtures.bare
+
+FEW = lights(8, 2)
+
+
+# The law of reading
+
+
+@st.composite
+def policies(draw):
+    """Draw a policy by which a score of 1 counts, and one of 0 does not."""
+    temperature = draw(st.sampled_from([0.25, 1.0, 16.0]) | st.floats(0.01, 100))
+    lowest, highest = apply_temperature([0.0, 1.0], temperature).tolist()
+    between = st.floats(lowest, highest, exclude_min=True)
+    return OperatingPolicy(
+        score_threshold=draw(between),
+        temperature=temperature,
+        class_thresholds=draw(st.dictionaries(st.sampled_from(strategies.LABELS), between)),
+    )
+
+
+found_by_a_head = strategies.detections(names=st.sampled_from(strategies.LABELS))
+
+
+@given(st.lists(found_by_a_head, max_size=3), policies(), policies())
+def test_a_detection_counts_by_the_common_policy_exactly_when_it_does_by_its_own(found, own, common):
+    """Whatever two policies are, what counts by a fold's own policy, and nothing else, counts by the common one."""
+    read = _as_read_by(own, found, common)
+    for before, after in zip(found, read, strict=True):
+        counts = accepted(before.scores, before.label_names, policy=own)
+        assert accepted(after.scores, after.label_names, policy=common).tolist() == counts.tolist()
+        assert attrs.evolve(after, scores=before.scores) == before
+
+
+@given(found_by_a_head, policies(), policies())
+def test_reading_keeps_the_order_of_each_class(found, own, common):
+    """Of two detections of one class the better is never the worse one afterwards: precision is taken in that order."""
+    (read,) = _as_read_by(own, [found], common)
+    for name in set(found.label_names):
+        chosen = found.label_names == name
+        order = np.argsort(found.scores[chosen], kind="stable")
+        assert (np.diff(read.scores[chosen][order]) >= 0).all()
+
+
+@given(found_by_a_head, policies())
+def test_reading_by_the_same_policy_changes_nothing(found, own):
+    """Where a fold's policy is the common one, scores stay what they are."""
+    (read,) = _as_read_by(own, [found], own)
+    np.testing.assert_allclose(read.scores, found.scores, atol=1e-6)
+
+
+# What is told
+
+
+def test_few_samples_are_cross_validated(bare):
+    """There is a version that was trained on all samples, and it is said that the figures are of heads like it."""
+    report = teach(bare, samples=FEW)
+    version = heads.find(bare, "lamp")
+    assert (version.number, report.is_promoted) == (1, True)
+    assert report.training.method == report.metrics.method == "cross-validation"
+    assert report.training.samples.counts == {"train": 10, "select": 0, "calibrate": 0, "test": 0}
+    assert version.record.sample_count == 10
+    assert set(role_of(bare, version).values()) == {Role.TRAIN}
+    assert (report.metrics.samples, report.metrics.labels) == (10, 8)
+    assert report.metrics.samples_digest == FEW.digest
+    assert version.record.notes == "trained from fresh; figures by cross-validation"
+    (warning,) = report.training.warnings
+    assert warning.startswith("8 labelled samples are too few for four roles: the figures are those of cross-valid")
+    assert "8 labelled boxes; cross-validation; IoU 0.5" in str(report)
+    assert beside.outcomes_of(bare, version).truths.sum() == 8
+
+
+def test_no_sample_is_left_to_evaluate_on(bare):
+    """A version that was trained on all samples is measured on none of them again."""
+    teach(bare, samples=FEW)
+    with pytest.raises(RoleError, match="10 of 10 samples were used to make it"):
+        evaluate(bare, "lamp", FEW)
+
+
+# Who saw what
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Give the list of what an attempt did: ("learn", ids), ("find", ids) or ("fit", ids), in order."""
+    done = []
+
+    def watch(name, what, samples_of):
+        act = getattr(attempts, name)
+
+        def watching(*arguments, **options):
+            done.append((what, {sample.id for sample in samples_of(arguments, options)}))
+            return act(*arguments, **options)
+
+        monkeypatch.setattr(attempts, name, watching)
+
+    watch("learn", "learn", lambda _arguments, options: options["train"])
+    watch("candidates", "find", lambda arguments, _options: arguments[2])
+    watch("calibrated", "fit", lambda arguments, _options: arguments[1])
+    return done
+
+
+def test_each_sample_is_judged_by_a_head_that_never_saw_it(bare, watched):
+    """Five heads each find in what they were not trained on, each sample once; the last is trained on all."""
+    teach(bare, samples=FEW)
+    every = {sample.id for sample in FEW}
+    heads_trained = [ids for what, ids in watched if what == "learn"]
+    found_in = [ids for what, ids in watched if what == "find"]
+    assert [what for what, _ids in watched][:10] == ["learn", "find"] * 5
+    assert [trained | held for trained, held in zip(heads_trained, found_in, strict=False)] == [every] * 5
+    assert not any(trained & held for trained, held in zip(heads_trained, found_in, strict=False))
+    assert sum(map(len, found_in)) == len(every)
+    assert heads_trained[5:] == [every]
+
+
+def test_no_sample_has_a_say_in_how_it_is_judged(bare, watched):
+    """The policy is fitted to all, and for the figures each fold is read with what was fitted to the others."""
+    teach(bare, samples=FEW)
+    every = {sample.id for sample in FEW}
+    found_in = [ids for what, ids in watched if what == "find"]
+    fitted = [ids for what, ids in watched if what == "fit"]
+    assert fitted == [every, *(every - held for held in found_in)]
+
+
+def test_the_active_version_is_measured_on_the_same_samples(bare, watched):
+    """Where a version is active it finds in all samples, once, and is not better for having seen none of them."""
+    give(bare, "lamp", classes=("lamp",))
+    report = teach(bare, samples=FEW)
+    assert [ids for what, ids in watched if what == "find"][5:] == [{sample.id for sample in FEW}]
+    assert (report.is_promoted, report.version) == (True, 2)
+    assert "better by at least 0.02" in report.reason
+
+
+def test_samples_that_weights_knew_are_told_of(bare):
+    """Cross-validation from a version that was trained on the same samples shows too much, and the report says so."""
+    teach(bare, samples=FEW)
+    report = teach(bare, samples=lights(9, 2), **BADLY)
+    assert report.training.warnings[0] == (
+        "10 of the 11 samples measured on were used to make lamp@1: it, and what starts from it, looks too good"
+    )
+    assert report.outcome == "kept"
+
+
+# The same again
+
+
+def test_a_cancelled_cross_validation_is_taken_up_again(bare, tmp_path, monkeypatch):
+    """Folds that were done are not done again; what comes out is what would have come out, and no checkpoint stays."""
+    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    cancel, heard = threading.Event(), []
+
+    def progress(state):
+        heard.append((state.stage, state.latest.epoch))
+        if heard[-1] == ("fold 3 of 5", 2):
+            cancel.set()
+
+    with pytest.raises(TrainingStoppedError, match="cancelled in epoch 3"):
+        teach(bare, samples=FEW, progress=progress, tools=Tools(cancel=cancel))
+    assert heads.names(bare) == ["moth"]
+    report = teach(bare, samples=FEW, progress=lambda state: heard.append((state.stage, state.latest.epoch)))
+    stages = [f"fold {number} of 5" for number in range(1, 6)] + [""]
+    assert heard == [(stage, epoch) for stage in stages for epoch in range(1, QUICK["epochs"] + 1)]
+    (folder,) = bare.layout.runs("lamp").iterdir()
+    assert report.run == str(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["metrics.csv", "report.json"]
+    whole = with_backbone(tmp_path / "whole")
+    give(whole)
+    assert teach(whole, samples=FEW).metrics == report.metrics
+    one, other = (tensors_digest(heads.tensors(store, heads.find(store, "lamp"))) for store in (bare, whole))
+    assert one == other

@@ -1,0 +1,92 @@
+"""One head per class: what each is called, and what it learns from."""
+
+import lifecycle_fixtures
+import pytest
+from data_fixtures import samples_of
+from hypothesis import given
+from hypothesis import strategies as st
+from lifecycle_fixtures import lights, teach
+
+from hydra_detect.data.samples import Samples
+from hydra_detect.errors import NameInvalidError
+from hydra_detect.lifecycle.each_class import each_class
+from hydra_detect.names import check_name
+from hydra_detect.storage import heads
+
+bare = lifecycle_fixtures.bare
+
+CLASS_NAMES = st.text(st.characters(exclude_categories=("C",)), min_size=1, max_size=12).filter(
+    lambda name: name == name.strip() and name.isprintable()
+)
+
+
+def test_no_class_gives_no_head():
+    """Samples of no class, or none at all, are an ordinary case."""
+    assert each_class("night", Samples()) == {}
+    assert each_class("", samples_of([], [])) == {}
+
+
+def test_each_head_learns_its_class_from_all_pictures():
+    """Every sample is there for each head, with the boxes of its class alone; the others are its background."""
+    samples = samples_of(["red fox"], ["owl"], ["owl", "red fox"], [])
+    found = each_class("night", samples)
+    assert list(found) == ["night-owl", "night-red-fox"]
+    assert found["night-owl"] == samples.choose(["owl"])
+    assert [len(sample.truth) for sample in found["night-red-fox"]] == [1, 0, 1, 0]
+    assert found["night-red-fox"].class_names == ("red fox",)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "label", "name"),
+    [
+        ("", "WBC", "wbc"),
+        ("cells", "WBC", "cells-wbc"),
+        ("", "red  fox (adult)", "red-fox-adult"),
+        ("", "<b>7</b>", "b-7-b"),
+        ("a_b", "x_y", "a_b-x-y"),
+    ],
+)
+def test_names(prefix, label, name):
+    """A name is the class in lower case, with a dash for whatever no name can hold."""
+    assert list(each_class(prefix, samples_of([label]))) == [name]
+
+
+def test_two_classes_of_one_name_are_refused():
+    """Classes that would share a name are both named."""
+    with pytest.raises(
+        NameInvalidError, match="the classes 'red fox' and 'red-fox' would both be called 'n-red-fox'"
+    ) as caught:
+        each_class("n", samples_of(["red fox"], ["red-fox"], ["owl"]))
+    assert caught.value.remedy == "Rename one with a mapping of classes."
+
+
+@pytest.mark.parametrize(
+    ("prefix", "label"), [("", "日本"), ("", "?!"), ("", "x" * 65), ("../a", "owl"), ("Night", "a")]
+)
+def test_a_class_that_gives_no_name_is_refused(prefix, label):
+    """What is no name is refused as such."""
+    with pytest.raises(NameInvalidError, match="as a head name"):
+        each_class(prefix, samples_of([label]))
+
+
+@given(st.lists(CLASS_NAMES, min_size=1, max_size=4, unique=True), st.sampled_from(["", "night"]))
+def test_names_are_names_and_no_box_is_lost(labels, prefix):
+    """Whatever the classes are called, all heads have good names and together all boxes; or the error says why not."""
+    samples = samples_of(*([label] for label in labels), labels)
+    try:
+        found = each_class(prefix, samples)
+    except NameInvalidError as error:
+        assert error.found  # noqa: PT017  both ways are lawful
+        return
+    assert [check_name(name) for name in found] == list(found)
+    assert [own.class_names for own in found.values()] == [(label,) for label in sorted(labels)]
+    assert sum(own.box_counts[own.class_names[0]] for own in found.values()) == 2 * len(labels)
+
+
+def test_heads_that_are_trained_so(bare):
+    """Trained one after the other each head finds its own class, on one backbone."""
+    for name, own in each_class("", lights(40, names=("lamp", "ember"))).items():
+        report = teach(bare, name, own)
+        assert report.training.samples.backgrounds == 24
+    assert heads.names(bare) == ["ember", "lamp", "moth"]
+    assert [heads.find(bare, name).record.class_names for name in ("ember", "lamp")] == [("ember",), ("lamp",)]

@@ -1,0 +1,151 @@
+"""Who learns from what: four roles, cross-validation below what they need, and roles that samples keep."""
+
+import attrs
+import lifecycle_fixtures
+import pytest
+from lifecycle_fixtures import QUICK, light, lights, role_of, teach
+
+from hydra_detect.data.samples import Role, Sample, Samples
+from hydra_detect.data.splits import given, split
+from hydra_detect.errors import InputError, RoleError
+from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT, plan, previous_split
+from hydra_detect.storage import heads
+from hydra_detect.versions import VersionManager
+
+bare, taught = lifecycle_fixtures.bare, lifecycle_fixtures.taught
+
+
+def plan_for(store, samples, *, split=None, seed=0):
+    """Return the plan of a training of `lamp`."""
+    return plan(store, "lamp", samples, given=split, seed=seed)
+
+
+# Few
+
+
+@pytest.mark.parametrize(("labelled", "method"), [(5, CROSS_VALIDATION), (19, CROSS_VALIDATION), (20, HELD_OUT)])
+def test_what_four_roles_need(bare, labelled, method):
+    """From five labelled samples on there is cross-validation, in which all are trained on; from 20 on, four roles."""
+    made = plan_for(bare, lights(labelled))
+    assert made.method == method
+    counts = made.split.counts
+    if method == CROSS_VALIDATION:
+        assert counts == {Role.TRAIN: labelled + 4, Role.SELECT: 0, Role.CALIBRATE: 0, Role.TEST: 0}
+        assert made.judged == made.samples
+    else:
+        assert all(counts.values())
+        assert made.judged == made.take(Role.TEST)
+        assert made.judged.role == Role.TEST
+
+
+def test_each_class_counts_by_itself(bare):
+    """Forty samples of which one class has but ten are too few for four roles."""
+    many, few = lights(30), lights(10, 0, first=500, names=("ember",))
+    both = Samples(items=[*many, *few], class_names=("lamp", "ember"))
+    assert plan_for(bare, both).method == CROSS_VALIDATION
+
+
+@pytest.mark.parametrize("labelled", [0, 4])
+def test_too_few_for_anything(bare, labelled):
+    """Fewer than five labelled samples make no plan, whatever split is given."""
+    samples = lights(labelled)
+    for own in (None, given(samples, {"train": [sample.id for sample in samples]})):
+        with pytest.raises(InputError, match="5 are the least"):
+            plan_for(bare, samples, split=own)
+
+
+def test_samples_of_another_role_are_not_learnt_from(bare):
+    """Samples that were taken for another work are refused; those without a role, or to train with, are not."""
+    for role in (Role.SELECT, Role.CALIBRATE, Role.TEST):
+        with pytest.raises(RoleError, match=f"cannot train 'lamp': the samples have the role {role}") as caught:
+            plan_for(bare, lights().with_role(role))
+        assert caught.value.facts == {"role": role}
+    assert plan_for(bare, lights().with_role(Role.TRAIN)).split == plan_for(bare, lights()).split
+
+
+# Given
+
+
+def test_an_authors_own_lists_are_obeyed(bare):
+    """With a given split each sample has the role that the lists say, few as they may be."""
+    samples = lights(8, 0)
+    names = [sample.id for sample in samples]
+    lists = {Role.TRAIN: names[:5], Role.CALIBRATE: names[5:7], Role.TEST: names[7:]}
+    made = plan_for(bare, samples, split=given(samples, lists))
+    assert made.method == HELD_OUT
+    assert {role: [sample.id for sample in made.take(role)] for role in lists} == lists
+    assert len(made.take(Role.SELECT)) == 0
+
+
+@pytest.mark.parametrize(
+    ("lists", "lacking"),
+    [
+        ({"train": (0, 24)}, "calibrate and test"),
+        ({"train": (0, 20), "calibrate": (20, 24)}, "calibrate and test"),
+        ({"train": (0, 20), "test": (20, 24)}, "calibrate"),
+        ({"train": (0, 16), "calibrate": (16, 24)}, "test"),
+        ({"train": (20, 24), "calibrate": (0, 10), "test": (10, 20)}, "train"),
+    ],
+)
+def test_a_split_that_leaves_a_role_without_is_refused(bare, lists, lacking):
+    """A split by which a training could not be finished is refused before it begins; `lights` ends with the dark."""
+    samples = lights()
+    names = [sample.id for sample in samples]
+    own = given(samples, {role: names[low:end] for role, (low, end) in lists.items()})
+    with pytest.raises(InputError, match=f"the given split has no labelled sample for {lacking}\\."):
+        plan_for(bare, samples, split=own)
+
+
+def test_a_split_of_other_samples_is_refused(bare):
+    """A split knows the samples that it is of, by id and by picture."""
+    own = split(lights())
+    with pytest.raises(InputError, match=r"1 samples were not split, .*s900"):
+        plan_for(bare, Samples(items=[*lights(), light(900, "lamp")], class_names=("lamp",)), split=own)
+    swapped = [attrs.evolve(sample, picture=light(901).picture) for sample in lights()[:1]]
+    with pytest.raises(InputError, match=r"their pictures are others now: 's000'"):
+        plan_for(bare, Samples(items=[*swapped, *lights()[1:]], class_names=("lamp",)), split=own)
+
+
+# Before
+
+
+def test_a_new_head_has_no_split_of_before(bare, taught):
+    """Neither a head that is not there nor one that keeps no split has one of before."""
+    assert previous_split(bare, "lamp") is None
+    assert previous_split(bare, "moth") is None
+    store, report = taught
+    assert previous_split(store, "lamp").digest == report.training.samples.split
+
+
+def test_what_was_test_stays_test(taught):
+    """When samples are added, those that the head knew keep their roles, and the new ones are dealt to all four."""
+    store, _report = taught
+    before = role_of(store, heads.find(store, "lamp@1"))
+    more = lights(60, 10)
+    made = plan_for(store, more, seed=7)
+    assert {name: role for name, role in made.split.roles.items() if name in before} == before
+    for role in Role:
+        assert made.split.counts[role] > list(before.values()).count(role)
+
+
+def test_a_picture_keeps_its_role_under_another_name(taught):
+    """A sample that was renamed is the same sample: its picture says so."""
+    store, _report = taught
+    before = role_of(store, heads.find(store, "lamp@1"))
+    renamed = Samples(
+        items=[Sample(id=f"new-{sample.id}", picture=sample.picture, truth=sample.truth) for sample in lights()]
+    )
+    made = plan_for(store, renamed, seed=7)
+    assert {name.removeprefix("new-"): role for name, role in made.split.roles.items()} == before
+
+
+def test_roles_of_before_are_those_of_the_newest_version_that_has_them(taught):
+    """A version without roles, as one that was cross-validated, does not make the others' roles forgotten."""
+    store, report = taught
+    teach(store, samples=lights(8), init="fresh", config=QUICK)
+    version = heads.find(store, "lamp@2")
+    assert set(role_of(store, version).values()) == {Role.TRAIN}
+    assert previous_split(store, "lamp").digest == report.training.samples.split
+    old = heads.find(store, "lamp@1")
+    VersionManager(store).create("lamp", heads.tensors(store, old), old.record)
+    assert previous_split(store, "lamp").digest == report.training.samples.split
