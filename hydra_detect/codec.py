@@ -23,6 +23,8 @@ SCHEMA = 1
 """Major version of every record this library writes."""
 
 MAX_JSON_BYTES = 1 << 20
+MAX_LIST_BYTES = 64 << 20
+"""Of a record that names every sample, class or epoch: 200,000 samples take it."""
 _DEEPEST = 64
 _MOST_MARKS = 1 << 20  # no state that we write comes near
 _LONGEST_SIZE = 18
@@ -137,8 +139,12 @@ def _depth(value: Any) -> int:
     return deepest
 
 
-def encode(record: Record) -> bytes:
+def encode(record: Record, *, limit: int = MAX_JSON_BYTES) -> bytes:
     """Return a record as canonical JSON, its schema version included: what is written can be read.
+
+    Args:
+        record: What is written.
+        limit: How many bytes it may have.
 
     Raises:
         RecordError: If a value is of the wrong kind, or the whole is larger than a record may be.
@@ -147,21 +153,27 @@ def encode(record: Record) -> bytes:
     data = dumps({"schema": SCHEMA, **to_dict(record)})
     what = "a record that is about to be written"
     try:
-        decode(type(record), data, what)
+        decode(type(record), data, what, limit=limit)
     except CorruptError as error:  # nothing is damaged: it is too large
         raise RecordError(f"write {type(record).__name__}", error.found, "Shorten its texts.") from None
     return data
 
 
-def decode(kind: type[T], data: bytes | memoryview, what: str) -> T:
+def decode(kind: type[T], data: bytes | memoryview, what: str, *, limit: int = MAX_JSON_BYTES) -> T:
     """Read a record back.
+
+    Args:
+        kind: Its class.
+        data: The text.
+        what: What it is, for the error.
+        limit: How many bytes it may have.
 
     Raises:
         CorruptError: If the bytes are no JSON object.
         RecordError: If the schema is newer, or a field is missing or of the wrong kind; the path is named.
 
     """
-    value = loads(data, what)
+    value = loads(data, what, limit=limit, most_marks=max(limit, _MOST_MARKS))
     if not isinstance(value, dict):
         raise CorruptError(f"read {what}", "it is no JSON object", "Restore the file from a copy.")
     schema = value.pop("schema", None)

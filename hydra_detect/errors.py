@@ -116,7 +116,7 @@ class TrainingError(HydraDetectError):
 
 
 class TrainingStoppedError(HydraDetectError):
-    """A training that was stopped from outside; `facts["checkpoint"]` is where it can be taken up again."""
+    """A training that was stopped from outside; `facts["checkpoint"]` is what it goes on from, if that was kept."""
 
 
 class InputError(HydraDetectError, ValueError):

@@ -9,7 +9,7 @@ import pytest
 import strategies
 from hypothesis import given
 from hypothesis import strategies as st
-from lifecycle_fixtures import BADLY, QUICK, give, lights, role_of, teach, with_backbone
+from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, lights, role_of, teach, with_backbone
 
 from hydra_detect.data.samples import Role
 from hydra_detect.errors import RoleError, TrainingStoppedError
@@ -158,13 +158,30 @@ def test_the_active_version_is_measured_on_the_same_samples(bare, watched):
 
 
 def test_samples_that_weights_knew_are_told_of(bare):
-    """Cross-validation from a version that was trained on the same samples shows too much, and the report says so."""
+    """The active version was trained on the samples that it is measured on, and the report says so."""
     teach(bare, samples=FEW)
     report = teach(bare, samples=lights(9, 2), **BADLY)
     assert report.training.warnings[0] == (
-        "10 of the 11 samples measured on were used to make lamp@1: it, and what starts from it, looks too good"
+        "10 of the 11 samples measured on were used to make lamp@1: it looks too good"
     )
     assert report.outcome == "kept"
+
+
+def test_no_fold_starts_from_weights_that_knew_it(bare):
+    """Trained again on the same few samples, "auto" takes another head: the weights of before saw every fold."""
+    teach(bare, samples=FEW)
+    assert teach(bare, samples=FEW, init="auto", publish=False).training.course.started_from == "moth@1"
+    teach(bare, "moth", samples=FEW, promote_anyway=True)
+    assert teach(bare, samples=FEW, init="auto", publish=False).training.course.started_from == "fresh"
+
+
+def test_a_version_that_starts_from_what_knew_the_samples_is_not_promoted(bare):
+    """Whoever names such weights gets them; the metrics say that they are no evidence, and nothing is promoted."""
+    teach(bare, samples=FEW)
+    report = teach(bare, samples=FEW, init="lamp@1", config=HARDLY)
+    told = "10 of the 10 samples measured on were used to make lamp@1, from which it starts: no evidence of quality"
+    assert report.metrics.notes[0] == told
+    assert (report.outcome, report.reason, heads.find(bare, "lamp").number) == ("kept", told, 1)
 
 
 # The same again

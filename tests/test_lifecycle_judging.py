@@ -301,9 +301,10 @@ def test_weights_that_knew_the_test_samples_are_told_of(taught):
         Role.TRAIN: [name for name in names if before[name] in {Role.TRAIN, Role.SELECT}],
     }
     report = teach(store, split=given(samples, turned), init="active", config=HARDLY)
-    assert report.training.warnings[0] == (
-        "4 of the 4 samples measured on were used to make lamp@1: it, and what starts from it, looks too good"
-    )
+    told = "4 of the 4 samples measured on were used to make lamp@1"
+    assert report.training.warnings[0] == f"{told}: it looks too good"
+    assert report.reason == report.metrics.notes[0] == f"{told}, from which it starts: no evidence of quality"
+    assert report.outcome == "kept"
 
 
 def test_an_active_version_without_a_split_is_told_of(bare):

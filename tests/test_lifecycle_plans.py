@@ -5,10 +5,12 @@ import lifecycle_fixtures
 import pytest
 from lifecycle_fixtures import QUICK, light, lights, role_of, teach
 
+from hydra_detect import codec
 from hydra_detect.data.samples import Role, Sample, Samples
-from hydra_detect.data.splits import given, split
+from hydra_detect.data.splits import Split, SplitSample, given, split
 from hydra_detect.errors import InputError, RoleError
-from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT, plan, previous_split
+from hydra_detect.lifecycle import beside
+from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT, plan, remembered
 from hydra_detect.storage import heads
 from hydra_detect.versions import VersionManager
 
@@ -109,12 +111,12 @@ def test_a_split_of_other_samples_is_refused(bare):
 # Before
 
 
-def test_a_new_head_has_no_split_of_before(bare, taught):
-    """Neither a head that is not there nor one that keeps no split has one of before."""
-    assert previous_split(bare, "lamp") is None
-    assert previous_split(bare, "moth") is None
-    store, report = taught
-    assert previous_split(store, "lamp").digest == report.training.samples.split
+def test_a_new_head_remembers_nothing(bare, taught):
+    """Neither a head that is not there nor one that keeps no split has roles of before."""
+    assert remembered(bare, "lamp", None) is None
+    assert remembered(bare, "moth", None) is None
+    store, _report = taught
+    assert remembered(store, "lamp", None).roles == role_of(store, heads.find(store, "lamp@1"))
 
 
 def test_what_was_test_stays_test(taught):
@@ -139,13 +141,43 @@ def test_a_picture_keeps_its_role_under_another_name(taught):
     assert {name.removeprefix("new-"): role for name, role in made.split.roles.items()} == before
 
 
-def test_roles_of_before_are_those_of_the_newest_version_that_has_them(taught):
-    """A version without roles, as one that was cross-validated, does not make the others' roles forgotten."""
-    store, report = taught
+def test_what_any_version_learnt_from_is_for_learning_alone(taught):
+    """A version that was cross-validated learnt from all its samples; those roles, and no others, are changed by it."""
+    store, _report = taught
+    before = role_of(store, heads.find(store, "lamp@1"))
     teach(store, samples=lights(8), init="fresh", config=QUICK)
-    version = heads.find(store, "lamp@2")
-    assert set(role_of(store, version).values()) == {Role.TRAIN}
-    assert previous_split(store, "lamp").digest == report.training.samples.split
+    learnt = role_of(store, heads.find(store, "lamp@2"))
+    assert set(learnt.values()) == {Role.TRAIN}
+    assert {before[name] for name in learnt} > {Role.TRAIN}
+    assert remembered(store, "lamp", None).roles == {**before, **learnt}
     old = heads.find(store, "lamp@1")
     VersionManager(store).create("lamp", heads.tensors(store, old), old.record)
-    assert previous_split(store, "lamp").digest == report.training.samples.split
+    assert remembered(store, "lamp", None).roles == {**before, **learnt}
+
+
+def test_the_order_of_samples_does_not_matter(bare):
+    """The plan has them by id, whichever way round they were given."""
+    samples = lights()
+    assert plan_for(bare, samples[::-1]).samples.items == plan_for(bare, samples).samples.items
+    assert plan_for(bare, samples[::-1]).split == plan_for(bare, samples).split
+
+
+def test_few_new_samples_beside_many_that_were_learnt_from(bare):
+    """Where select, calibrate and test would get next to nothing that is new, the training is cross-validated."""
+    teach(bare, samples=lights(19), init="fresh", config=QUICK)
+    assert plan_for(bare, lights(21)).method == CROSS_VALIDATION
+    made = plan_for(bare, lights(40))
+    assert made.method == HELD_OUT
+    known = role_of(bare, heads.find(bare, "lamp@1"))
+    assert {made.split.roles[name] for name in known} == {Role.TRAIN}
+
+
+def test_large_data_sets_can_be_written():
+    """The roles of 10,000 samples, more than a mebibyte of text, are kept beside a version and read again."""
+    one = light(0, "lamp")
+    samples = [attrs.evolve(one, id=f"s{number:05}", group=f"s{number:05}") for number in range(10_000)]
+    rows = [SplitSample(id=s.id, picture=one.picture_digest, digest=one.digest, group=s.group, role="train")
+            for s in samples]  # fmt: skip
+    text = beside.files(split=Split(samples=rows, shares={"train": 1.0}))["split.json"]
+    assert len(text) > codec.MAX_JSON_BYTES
+    assert codec.decode(Split, text, "it", limit=codec.MAX_LIST_BYTES).counts[Role.TRAIN] == 10_000

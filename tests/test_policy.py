@@ -189,7 +189,7 @@ def test_what_cannot_be_chosen_by():
 
 
 def test_what_is_out_of_reach():
-    """An objective that no threshold reaches is refused with the best there was, for all together or for one class."""
+    """An objective that no threshold reaches is refused with the best there was; a class alone uses the common one."""
     found = table([0.5, 0.5, 0.5, 0.5], [True, True, True, False])
     with pytest.raises(
         InputError, match=r"out of reach for all classes together: the best precision is 0\.7500"
@@ -197,8 +197,9 @@ def test_what_is_out_of_reach():
         fit_policy(found, objective=RecallAtPrecision(0.9))
     assert caught.value.facts["best"] == 0.75
     two = table([0.9, 0.5, 0.5], [True, True, False], labels=[1, 2, 2], names=("a", "b"))
-    with pytest.raises(InputError, match=r"out of reach for class 'b': the best precision is 0\.5000"):
-        fit_policy(two, objective=RecallAtPrecision(0.9), least=1)
+    policy = fit_policy(two, objective=RecallAtPrecision(0.9), least=1)
+    assert set(policy.class_thresholds) == {"a"}
+    assert policy.threshold("b") == policy.score_threshold == pytest.approx(0.7)
 
 
 # Accepting

@@ -133,13 +133,6 @@ def test_a_threshold_of_0_gives_all_that_there_is(lamp, temperature):
     assert [len(one) for one in found] == [len(one) for one in every]
 
 
-def test_what_lies_below_the_floor_was_never_measured(lamp):
-    """A policy whose threshold means less than the head's floor finds nothing there: candidates end at the floor."""
-    store = lamp(policy(0.0, temperature=16.0))
-    found = detector(store, "lamp").predict(PICTURES, raw_scores=True)
-    assert min(one.scores.min() for one in found) > FLOOR
-
-
 def test_policies_of_two_heads_do_not_disturb_each_other(lamp):
     """What a head finds is the same alone and beside one with another policy, in whatever order."""
     store = lamp(policy(0.2, temperature=0.5))
@@ -183,6 +176,12 @@ def version(tmp_path_factory):
     return give(store, "lamp", classes=TWO)
 
 
+def loaded_with(version, own):
+    """Return a head as a detector holds it, but for its network, with a policy."""
+    record = attrs.evolve(version.record, operating_policy=own)
+    return LoadedHead(attrs.evolve(version, record=record), None, follows=False)
+
+
 @given(
     st.floats(0.0101, 1),
     st.floats(0.05, 50),
@@ -193,11 +192,17 @@ def version(tmp_path_factory):
 def test_every_box_that_counts_is_above_what_the_network_looks_at(version, score, temperature, low, high, asked):
     """The network may pass over boxes early, and never over one that would count."""
     own = policy(low, temperature=temperature, class_thresholds={"ember": high})
-    loaded = LoadedHead(
-        attrs.evolve(version, record=attrs.evolve(version.record, operating_policy=own)), None, follows=False
-    )
+    loaded = loaded_with(version, own)
     score = float(np.float32(score))
     calibrated = float(apply_temperature([score], temperature)[0])
     counts = accepted([score], ["ember"], policy=own)[0] if asked is None else calibrated > asked
     assume(counts)
     assert score > Reading(asked).least_raw("lamp", loaded)
+
+
+@pytest.mark.parametrize("own", [policy(0.0), policy(0.4, temperature=16.0), policy(0.001, temperature=2.0)])
+def test_what_lies_below_the_floor_was_never_measured(version, own):
+    """Where a threshold means less than the head's floor, the network looks no further, unless it is asked to."""
+    loaded = loaded_with(version, own)
+    assert Reading().least_raw("lamp", loaded) == FLOOR
+    assert Reading(0.0).least_raw("lamp", loaded) == 0.0

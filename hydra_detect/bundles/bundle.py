@@ -216,7 +216,7 @@ def _beside(contents: Mapping[str, bytes], where: str) -> dict[str, bytes]:
             continue
         what = f"{name} of {where}"
         if name in manifest.RECORDS_BESIDE:
-            codec.decode(manifest.RECORDS_BESIDE[name], data, what)
+            codec.decode(manifest.RECORDS_BESIDE[name], data, what, limit=codec.MAX_LIST_BYTES)
         else:
             Outcomes.from_tensors(artifacts.decode_tensors(data, what))
         found[name] = data

@@ -47,10 +47,16 @@ BESIDE = (*RECORDS_BESIDE, layout.OUTCOMES)
 """Names of the files beside a version that a bundle takes along; a copy of the original, a pickle, is none of them."""
 
 REQUIRED = frozenset([MANIFEST, BACKBONE_TENSORS, BACKBONE_RECORD, HEAD_TENSORS, HEAD_RECORD])
+
+
+def _limit(name: str, of_records: int) -> int:
+    return artifacts.MAX_TENSORS_BYTES if name.endswith(".safetensors") else of_records
+
+
 LIMITS: Mapping[str, int] = MappingProxyType(
     {
-        name: artifacts.MAX_TENSORS_BYTES if name.endswith(".safetensors") else codec.MAX_JSON_BYTES
-        for name in (*sorted(REQUIRED), *(f"{HEAD}/{name}" for name in BESIDE))
+        **{name: _limit(name, codec.MAX_JSON_BYTES) for name in sorted(REQUIRED)},
+        **{f"{HEAD}/{name}": _limit(name, codec.MAX_LIST_BYTES) for name in BESIDE},
     }
 )
 """Every file that a bundle may hold, and how many bytes it may have."""

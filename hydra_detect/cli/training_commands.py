@@ -50,6 +50,9 @@ class DataOptions:
     group: Annotated[
         str | None, Parameter(help="regular expression: samples whose ids match alike never come apart")
     ] = None
+    near_duplicates: Annotated[
+        bool, Parameter(negative=(), help="keep pictures that look alike together; a minute for thousands")
+    ] = False
     missing: Annotated[Literal["refuse", "skip"], Parameter(help="what to do about missing pictures")] = "refuse"
 
     def read(self) -> Samples:
@@ -57,7 +60,7 @@ class DataOptions:
         from hydra_detect.data.classes import parse_classes
         from hydra_detect.data.reading import read_samples
 
-        return read_samples(
+        samples = read_samples(
             self.data,
             format=self.format,
             pictures=self.pictures,
@@ -65,6 +68,11 @@ class DataOptions:
             group=self.group,
             missing=self.missing,
         )
+        if self.near_duplicates:
+            from hydra_detect.data.duplicates import group_near_duplicates
+
+            samples = group_near_duplicates(samples)
+        return samples
 
 
 @Parameter(name="*")
@@ -130,13 +138,17 @@ def train(  # noqa: PLR0913  each is an option that a person may give
 
     """
     from hydra_detect.allocation import keep_freed_memory
+    from hydra_detect.data.splits import check_enough
     from hydra_detect.lifecycle.each_class import each_class as one_for_each
     from hydra_detect.lifecycle.train import train_head
     from hydra_detect.training.tools import Tools
 
     folder, config, samples = store_folder(store), how.resolve(), data.read()
     keep_freed_memory()
-    for name, own in (one_for_each(head, samples) if each_class else {head: samples}).items():
+    chosen = one_for_each(head, samples) if each_class else {head: samples}
+    for own in chosen.values():  # all of them before the first is trained
+        check_enough(own)
+    for name, own in chosen.items():
         report = train_head(
             folder,
             name,

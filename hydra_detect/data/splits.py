@@ -261,12 +261,14 @@ def check_enough(samples: Samples) -> None:
 def fits_four_roles(samples: Samples) -> bool:
     """Tell whether select, calibrate and test would each hold at least two labelled groups of every class.
 
-    At the default shares that takes 20 groups of each class; with fewer, cross-validate with `folds`.
+    At the default shares that takes 20 groups of each class; with fewer, cross-validate with `folds`. A class of which
+    nothing is labelled does not count: data sets list some that they do not use.
     """
     smallest = min(DEFAULT_SHARES[role] for role in (Role.SELECT, Role.CALIBRATE, Role.TEST))
     present = _present(samples)
     groups_of = sum((present[group].any(axis=0).astype(int) for group in together(samples)), 0 * present.sum(axis=0))
-    return bool(len(groups_of) and (groups_of * smallest >= _LEAST_GROUPS).all())
+    used = groups_of[groups_of > 0]
+    return bool(len(used) and (used * smallest >= _LEAST_GROUPS).all())
 
 
 def _present(samples: Samples) -> NDArray[np.bool_]:

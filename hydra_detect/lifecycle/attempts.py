@@ -113,6 +113,7 @@ def attempt(setting: Setting) -> Attempt:
 def _held_out(setting: Setting) -> Attempt:
     clock, plan = _Clock(), setting.plan
     learnt = setting.learn(plan.take(Role.TRAIN), plan.take(Role.SELECT) or None)
+    setting.run.write_metrics(learnt.fitted.history)  # also if what follows is refused
     clock.mark("training")
     head, calibration = setting.contender(learnt), plan.take(Role.CALIBRATE)
     found = candidates(setting.backbone, [head], calibration)

@@ -15,6 +15,7 @@ from hydra_detect.storage import artifacts, layout
 
 if TYPE_CHECKING:
     from hydra_detect.codec import Record
+    from hydra_detect.data.samples import Role, Samples
     from hydra_detect.records import VersionRecord
     from hydra_detect.storage.store import Store
 
@@ -36,7 +37,9 @@ def files(
         layout.CALIBRATION: calibration,
         layout.EVALUATION: evaluation,
     }
-    found = {name: codec.encode(record) for name, record in records.items() if record is not None}
+    found = {
+        name: codec.encode(record, limit=codec.MAX_LIST_BYTES) for name, record in records.items() if record is not None
+    }
     if outcomes is not None:
         found[layout.OUTCOMES] = artifacts.encode_tensors(outcomes.to_tensors())
     return found
@@ -80,7 +83,22 @@ def outcomes_of(store: Store, version: VersionRecord) -> Outcomes:
     return Outcomes.from_tensors(artifacts.decode_tensors(data, f"the outcomes of {version.ref}"))
 
 
+def seen_samples(store: Store, version: VersionRecord, samples: Samples, *, allowed: Role) -> list[str]:
+    """Return the ids of samples that a version knows in another role than the allowed one.
+
+    Known is a sample by its id, its picture, or its group: another picture of a recording that was learnt from.
+    """
+    split = split_of(store, version)
+    others = [sample for sample in split.samples if sample.role != allowed] if split else []
+    names = {sample.id for sample in others} | {sample.group for sample in others}
+    pictures = {sample.picture for sample in others}
+    return sorted(
+        sample.id for sample in samples if {sample.id, sample.group} & names or sample.picture_digest in pictures
+    )
+
+
 def _record(store: Store, version: VersionRecord, name: str, kind: type[R]) -> R | None:
     if name not in version.files:
         return None
-    return codec.decode(kind, store.head(version.head).read(version, name), f"{name} of {version.ref}")
+    data = store.head(version.head).read(version, name)
+    return codec.decode(kind, data, f"{name} of {version.ref}", limit=codec.MAX_LIST_BYTES)

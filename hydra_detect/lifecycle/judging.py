@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 import attrs
 
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import given, require
+from hydra_detect.detections import missing_extra
 from hydra_detect.errors import InputError, NotFoundError, RoleError, listed
 from hydra_detect.lifecycle import beside
+from hydra_detect.lifecycle.beside import seen_samples
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.measure.calibration import calibrate as fit_calibration
 from hydra_detect.measure.metrics import measure
@@ -207,7 +210,12 @@ def calibrate(
         claimed_metrics={},  # they were of another operating point
         notes=f"{version.ref} with another operating policy",
     )
-    files = beside.files(split=split, calibration=fit.calibration, outcomes=fit.outcomes)
+    files = beside.files(
+        split=split,
+        training=beside.training_of(store, version),
+        calibration=fit.calibration,
+        outcomes=fit.outcomes,
+    )
     manager = VersionManager(store, actor=actor)
     return manager.create(version.head, heads.tensors(store, version), record, attachments=files)
 
@@ -232,6 +240,17 @@ def _remembering(split: Split | None, samples: Samples) -> Split:
     return attrs.evolve(split, samples=tuple(known[name] for name in sorted(known)))
 
 
+def check_extras(asked: str) -> None:
+    """Refuse at once what would fail for want of the extra `train` when all is learnt.
+
+    Raises:
+        ExtraMissingError: If scipy or hotcoco is not installed.
+
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("scipy", "hotcoco")):
+        raise missing_extra(asked, "train")
+
+
 def check_classes(version: VersionRecord, samples: Samples) -> None:
     """See that samples are labelled with the classes of a head.
 
@@ -248,35 +267,22 @@ def check_classes(version: VersionRecord, samples: Samples) -> None:
         )
 
 
-def seen_samples(store: Store, version: VersionRecord, samples: Samples, *, allowed: Role) -> list[str]:
-    """Return the ids of samples that a version knows in another role than the allowed one, by id or by picture."""
-    split = beside.split_of(store, version)
-    others = [sample for sample in split.samples if sample.role != allowed] if split else []
-    ids, pictures = {sample.id for sample in others}, {sample.picture for sample in others}
-    return sorted(sample.id for sample in samples if sample.id in ids or sample.picture_digest in pictures)
-
-
-def doubts(
-    store: Store, judged: Samples, *, started_from: VersionRecord | None, active: VersionRecord | None
-) -> tuple[str, ...]:
-    """Return why the figures of a training may look too good: what knew samples before it was judged on them.
+def doubts(store: Store, judged: Samples, active: VersionRecord | None) -> tuple[str, ...]:
+    """Return why the active version may look too good beside a new one.
 
     Args:
-        store: Where the versions are.
+        store: Where it is.
         judged: The samples that figures will be of.
-        started_from: The version that the training starts from, if any.
-        active: The version that it is compared with, if any.
+        active: The active version, if there is one.
 
     """
-    said = []
-    for version in {one.ref: one for one in (started_from, active) if one is not None}.values():
-        seen = seen_samples(store, version, judged, allowed=Role.TEST)
-        if seen:
-            told = f"{len(seen)} of the {len(judged)} samples measured on were used to make {version.ref}"
-            said.append(f"{told}: it, and what starts from it, looks too good")
-    if active is not None and beside.split_of(store, active) is None:
-        said.append(f"{active.ref} keeps no split: it may have been trained on these test samples, and look too good")
-    return tuple(said)
+    if active is None:
+        return ()
+    if beside.split_of(store, active) is None:
+        return (f"{active.ref} keeps no split: it may have been trained on these test samples, and look too good",)
+    seen = seen_samples(store, active, judged, allowed=Role.TEST)
+    told = f"{len(seen)} of the {len(judged)} samples measured on were used to make {active.ref}: it looks too good"
+    return (told,) if seen else ()
 
 
 def backbone_of(store: Store, version: VersionRecord, device: str = "auto") -> Backbone:

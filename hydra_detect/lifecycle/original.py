@@ -18,7 +18,7 @@ from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError, InputError
 from hydra_detect.lifecycle import beside, plans
 from hydra_detect.lifecycle.candidates import Contender, candidates
-from hydra_detect.lifecycle.judging import calibrated, measured
+from hydra_detect.lifecycle.judging import calibrated, check_extras, measured
 from hydra_detect.measure.calibration import Calibration
 from hydra_detect.measure.metrics import Metrics
 from hydra_detect.names import Digest, HeadRef, check_name
@@ -149,6 +149,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
         StoreError: If the store cannot be written.
 
     """
+    check_extras(f"train the original of {head!r}")
     store = Store.create(store)
     _check(store, head, backbone)
     job = _Job(
@@ -196,7 +197,7 @@ def _check(store: Store, head: str, backbone: str) -> None:
 
 
 def _plan(store: Store, head: str, samples: Samples, split: Split | None, seed: int) -> Plan:
-    plan = plans.plan(store, head, samples, given=split, seed=seed)
+    plan = plans.plan(store, head, samples, given=split, seed=seed, contract=None)
     if plan.method != plans.HELD_OUT:
         found = f"{samples.labelled} labelled samples are too few for four roles, and for a backbone"
         raise InputError(f"train the original of {head!r}", found, "Label more, or train a head on another backbone.")
@@ -221,7 +222,7 @@ class _Job:
             "samples": str(self.plan.samples.digest),
             "classes": list(self.plan.samples.class_names),
             "split": str(self.plan.split.digest),
-            "config": codec.to_dict(self.config),
+            "config": {**codec.to_dict(self.config), "objective": ""},  # another one needs no other weights
             "seed": self.seed,
             "libraries": libraries(),
         }

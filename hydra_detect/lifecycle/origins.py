@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from hydra_detect.data.samples import Role
 from hydra_detect.errors import IncompatibleError, NotFoundError
+from hydra_detect.lifecycle.beside import seen_samples
 from hydra_detect.names import HeadRef
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import backbones, heads
@@ -14,6 +16,7 @@ from hydra_detect.training.start import Origin, plain_origin
 
 if TYPE_CHECKING:
     from hydra_detect.contracts import BackboneContract
+    from hydra_detect.data.samples import Samples
     from hydra_detect.records import VersionRecord
     from hydra_detect.storage.backbones import StoredBackbone
     from hydra_detect.storage.store import Store
@@ -31,6 +34,7 @@ class Beginning:
         told: What that is, for the report: "owl@3", or "fresh".
         active: The active version of the head, if there is one.
         version: The version that the weights are of; None if they are random.
+        spoilt: Why figures of what starts from here are no evidence; empty if they are.
 
     """
 
@@ -39,6 +43,7 @@ class Beginning:
     told: str
     active: VersionRecord | None
     version: VersionRecord | None = None
+    spoilt: str = ""
 
 
 def begin(store: Store, head: str, *, init: str, backbone: str | None) -> Beginning:
@@ -84,6 +89,39 @@ def begin(store: Store, head: str, *, init: str, backbone: str | None) -> Beginn
     return Beginning(backbone=stored, origin=origin, told=str(version.ref), active=active, version=version)
 
 
+def judged_on(store: Store, beginning: Beginning, judged: Samples, *, init: str) -> Beginning:
+    """Return a beginning for a training that will be judged on these samples.
+
+    With "auto" it never starts from weights that have learnt from one of them: another head's are taken then, or random
+    ones. What a caller named is taken all the same, and said to be spoilt.
+
+    Args:
+        store: Where the heads are.
+        beginning: As `begin` found it.
+        judged: The samples that figures will be of.
+        init: What the caller asked for.
+
+    """
+    if beginning.version is None:
+        return beginning
+    seen = seen_samples(store, beginning.version, judged, allowed=Role.TEST)
+    if not seen:
+        return beginning
+    if init != AUTO:
+        told = f"{len(seen)} of the {len(judged)} samples measured on were used to make {beginning.version.ref}"
+        return attrs.evolve(beginning, spoilt=f"{told}, from which it starts: no evidence of quality")
+    for version in _relatives(store, beginning.backbone.record.contract):
+        if not seen_samples(store, version, judged, allowed=Role.TEST):
+            return _from(store, version, beginning)
+    return attrs.evolve(beginning, origin=Origin(settings=beginning.origin.settings), told=FRESH, version=None)
+
+
+def _from(store: Store, version: VersionRecord, beginning: Beginning) -> Beginning:
+    record, tensors = version.record, heads.tensors(store, version)
+    origin = Origin(settings=record.settings, class_names=record.class_names, tensors=tensors)
+    return attrs.evolve(beginning, origin=origin, told=str(version.ref), version=version)
+
+
 def _active(store: Store, head: str) -> VersionRecord | None:
     """Return the active version of a head; None where there is no head yet, or none is active."""
     item = store.head(head)
@@ -94,10 +132,13 @@ def _active(store: Store, head: str) -> VersionRecord | None:
 
 def _sibling(store: Store, contract: BackboneContract) -> VersionRecord | None:
     """Return the active version of another head of this backbone: the one that was split with it, if it is there."""
-    names = HeadRegistry(store).fitting(contract)
-    versions = [heads.find(store, HeadRef(name)) for name in names]
-    with_source = [version for version in versions if version.record.source is not None]
-    return next(iter(with_source or versions), None)
+    return next(iter(_relatives(store, contract)), None)
+
+
+def _relatives(store: Store, contract: BackboneContract) -> list[VersionRecord]:
+    """Return the active versions of all heads of this backbone, those first that were split from an original."""
+    versions = [heads.find(store, HeadRef(name)) for name in HeadRegistry(store).fitting(contract)]
+    return sorted(versions, key=lambda version: version.record.source is None)
 
 
 def _fits(version: VersionRecord, contract: BackboneContract) -> bool:

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect.data.samples import Role
-from hydra_detect.data.splits import check_enough, fits_four_roles, require
+from hydra_detect.data.splits import Split, SplitSample, check_enough, fits_four_roles, require
 from hydra_detect.data.splits import split as deal
 from hydra_detect.errors import InputError
 from hydra_detect.lifecycle import beside
+from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import heads
 
 if TYPE_CHECKING:
+    from hydra_detect.contracts import BackboneContract
     from hydra_detect.data.samples import Samples
-    from hydra_detect.data.splits import Split
     from hydra_detect.storage.store import Store
 
+_LEAST = 2  # labelled samples of a role, below which it says nothing
 HELD_OUT, CROSS_VALIDATION = "held out", "cross-validation"
 
 
@@ -46,17 +48,27 @@ class Plan:
         return self.split.take(self.samples, role)
 
 
-def plan(store: Store, head: str, samples: Samples, *, given: Split | None, seed: int) -> Plan:
+def plan(
+    store: Store,
+    head: str,
+    samples: Samples,
+    *,
+    given: Split | None,
+    seed: int,
+    contract: BackboneContract | None = None,
+) -> Plan:
     """Decide how samples are used.
 
-    Samples that an earlier version of the head knew keep their roles: what was test stays test.
+    Samples that an earlier version of the head knew keep their roles: what was test stays test, and what the weights
+    of any version have learnt from is for learning alone. Samples that the backbone was trained with keep theirs too.
 
     Args:
         store: Where the earlier versions are.
         head: The head.
-        samples: All that there are.
+        samples: All that there are, in whatever order.
         given: A split of the caller's; None to make one.
         seed: Of the split.
+        contract: Of the backbone; None where there is none yet.
 
     Raises:
         InputError: If there are too few samples to learn anything from, or the given split leaves a role without.
@@ -65,11 +77,18 @@ def plan(store: Store, head: str, samples: Samples, *, given: Split | None, seed
     """
     require(samples, Role.TRAIN, asked=f"train {head!r}")
     check_enough(samples)
+    samples = attrs.evolve(samples, items=sorted(samples, key=lambda sample: sample.id))
     if given is not None:
         return _as_given(head, Plan(method=HELD_OUT, split=given, samples=samples))
-    previous = previous_split(store, head)
     if fits_four_roles(samples):
-        return Plan(method=HELD_OUT, split=deal(samples, seed=seed, previous=previous), samples=samples)
+        own = Plan(
+            method=HELD_OUT,
+            split=deal(samples, seed=seed, previous=remembered(store, head, contract)),
+            samples=samples,
+        )
+        # Where most of the samples were learnt from before, new ones may be too few for the other roles.
+        if all(own.take(role).labelled >= _LEAST for role in (Role.SELECT, Role.CALIBRATE, Role.TEST)):
+            return own
     return Plan(method=CROSS_VALIDATION, split=deal(samples, shares={Role.TRAIN: 1.0}, seed=seed), samples=samples)
 
 
@@ -83,11 +102,34 @@ def _as_given(head: str, own: Plan) -> Plan:
     return own
 
 
-def previous_split(store: Store, head: str) -> Split | None:
-    """Return the split of the newest version of a head that has one with roles; None where there is none."""
-    item = store.head(head)
-    for number in reversed(item.numbers()):
-        split = beside.split_of(store, heads.find(store, f"{head}@{number}"))
-        if split is not None and split.counts[Role.TEST]:
-            return split
-    return None
+def remembered(store: Store, head: str, contract: BackboneContract | None) -> Split | None:
+    """Return the roles that samples had for the versions of a head, and for the original of its backbone.
+
+    A sample that any of these learnt from is "train" for ever; of others the newest role counts.
+    """
+    known: dict[str, SplitSample] = {}
+    for split in (*_of_original(store, contract), *_of_head(store, head)):
+        for sample in split.samples:
+            before = known.get(sample.id)
+            if before is None or before.role != Role.TRAIN:
+                known[sample.id] = sample
+    if not known:
+        return None
+    return Split(samples=tuple(known[name] for name in sorted(known)), shares={Role.TRAIN: 1.0})
+
+
+def _of_head(store: Store, head: str) -> list[Split]:
+    """Return the splits that the versions of a head keep, oldest first."""
+    versions = [heads.find(store, f"{head}@{number}") for number in store.head(head).numbers()]
+    splits = [beside.split_of(store, version) for version in versions]
+    return [split for split in splits if split is not None]
+
+
+def _of_original(store: Store, contract: BackboneContract | None) -> list[Split]:
+    """Return the splits of heads that came out of the original with this backbone."""
+    found = []
+    for name in HeadRegistry(store).fitting(contract) if contract is not None else ():
+        version = heads.find(store, name)
+        split = beside.split_of(store, version) if version.record.source is not None else None
+        found += [split] if split is not None else []
+    return found

@@ -10,12 +10,12 @@ import attrs
 from hydra_detect import codec
 from hydra_detect.data.samples import Role
 from hydra_detect.environment import libraries
-from hydra_detect.errors import ConflictError
+from hydra_detect.errors import ConflictError, listed
 from hydra_detect.lifecycle import beside, origins, plans, unchanged
 from hydra_detect.lifecycle.attempts import Setting, attempt
-from hydra_detect.lifecycle.judging import doubts
+from hydra_detect.lifecycle.judging import check_extras, doubts
 from hydra_detect.lifecycle.report import KEPT, PROMOTED, Course, SampleUse, TrainingRecord, TrainingReport
-from hydra_detect.measure.promotion import NONE_ACTIVE, decide
+from hydra_detect.measure.promotion import NONE_ACTIVE, Decision, decide
 from hydra_detect.names import Digest, check_name
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.devices import choose_device
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from hydra_detect.lifecycle.origins import Beginning
     from hydra_detect.lifecycle.plans import Plan
     from hydra_detect.lifecycle.unchanged import Unchanged
-    from hydra_detect.measure.promotion import Decision
     from hydra_detect.records import VersionRecord
     from hydra_detect.training.progress import Progress
 
@@ -103,14 +102,14 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
         StoreError: If the store cannot be written.
 
     """
-    store = Store.open(store)
-    store.check_writable(f"train {check_name(head)!r}")
+    store = _ready(store, head)
     settings = config if isinstance(config, TrainingConfig) else resolve_config(preset, given=config)
     manager = VersionManager(store, actor=actor)
     beginning = origins.begin(store, head, init=init, backbone=backbone)
-    plan = plans.plan(store, head, samples, given=split, seed=seed)
-    network = Backbone(beginning.backbone.record.contract, backbones.tensors(store, beginning.backbone))
-    network = network.to(choose_device(device))
+    contract = beginning.backbone.record.contract
+    plan = plans.plan(store, head, samples, given=split, seed=seed, contract=contract)
+    beginning = origins.judged_on(store, beginning, plan.judged, init=init)
+    network = Backbone(contract, backbones.tensors(store, beginning.backbone)).to(choose_device(device))
     before = unchanged.look(store, head, network)
     run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed))
     tools = tools or Tools()
@@ -125,9 +124,9 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             seed=seed,
             run=run,
             tools=attrs.evolve(tools, progress=progress or tools.progress or bar),
-            doubts=doubts(store, plan.judged, started_from=beginning.version, active=beginning.active),
+            doubts=doubts(store, plan.judged, beginning.active),
         )
-        made = attempt(setting)
+        made = _told(beginning, attempt(setting))
     run.write_metrics(made.learnt.fitted.history)
     record = _record(setting, made, unchanged.check(store, before, network))
     report = TrainingReport(
@@ -145,19 +144,33 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     return run.finish(report)
 
 
+def _ready(store: str | os.PathLike[str] | Store, head: str) -> Store:
+    """Return the store, once everything is seen to be there that the training will need in the end."""
+    check_extras(f"train {check_name(head)!r}")
+    opened = Store.open(store)
+    opened.check_writable(f"train {head!r}")
+    return opened
+
+
+def _told(beginning: Beginning, made: Attempt) -> Attempt:
+    """Return an attempt whose figures say so where they are no evidence."""
+    notes = (beginning.spoilt, *made.metrics.notes) if beginning.spoilt else made.metrics.notes
+    return attrs.evolve(made, metrics=attrs.evolve(made.metrics, notes=notes))
+
+
 def _fingerprint(head: str, beginning: Beginning, plan: Plan, config: TrainingConfig, seed: int) -> Digest:
     """Return the digest of all that a training depends on."""
     origin = beginning.origin
     facts = {
         "head": head,
-        "backbone": str(beginning.backbone.record.tensors),
+        "backbone": codec.to_dict(beginning.backbone.record.contract),
         "start": "fresh" if origin.tensors is None else str(tensors_digest(origin.tensors)),
         "settings": codec.to_dict(origin.settings),
         "samples": str(plan.samples.digest),
         "classes": list(plan.samples.class_names),
         "split": str(plan.split.digest),
         "method": plan.method,
-        "config": codec.to_dict(config),
+        "config": {**codec.to_dict(config), "objective": ""},  # another one needs no other weights
         "seed": seed,
         "libraries": libraries(),
     }
@@ -207,6 +220,9 @@ def _warnings(setting: Setting, made: Attempt) -> tuple[str, ...]:
         )
     if samples.labelled and learnt.coverage.at_half < _GOOD_COVERAGE:
         said.append(f"{learnt.coverage.at_half:.0%} of the labels resemble an anchor: anchors='kmeans' fits them")
+    unused = [name for name, count in samples.box_counts.items() if not count]
+    if unused:
+        said.append(f"no box is of {listed(unused)}: the head cannot learn to find any")
     if samples.skipped:
         said.append("left out on reading: " + ", ".join(f"{count} {what}" for what, count in samples.skipped.items()))
     if learnt.features.not_kept:
@@ -242,6 +258,8 @@ def _publish(
 
 def _decision(beginning: Beginning, made: Attempt) -> Decision:
     candidate = made.metrics.measurement()
+    if beginning.spoilt:
+        return Decision(promote=False, reason=beginning.spoilt, candidate=candidate)
     if beginning.active is None:
         return decide(candidate, NONE_ACTIVE)
     return decide(candidate, None if made.active is None else made.active.measurement())

@@ -99,12 +99,14 @@ class Outcomes:
         """Return one tensor per column, and in `names` the class names, groups and overlap as JSON.
 
         Raises:
-            RecordError: If the names are more than a record may hold, a mebibyte.
+            RecordError: If the names are more than 64 MiB.
 
         """
         names = _Names(class_names=self.class_names, groups=self.groups, iou=self.iou)
         tensors = {name: RawTensor.of(getattr(self, name)) for name in _DTYPES}
-        return tensors | {_NAMES: RawTensor.of(np.frombuffer(codec.encode(names), dtype=np.uint8))}
+        return tensors | {
+            _NAMES: RawTensor.of(np.frombuffer(codec.encode(names, limit=codec.MAX_LIST_BYTES), dtype=np.uint8))
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, RawTensor]) -> Self:
@@ -123,7 +125,9 @@ class Outcomes:
             for name, dtype in _DTYPES.items()
         }
         try:
-            names = codec.decode(_Names, bytes(tensors[_NAMES].data), "the names of outcomes")
+            names = codec.decode(
+                _Names, bytes(tensors[_NAMES].data), "the names of outcomes", limit=codec.MAX_LIST_BYTES
+            )
             return cls(**found, class_names=names.class_names, groups=names.groups, iou=names.iou)
         except HydraDetectError as error:
             raise _damaged(error.found) from None

@@ -167,7 +167,7 @@ def fit_policy(
         objective: What to serve.
         temperature: That of the head, 1 where it is not calibrated.
         per_class: Whether classes have thresholds of their own beside the one for all.
-        least: A class with fewer labelled boxes, or without a hit, uses the one for all.
+        least: A class with fewer labelled boxes, without a hit, or out of the objective's reach uses the one for all.
         chosen_on: On what, for the record.
 
     Raises:
@@ -177,7 +177,11 @@ def fit_policy(
     curves = sweep(outcomes, temperature=temperature)
     _check(curves.micro)
     named = zip(curves.class_names, curves.curves, strict=True) if per_class and len(curves.curves) > 1 else ()
-    own = {name: curve for name, curve in named if curve.labels >= least and curve.true_positives.any()}
+    own = {
+        name: curve
+        for name, curve in named
+        if curve.labels >= least and curve.true_positives.any() and not np.isnan(objective.values(curve)).all()
+    }
     return OperatingPolicy(
         score_threshold=_best(curves.micro, objective, "all classes together"),
         class_thresholds={name: _best(curve, objective, f"class {name!r}") for name, curve in own.items()},

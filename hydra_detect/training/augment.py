@@ -44,7 +44,8 @@ def _time_shift(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, An
     both = torch.cat([boxes + boxes.new_tensor([shift, 0, shift, 0]) for shift in (by, again)])
     framed = tv_tensors.BoundingBoxes(both, format="XYXY", canvas_size=picture.shape[-2:])
     moved = {**target, "boxes": framed, "labels": torch.cat([labels, labels])}
-    return _kept(tv_tensors.Image(picture.roll(by, dims=-1)), moved)
+    least = _least_side(target["boxes"])
+    return _kept(tv_tensors.Image(picture.roll(by, dims=-1)), moved, least=least)
 
 
 def _gain(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -72,11 +73,17 @@ def _masked(picture: Any, *, axis: int) -> Any:
     return tv_tensors.Image(masked)
 
 
-def _kept(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Clip boxes to the picture and drop those of which nothing is left, with their labels."""
-    clean = v2.Compose([v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=_LEAST_SIDE)])
+def _kept(picture: Any, target: dict[str, Any], *, least: float) -> tuple[Any, dict[str, Any]]:
+    """Clip boxes to the picture and drop those of which no side of `least` pixels is left, with their labels."""
+    clean = v2.Compose([v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=least)])
     cleaned: tuple[Any, dict[str, Any]] = clean(picture, target)
     return cleaned
+
+
+def _least_side(boxes: Tensor) -> float:
+    """Return the side below which a box was made small by an augmentation: labels may be thinner than that."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).as_subclass(torch.Tensor)
+    return min([_LEAST_SIDE, *(sides / 2).flatten().tolist()])
 
 
 def built_in() -> Mapping[str, Augmentation]:
@@ -125,7 +132,7 @@ class Augmenter:
         picture, target = tv_tensors.Image(pixels), {"boxes": framed, "labels": labels}
         for step in self.steps:
             picture, target = step(picture, target)
-        picture, target = _kept(picture, target)
+        picture, target = _kept(picture, target, least=_least_side(boxes))
         return (
             picture.as_subclass(torch.Tensor),
             target["boxes"].as_subclass(torch.Tensor),

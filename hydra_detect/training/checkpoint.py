@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect import codec
+from hydra_detect.errors import TrainingStoppedError
 from hydra_detect.storage.files import explained
 from hydra_detect.training import tensor_files
 from hydra_detect.training.progress import EpochRecord
@@ -99,3 +100,14 @@ class Checkpoint:
         }
         with explained(f"keep a checkpoint in {self.path.parent}"):
             tensor_files.save(self.path, state.tensors, {_STATE: json.dumps(facts)})
+
+    def stopped(self, found: str) -> TrainingStoppedError:
+        """Return the error for a training that was stopped, which says whether there is a state to go on from."""
+        is_kept = self.path.exists()
+        remedy = "go on from the last epoch that was kept" if is_kept else "begin anew: no epoch was kept yet"
+        return TrainingStoppedError(
+            "go on with the training",
+            found,
+            f"Call it again with the same arguments to {remedy}.",
+            checkpoint=str(self.path) if is_kept else None,
+        )

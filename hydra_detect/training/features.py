@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
+import PIL
 import torch
 from torchvision.models.detection.image_list import ImageList
 
 from hydra_detect import codec, pictures
+from hydra_detect.environment import libraries
 from hydra_detect.nets.backbones import Features
 from hydra_detect.nets.devices import environment
 from hydra_detect.storage.files import explained
@@ -122,7 +124,8 @@ class FeatureCache:
         try:
             maps, facts = tensor_files.load(path, is_known=key in self._own)
             sizes = {name: _size(facts[name]) for name in _SIZES}
-            os.utime(path)
+            with contextlib.suppress(PermissionError):  # a cache that others keep: when it was used matters less
+                os.utime(path)
         except FileNotFoundError:
             self.misses += 1
             return None
@@ -165,9 +168,10 @@ class FeatureCache:
         for _used, nbytes, path in sorted(others):
             if total + size <= self.limit:
                 break
-            path.unlink(missing_ok=True)
-            total -= nbytes
-        return True
+            with contextlib.suppress(PermissionError):  # Windows: another process reads it
+                path.unlink(missing_ok=True)
+                total -= nbytes
+        return total + size <= self.limit
 
     def _kept(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Yield all feature files; delete what a process left half-written when it was killed."""
@@ -261,5 +265,6 @@ class FrozenFeatures:
 def _basis(contract: BackboneContract, device: torch.device, dtype: str) -> str:
     """Return what features depend on beside picture and view."""
     facts = codec.dumps(codec.to_dict(contract))
-    place = device.type if device.type == "cpu" else torch.cuda.get_device_name(device)
-    return f"{hashlib.sha256(facts).hexdigest()} {environment()} {place} {dtype}"
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    made_by = f"{environment()} {libraries()['hydra-detect']} pillow {PIL.__version__}"
+    return f"{hashlib.sha256(facts).hexdigest()} {made_by} {place} {dtype}"

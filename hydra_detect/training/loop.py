@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 
-from hydra_detect.errors import InputError, TrainingError, TrainingStoppedError
+from hydra_detect.errors import InputError, TrainingError
 from hydra_detect.training import average, selection
 from hydra_detect.training.augment import perturbed
 from hydra_detect.training.chance import seeded
@@ -138,12 +138,7 @@ class _Run:
             for name, value in self.step(batch).items():
                 sums[name] = sums.get(name, 0.0) + value
             if self.cancel and self.cancel.is_set():
-                raise TrainingStoppedError(
-                    "go on with the training",
-                    f"it was cancelled in epoch {len(self.history) + 1}",
-                    "Call it again with the same arguments to go on from the last epoch that was kept.",
-                    checkpoint=str(self.checkpoint.path),
-                )
+                raise self.checkpoint.stopped(f"it was cancelled in epoch {len(self.history) + 1}")
         judged = selection.judge(self.average, self.task) if self.task.select is not None else None
         better = judged is None or selection.is_better(judged, self._best_judged(), self.config)
         if better:
@@ -258,11 +253,13 @@ class _Run:
         self.network.load_state_dict(part("network."), strict=True)
         self.average.load_state_dict(part("average."), strict=True)
         self.best = part("best.")
+        moments = {kind: part(f"optimizer.{kind}.") for kind in ("step", "exp_avg", "exp_avg_sq")}
         for name, weight in self.weights.items():
-            moments = {kind: part(f"optimizer.{kind}.")[name] for kind in ("step", "exp_avg", "exp_avg_sq")}
-            self.optimizer.state[weight] = {
-                k: v.to(weight.device if k != "step" else "cpu") for k, v in moments.items()
-            }
+            if name in moments["step"]:  # a weight that a loss has never moved has none
+                self.optimizer.state[weight] = {
+                    kind: values[name].to("cpu" if kind == "step" else weight.device)
+                    for kind, values in moments.items()
+                }
         torch.set_rng_state(state.tensors["random"])
         self.history, self.steps, self.waited = list(state.history), state.steps, state.waited
         self.earlier = state.seconds

@@ -91,7 +91,7 @@ class Run:
             StoreError: If the folder cannot be written.
 
         """
-        self._write(REPORT, codec.encode(report))
+        self._write(REPORT, codec.encode(report, limit=codec.MAX_LIST_BYTES))
         with explained(f"tidy up {self.folder}", "The run is finished: delete its checkpoints by hand."):
             for path in sorted(self.folder.rglob("*"), reverse=True):  # what is in a folder before the folder
                 if path.name == CHECKPOINT or is_abandoned(path):

@@ -91,6 +91,6 @@ class Task:
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         """Return mixed precision where the device has it and the settings allow it."""
         is_plain = self.config.precision == "float32" or self.device.type != "cuda"
-        if is_plain or not torch.cuda.is_bf16_supported():
+        if is_plain or not torch.cuda.is_bf16_supported(including_emulation=False):
             return contextlib.nullcontext()
         return torch.autocast("cuda", dtype=torch.bfloat16)

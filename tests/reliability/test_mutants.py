@@ -13,7 +13,9 @@ import pytest
 import worlds
 
 # Which short tests to try, the likeliest first; one has to fail. For syncs and renames, by file.
+EXPORTED = "test_bundles_export.py::test_a_folder_is_on_the_disk_before_it_has_its_name"
 SYNCED_FOR = {
+    "bundles/export.py": (EXPORTED,),
     "checkpoints/merge.py": (
         "reliability/test_power_loss.py::test_power_loss_while_an_original_is_written_again",
     ),
@@ -29,6 +31,7 @@ SYNCED_FOR = {
     "storage/store.py": ("power, new store",),
 }  # fmt: skip
 NAMED_FOR = {
+    "bundles/export.py": (EXPORTED,),
     "storage/files.py": ("crash, promote newest",),
     "storage/index.py": ("test_index.py",),
     "storage/items.py": ("crash, create",),

@@ -1,0 +1,104 @@
+"""The same training again: the same bytes, going on where it was stopped, and never mistaken for another."""
+
+import threading
+
+import lifecycle_fixtures
+import numpy as np
+import pytest
+import torch
+from lifecycle_fixtures import QUICK, give, lights, teach
+
+from hydra_detect.data.splits import split
+from hydra_detect.errors import TrainingStoppedError
+from hydra_detect.lifecycle import origins, plans, train
+from hydra_detect.storage import heads
+from hydra_detect.tensors import tensors_digest
+from hydra_detect.training import loop
+from hydra_detect.training.tools import Tools
+
+bare, taught = lifecycle_fixtures.bare, lifecycle_fixtures.taught
+
+
+def digest_of(store, ref):
+    """Return the digest of the tensors of a version, as they are read."""
+    return tensors_digest(heads.tensors(store, heads.find(store, ref)))
+
+
+def test_the_same_call_gives_the_same_bytes(bare, tmp_path):
+    """Same samples, in whatever order, same settings, same seed: every bit of the weights is the same; else not."""
+    again = lifecycle_fixtures.with_backbone(tmp_path / "again")
+    give(again)
+    one, other = teach(bare), teach(again)
+    assert digest_of(bare, "lamp@1") == digest_of(again, "lamp@1")
+    assert one.metrics == other.metrics
+    assert one.calibration == other.calibration
+    kept = teach(again)
+    assert digest_of(again, "lamp@2") == digest_of(again, "lamp@1")
+    assert kept.run == f"{other.run}-2"
+    teach(again, seed=1)
+    assert digest_of(again, "lamp@3") != digest_of(again, "lamp@1")
+
+
+def test_what_a_training_depends_on_makes_it_another_run(taught):
+    """Seed, settings, samples, split, start and backbone each tell a training from others that were stopped."""
+    store, _report = taught
+    other = lifecycle_fixtures.with_backbone(None, name="second", store=store)
+    give(store, "owl", classes=("owl",), backbone="second")
+    samples, config = lights(), lifecycle_fixtures.config()
+    roles = split(samples)
+    more = lights(21)
+
+    def print_of(head="lamp", *, init="auto", backbone=None, samples=samples, roles=roles, config=config, seed=0):
+        beginning = origins.begin(other, head, init=init, backbone=backbone)
+        plan = plans.plan(other, head, samples, given=roles, seed=seed)
+        return train._fingerprint(head, beginning, plan, config, seed)
+
+    prints = [
+        print_of(),
+        print_of("night-lamp", backbone="default"),
+        print_of(init="fresh"),
+        print_of(backbone="second", init="fresh"),
+        print_of(samples=more, roles=split(more)),
+        print_of(roles=split(samples, seed=1)),
+        print_of(config=lifecycle_fixtures.config(epochs=5)),
+        print_of(seed=1),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert print_of() == prints[0]
+
+
+def test_a_cancelled_training_is_taken_up_again(bare, tmp_path, monkeypatch):
+    """What was stopped after two epochs goes on from there, comes to the same bytes, and leaves no checkpoint."""
+    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    cancel, heard = threading.Event(), []
+
+    def progress(state):
+        heard.append(state.latest.epoch)
+        if state.latest.epoch == 2:
+            cancel.set()
+
+    with pytest.raises(TrainingStoppedError, match="cancelled in epoch 3") as caught:
+        teach(bare, progress=progress, tools=Tools(cache=tmp_path / "features", cancel=cancel))
+    assert heads.names(bare) == ["moth"]
+    (folder,) = bare.layout.runs("lamp").iterdir()
+    assert str(folder) in caught.value.facts["checkpoint"]
+    report = teach(bare, progress=lambda state: heard.append(state.latest.epoch))
+    assert heard == [1, 2, 3, 4]
+    assert report.run == str(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["metrics.csv", "report.json"]
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + QUICK["epochs"]
+    whole = lifecycle_fixtures.with_backbone(tmp_path / "whole")
+    give(whole)
+    teach(whole)
+    assert digest_of(bare, "lamp@1") == digest_of(whole, "lamp@1")
+
+
+def test_the_callers_random_numbers_are_left_alone(bare):
+    """A training draws from numbers of its own: those of the process, torch's and numpy's, go on as before."""
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002  the old global state is what must not move
+    expected = (torch.rand(3).tolist(), np.random.random(3).tolist())  # noqa: NPY002  same
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002  same
+    teach(bare, publish=False)
+    assert (torch.rand(3).tolist(), np.random.random(3).tolist()) == expected  # noqa: NPY002  same
