@@ -81,7 +81,7 @@ def compare_runs(store: str | os.PathLike[str] | Store, heads: Sequence[str] = (
 def _summary(path: Path) -> RunSummary:
     what = f"the report {path}"
     data = files.read_whole(path, limit=codec.MAX_LIST_BYTES, asked=f"read {what}")
-    value = codec.loads(data, what)
+    value = codec.loads(data, what, limit=codec.MAX_LIST_BYTES, most_marks=codec.MAX_LIST_BYTES)
     if isinstance(value, dict) and "training" in value:
         return _of_head(path.parent.name, codec.decode(TrainingReport, data, what, limit=codec.MAX_LIST_BYTES))
     return _of_original(path.parent.name, codec.decode(OriginalReport, data, what, limit=codec.MAX_LIST_BYTES))
