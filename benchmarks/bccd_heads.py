@@ -130,6 +130,7 @@ def a_head(args, label, count, seed):
     )
     course = report.training.course
     return {
+        "roles": dict(report.training.samples.counts),
         **report.metrics.figures(),
         "training": course.seconds["training"],
         "seconds": time.perf_counter() - began,
@@ -170,7 +171,8 @@ def main():
             means = {name: np.mean([row[name] for row in own]) for name in ("ap50", "f1", "training", "seconds")}
             spread = {name: np.std([row[name] for row in own]) for name in ("ap50", "f1")}
             print(
-                f"{label:<10} {count:>3} labelled pictures, {len(own)} seeds: "
+                f"{label:<10} {count:>3} pictures to learn from, {own[0]['roles']['select']} to select, "
+                f"{own[0]['roles']['calibrate']} to calibrate, {len(own)} seeds: "
                 f"AP50 {means['ap50']:.3f} (sd {spread['ap50']:.3f})  F1 {means['f1']:.3f} (sd {spread['f1']:.3f})  "
                 f"training {means['training']:.0f} s, in all {means['seconds']:.0f} s",
                 flush=True,
