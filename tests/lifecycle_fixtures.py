@@ -126,6 +126,11 @@ def teach(store, head="lamp", samples=None, **options):
     return train_head(store, head, lights() if samples is None else samples, tools=tools, **usual | options)
 
 
+def runs_of(store, head="lamp"):
+    """Return the folders of the runs of a head; their locks stay beside them."""
+    return [path for path in sorted(store.layout.runs(head).iterdir()) if path.is_dir()]
+
+
 @pytest.fixture
 def bare(tmp_path):
     """Give a store with the tiny backbone and one head of it, `moth`, of which version 1 is active."""

@@ -6,7 +6,7 @@ import lifecycle_fixtures
 import numpy as np
 import pytest
 import torch
-from lifecycle_fixtures import QUICK, give, lights, teach
+from lifecycle_fixtures import QUICK, give, lights, runs_of, teach
 
 from hydra_detect.data.splits import split
 from hydra_detect.errors import TrainingStoppedError
@@ -80,7 +80,7 @@ def test_a_cancelled_training_is_taken_up_again(bare, tmp_path, monkeypatch):
     with pytest.raises(TrainingStoppedError, match="cancelled in epoch 3") as caught:
         teach(bare, progress=progress, tools=Tools(cache=tmp_path / "features", cancel=cancel))
     assert heads.names(bare) == ["moth"]
-    (folder,) = bare.layout.runs("lamp").iterdir()
+    (folder,) = runs_of(bare)
     assert str(folder) in caught.value.facts["checkpoint"]
     report = teach(bare, progress=lambda state: heard.append(state.latest.epoch))
     assert heard == [1, 2, 3, 4]

@@ -9,7 +9,7 @@ import pytest
 import strategies
 from hypothesis import given
 from hypothesis import strategies as st
-from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, lights, role_of, teach, with_backbone
+from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, lights, role_of, runs_of, teach, with_backbone
 
 from hydra_detect.data.samples import Role
 from hydra_detect.errors import RoleError, TrainingStoppedError
@@ -203,7 +203,7 @@ def test_a_cancelled_cross_validation_is_taken_up_again(bare, tmp_path, monkeypa
     report = teach(bare, samples=FEW, progress=lambda state: heard.append((state.stage, state.latest.epoch)))
     stages = [f"fold {number} of 5" for number in range(1, 6)] + [""]
     assert heard == [(stage, epoch) for stage in stages for epoch in range(1, QUICK["epochs"] + 1)]
-    (folder,) = bare.layout.runs("lamp").iterdir()
+    (folder,) = runs_of(bare)
     assert report.run == str(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.csv", "report.json"]
     whole = with_backbone(tmp_path / "whole")

@@ -4,7 +4,7 @@ import attrs
 import lifecycle_fixtures
 import pytest
 import torch
-from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, light, lights, role_of, teach
+from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, light, lights, role_of, runs_of, teach
 
 from hydra_detect import HydraDetector
 from hydra_detect.data.samples import Role, Sample, Samples
@@ -223,7 +223,7 @@ def test_without_publishing_there_is_a_run_and_no_version(bare):
     assert (report.version, report.outcome, report.reason) == (None, "not published", "publish=False")
     assert report.metrics.figures()["f1"] == 1.0
     assert heads.names(bare) == ["moth"]
-    (folder,) = bare.layout.runs("lamp").iterdir()
+    (folder,) = runs_of(bare)
     assert report.run == str(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.csv", "report.json"]
 

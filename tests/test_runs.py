@@ -1,6 +1,8 @@
 """Runs: the folder that a training leaves."""
 
 import csv
+import subprocess
+import sys
 
 import attrs
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from test_checkpoint import STATE
 
 from hydra_detect.codec import Record
-from hydra_detect.errors import StoreError
+from hydra_detect.errors import ConflictError, StoreError
 from hydra_detect.names import Digest
 from hydra_detect.storage.owners import staging_name
 from hydra_detect.training.checkpoint import CHECKPOINT
@@ -140,3 +142,35 @@ def test_a_disk_that_refuses(tmp_path):
     for write in (lambda: run.write_metrics([]), lambda: run.finish(DONE)):
         with pytest.raises(StoreError, match=r"cannot write .*runs"):
             write()
+
+
+HOLD = """
+import sys, filelock
+lock = filelock.FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time(tmp_path):
+    """The same training in another process is refused while one is at it, and goes ahead once that has ended."""
+    run = Run.of(tmp_path / "runs", Digest("0" * 64))
+    run.folder.parent.mkdir()
+    command = [sys.executable, "-c", HOLD, str(run.folder.with_suffix(".lock"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ConflictError, match="another process has held"), run.alone():
+            pass
+        other.communicate("")
+    with run.alone():
+        run.write_metrics([])
+
+
+def test_a_run_that_another_process_has_finished(tmp_path):
+    """Between the look for a run and its lock another process may have finished it: it is not written to."""
+    run = Run.of(tmp_path / "runs", Digest("0" * 64))
+    run.folder.mkdir(parents=True)
+    (run.folder / REPORT).write_text("{}")
+    with pytest.raises(ConflictError, match="has just finished it"), run.alone():
+        pass

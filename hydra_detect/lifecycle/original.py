@@ -139,7 +139,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
         actor: Who is at work, for the history.
 
     Raises:
-        ConflictError: If there is such a backbone, or a version of such a head is active.
+        ConflictError: If there is such a backbone, a version of such a head is active, or another process is at it.
         InputError: If there are too few samples for four roles, a picture cannot be read, a setting is wrong, or the
             detector found nothing by which thresholds could be chosen; then nothing is published.
         NotFoundError: If there is no file of the weights to start from.
@@ -161,28 +161,28 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     )
     shape = design(job.settings, classes=len(samples.class_names), least_score=LEAST_SCORE)
     run, tools = Run.of(store.layout.runs(head), job.fingerprint(head)), tools or Tools()
-    with ProgressBar() as bar:
+    with run.alone(), ProgressBar() as bar:
         fitted = job.learn(shape, run, attrs.evolve(tools, progress=progress or tools.progress or bar))
-    run.write_metrics(fitted.history)
-    fit, metrics = job.judge(head, shape, fitted)
-    file = _save(fitted, run.folder)
-    whole = job.split(file, store, head=head, backbone=backbone, shape=shape)
-    version = job.publish(VersionManager(store, actor=actor), heads.find(store, whole.head), fit, metrics)
-    report = OriginalReport(
-        head=head,
-        version=version.number,
-        backbone=whole.backbone,
-        settings=job.settings,
-        config=job.config,
-        seed=seed,
-        history=fitted.history,
-        best_epoch=fitted.best.epoch,
-        calibration=fit.calibration,
-        metrics=metrics,
-        original=str(file),
-        run=str(run.folder),
-    )
-    return run.finish(report)
+        run.write_metrics(fitted.history)
+        fit, metrics = job.judge(head, shape, fitted)
+        file = _save(fitted, run.folder)
+        whole = job.split(file, store, head=head, backbone=backbone, shape=shape)
+        version = job.publish(VersionManager(store, actor=actor), heads.find(store, whole.head), fit, metrics)
+        report = OriginalReport(
+            head=head,
+            version=version.number,
+            backbone=whole.backbone,
+            settings=job.settings,
+            config=job.config,
+            seed=seed,
+            history=fitted.history,
+            best_epoch=fitted.best.epoch,
+            calibration=fit.calibration,
+            metrics=metrics,
+            original=str(file),
+            run=str(run.folder),
+        )
+        return run.finish(report)
 
 
 def _check(store: Store, head: str, backbone: str) -> None:

@@ -99,6 +99,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
         RoleError: If the samples have another role than train, or some that belong together have two.
         TrainingError: If the loss is no finite number, or something changed that must not.
         TrainingStoppedError: If it was cancelled.
+        ConflictError: If another process is at the same training.
         StoreError: If the store cannot be written.
 
     """
@@ -113,7 +114,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     before = unchanged.look(store, head, network)
     run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed))
     tools = tools or Tools()
-    with ProgressBar() as bar:
+    with run.alone(), ProgressBar() as bar:
         setting = Setting(
             store=store,
             head=head,
@@ -127,21 +128,21 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             doubts=doubts(store, plan.judged, beginning.active),
         )
         made = _told(beginning, attempt(setting))
-    run.write_metrics(made.learnt.fitted.history)
-    record = _record(setting, made, unchanged.check(store, before, network))
-    report = TrainingReport(
-        head=head,
-        backbone=beginning.backbone.name,
-        training=record,
-        calibration=made.fit.calibration,
-        metrics=made.metrics,
-        reason="publish=False",
-        run=str(run.folder),
-    )
-    if publish:
-        version = _publish(manager, head, beginning, plan, made, record)
-        report = _promote(manager, version, report, beginning, made, anyway=promote_anyway)
-    return run.finish(report)
+        run.write_metrics(made.learnt.fitted.history)
+        record = _record(setting, made, unchanged.check(store, before, network))
+        report = TrainingReport(
+            head=head,
+            backbone=beginning.backbone.name,
+            training=record,
+            calibration=made.fit.calibration,
+            metrics=made.metrics,
+            reason="publish=False",
+            run=str(run.folder),
+        )
+        if publish:
+            version = _publish(manager, head, beginning, plan, made, record)
+            report = _promote(manager, version, report, beginning, made, anyway=promote_anyway)
+        return run.finish(report)
 
 
 def _ready(store: str | os.PathLike[str] | Store, head: str) -> Store:

@@ -31,11 +31,16 @@ _LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def held(path: Path, asked: str) -> Iterator[None]:
+def held(path: Path, asked: str, *, seconds: float | None = None) -> Iterator[None]:
     """Hold a lock. The same thread may hold it more than once.
 
+    Args:
+        path: Its file.
+        asked: For what, as a phrase.
+        seconds: How long to wait for it; a minute if left out.
+
     Raises:
-        ConflictError: If another process holds it for a minute.
+        ConflictError: If another process holds it for longer.
         StoreError: If the system refuses.
 
     """
@@ -43,7 +48,7 @@ def held(path: Path, asked: str) -> Iterator[None]:
     # that merely exists, which would lock for ever once its writer was killed.
     lock = filelock.FileLock(path, is_singleton=True, preserve_lock_file=True, poll_interval=_POLL_SECONDS)
     with files.explained(asked):
-        is_held = _acquired(lock, path, asked)
+        is_held = _acquired(lock, path, asked, SECONDS if seconds is None else seconds)
     try:
         yield  # outside `explained`: an error of the work under the lock is no error of the lock
     finally:
@@ -52,11 +57,11 @@ def held(path: Path, asked: str) -> Iterator[None]:
                 lock.release()
 
 
-def _acquired(lock: filelock.BaseFileLock, path: Path, asked: str) -> bool:
+def _acquired(lock: filelock.BaseFileLock, path: Path, asked: str, seconds: float) -> bool:
     try:
-        lock.acquire(timeout=SECONDS)
+        lock.acquire(timeout=seconds)
     except filelock.Timeout:
-        found = f"another process has held {path} for {SECONDS:.0f} s"
+        found = f"another process has held {path} for {seconds:.0f} s"
         raise ConflictError(asked, found, "Try again later.") from None
     except NotImplementedError as error:  # a RuntimeError, of a system without any
         _LOG.debug("no lock at %s: %s", path, error)

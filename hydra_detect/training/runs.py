@@ -1,11 +1,12 @@
 """Runs: the folder that a training leaves, with metrics.csv, report.json and, while it lasts, a checkpoint.
 
 A folder is named by the fingerprint of all that the training depends on. One without a report is unfinished: the same
-training takes it up again. A finished one is never written to.
+training takes it up again. A finished one is never written to, and an unfinished one by one process at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from typing import TYPE_CHECKING, TypeVar
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from hydra_detect import codec
+from hydra_detect.errors import ConflictError
+from hydra_detect.storage import locks
 from hydra_detect.storage.files import explained
 from hydra_detect.storage.owners import is_abandoned, staging_name
 from hydra_detect.training.checkpoint import CHECKPOINT, Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from hydra_detect.codec import Record
@@ -58,6 +61,23 @@ class Run:
             number += 1
             folder = runs / f"{fingerprint.short}-{number}"
         return cls(folder=folder, fingerprint=fingerprint)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run while it lasts: the same training in another process is refused, and not mixed into it.
+
+        Raises:
+            ConflictError: If another process is at it, or has just finished it.
+            StoreError: If the folder of the runs cannot be written.
+
+        """
+        asked = f"train into {self.folder}"
+        with explained(asked):
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with locks.held(self.folder.with_suffix(".lock"), asked, seconds=0):
+            if (self.folder / REPORT).exists():
+                raise ConflictError(asked, "another process has just finished it", "Call it again for another run.")
+            yield
 
     def checkpoint(self, stage: str = "") -> Checkpoint:
         """Return where the state of one of its trainings is kept."""
