@@ -93,6 +93,22 @@ def test_a_cancelled_training_is_taken_up_again(bare, tmp_path, monkeypatch):
     assert digest_of(bare, "lamp@1") == digest_of(whole, "lamp@1")
 
 
+def test_a_training_that_is_cancelled_at_its_end(bare, tmp_path):
+    """Cancelled in the last epoch nothing is published; the next call has nothing left to learn, and publishes."""
+    cancel, heard = threading.Event(), []
+
+    def progress(state):
+        heard.append(state.latest.epoch)
+        if state.latest.epoch == QUICK["epochs"]:
+            cancel.set()
+
+    with pytest.raises(TrainingStoppedError, match="when all was learnt"):
+        teach(bare, progress=progress, tools=Tools(cache=tmp_path / "features", cancel=cancel))
+    assert heads.names(bare) == ["moth"]
+    assert teach(bare, progress=progress).is_promoted
+    assert heard == [1, 2, 3, 4]
+
+
 def test_the_callers_random_numbers_are_left_alone(bare):
     """A training draws from numbers of its own: those of the process, torch's and numpy's, go on as before."""
     torch.manual_seed(5)

@@ -296,6 +296,15 @@ def test_what_a_person_should_know_is_said(bare):
 # Roles
 
 
+def test_classes_with_few_labels_or_none(bare):
+    """A class of which next to nothing is labelled is warned of, and so is one that the data set only lists."""
+    samples = lights(20, names=("lamp",))
+    odd = light(90, "ember", name="odd")
+    report = teach(bare, samples=Samples(items=[*samples, odd], class_names=("lamp", "ember", "unused")), publish=False)
+    assert "very few labels: 1 of ember" in report.training.warnings
+    assert "no box is of unused: the head cannot learn to find any" in report.training.warnings
+
+
 def test_the_test_role_is_used_once_and_last(bare, monkeypatch):
     """Each test picture is opened once, after all others: for the figures, and for nothing else."""
     opened, look = [], Sample.open

@@ -67,18 +67,27 @@ class Setting:
     doubts: tuple[str, ...] = ()
 
     def learn(self, train: Samples, select: Samples | None, stage: str = "") -> Learnt:
-        """Train a head on some of the samples."""
-        return learn(
+        """Train a head on some of the samples.
+
+        Raises:
+            TrainingStoppedError: If it was cancelled, be it at the very end: what follows would publish it.
+
+        """
+        checkpoint = self.run.checkpoint(stage)
+        learnt = learn(
             self.backbone,
             self.beginning.origin,
             train=train,
             select=select,
             config=self.config,
             seed=self.seed,
-            checkpoint=self.run.checkpoint(stage),
+            checkpoint=checkpoint,
             tools=self.tools,
             stage=stage,
         )
+        if self.tools.cancel and self.tools.cancel.is_set():
+            raise checkpoint.stopped("it was cancelled when all was learnt")
+        return learnt
 
     def contender(self, learnt: Learnt) -> Contender:
         """Return a head that has learnt as one to be judged."""

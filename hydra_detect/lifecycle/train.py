@@ -9,6 +9,7 @@ import attrs
 
 from hydra_detect import codec
 from hydra_detect.data.samples import Role
+from hydra_detect.data.splits import LEAST
 from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError, listed
 from hydra_detect.lifecycle import beside, origins, plans, unchanged
@@ -224,6 +225,9 @@ def _warnings(setting: Setting, made: Attempt) -> tuple[str, ...]:
     unused = [name for name, count in samples.box_counts.items() if not count]
     if unused:
         said.append(f"no box is of {listed(unused)}: the head cannot learn to find any")
+    few = {name: count for name, count in samples.box_counts.items() if 0 < count < LEAST}
+    if few:
+        said.append("very few labels: " + ", ".join(f"{count} of {name}" for name, count in few.items()))
     if samples.skipped:
         said.append("left out on reading: " + ", ".join(f"{count} {what}" for what, count in samples.skipped.items()))
     if learnt.features.not_kept:
