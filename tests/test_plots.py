@@ -53,12 +53,14 @@ def test_precision_over_recall():
     assert list(found) == [*CLASSES, "all classes"]
     for name in CLASSES:
         curve = SWEEP.curve(name)
-        assert found[name].get_xdata().tolist() == curve.recall[::-1].tolist()
-        assert found[name].get_ydata().tolist() == curve.precision[::-1].tolist()
+        assert list(found[name].get_xdata()) == [0, *curve.recall[::-1]]
+        assert list(found[name].get_ydata()) == [curve.precision[-1], *curve.precision[::-1]]
     here = [SWEEP.curve(name).counts(POLICY.threshold(name)) for name in CLASSES]
     assert marks(figure) == [(counts.recall, counts.precision) for counts in here]
     assert marks(plot_precision_recall(SWEEP)) == []
     assert pixels(figure).std() > 5
+    grid = lines(plot_precision_recall(SWEEP.on_grid().to_sweep()))  # above its best score nothing counts
+    assert all(min(line.get_ydata()) > 0 for line in grid.values())
 
 
 def test_f1_over_the_threshold():

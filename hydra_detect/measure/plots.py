@@ -38,8 +38,10 @@ def plot_precision_recall(sweep: Sweep, *, policy: OperatingPolicy | None = None
     """
     figure, (axes,) = _figure("plot precision over recall", 1)
     for name, curve, style in _curves(sweep):
-        # What no candidate reaches is not drawn: the curve ends where the recall of the head does.
-        axes.step(curve.recall[::-1], curve.precision[::-1], where="post", label=name, **style)
+        # Where nothing counts there is no precision; and the curve ends where the recall of the head does.
+        counts = curve.true_positives + curve.false_positives > 0
+        recall, precision = curve.recall[counts][::-1].tolist(), curve.precision[counts][::-1].tolist()
+        axes.step([0.0, *recall] if recall else [], [*precision[:1], *precision], where="pre", label=name, **style)
         if policy is not None:
             _mark(axes, curve, _threshold(policy, name), x="recall", y="precision", colour=style["color"])
     _label(axes, x="recall", y="precision")
