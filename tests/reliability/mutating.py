@@ -20,7 +20,6 @@ PACKAGE = Path(hydra_detect.__file__).parent
 HERE = Path(__file__).parent
 TESTS = HERE.parent
 SECONDS, NEVER_ENDED = 500, 124
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "data")
 # An exception of these kinds says that the mutant is no program any more, and nothing about a test.
 BROKEN = re.compile(r"\b(NameError|UnboundLocalError|ImportError|ModuleNotFoundError|SyntaxError|IndentationError)\b")
 
@@ -72,6 +71,11 @@ class Source:
         begin, end = self.span(node)
         place = f"{self.file}:{node.lineno}"
         return Mutant(f"{place} {what or f'no {self.text[begin:end]:.50}'}", self.file, begin, end, new, tuple(tests))
+
+
+def left_out(folder, names):
+    """Return what a copy of the package does without: bytecode, and the demo's photographs."""
+    return {"__pycache__", "data"} & set(names) if Path(folder).name == "demo" else {"__pycache__"} & set(names)
 
 
 def sources():
@@ -178,7 +182,7 @@ def verdicts(mutants, states):
     with in_memory as folder, concurrent.futures.ThreadPoolExecutor(workers) as pool:
         copies = [Path(folder) / str(number) for number in range(workers)]
         for copy in copies:
-            shutil.copytree(PACKAGE, copy / "hydra_detect", ignore=LEFT_OUT)
+            shutil.copytree(PACKAGE, copy / "hydra_detect", ignore=left_out)
         free = list(copies)
 
         def judge(mutant):
@@ -213,7 +217,7 @@ def unbroken(tests, states):
     """Run tests against a copy in which nothing is broken; return what failed, by its name."""
     with tempfile.TemporaryDirectory(dir=worlds.MEMORY) as folder:
         copy = Path(folder)
-        shutil.copytree(PACKAGE, copy / "hydra_detect", ignore=LEFT_OUT)
+        shutil.copytree(PACKAGE, copy / "hydra_detect", ignore=left_out)
         suites = [[test for test in tests if ".py" in test], *([test] for test in tests if ".py" not in test)]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             said = pool.map(lambda suite: run(suite, copy, states), suites)
