@@ -8,6 +8,7 @@ NaN, duplicate keys, deep nesting and oversized files are refused before anythin
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
@@ -55,6 +56,11 @@ def dumps(value: Any) -> bytes:
         remedy = "Use plain values, and leave out figures that could not be measured."
         raise RecordError("write a record", str(error)[:200], remedy) from None
     return text + b"\n"
+
+
+def digest_of(value: Any) -> Digest:
+    """Return the SHA-256 of the canonical text of plain values: equal facts, equal digests."""
+    return Digest(hashlib.sha256(dumps(value)).hexdigest())
 
 
 def loads(

@@ -124,6 +124,16 @@ def test_spectrogram_masks():
         assert min(widths) == 0
 
 
+def test_thin_labels_stay():
+    """A label may be thinner than what is taken for a sliver that an augmentation left: a tone in a spectrogram."""
+    thin = torch.tensor([[4.0, 10.0, 44.0, 11.0], [20.0, 2.0, 20.5, 30.0]])
+    picture = torch.rand(3, 48, 64), thin, torch.tensor([1, 2])
+    for names in ((), ("brightness",), ("hflip",), ("gain", "time_mask")):
+        _pixels, boxes, labels = changed(names, picture, 0)
+        assert sorted(labels.tolist()) == [1, 2], names
+        assert ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > 0.4).all()
+
+
 def test_the_same_seed_gives_the_same():
     """Chance is torch's own: a seed gives the same pictures again, and another seed others."""
     first, again, other = (changed(["crop", "brightness", "hflip"], tensors(THINGS), seed) for seed in (3, 3, 4))

@@ -1,5 +1,7 @@
 """From samples and a backbone to a head that has learnt them."""
 
+import threading
+
 import attrs
 import numpy as np
 import pytest
@@ -19,12 +21,16 @@ from training_fixtures import (
 )
 
 from hydra_detect.contracts import Preprocessing
-from hydra_detect.data.samples import Samples
+from hydra_detect.data.samples import Role, Samples
+from hydra_detect.errors import RoleError, TrainingStoppedError
 from hydra_detect.nets.backbones import build_transform
 from hydra_detect.nets.state import raw_tensors
+from hydra_detect.training import loop
 from hydra_detect.training.anchors import fit_anchors
 from hydra_detect.training.learn import label_sides
+from hydra_detect.training.losses import torchvision_loss
 from hydra_detect.training.start import anchors_of
+from hydra_detect.training.tools import Tools
 
 SHORT = attrs.evolve(CONFIG, epochs=1)
 
@@ -111,7 +117,48 @@ def test_installed_losses_and_augmentations_are_found_by_name(tmp_path, site):  
 
 def test_a_training_role_without_any_box(tmp_path):
     """Backgrounds alone train without a crash, and no label is covered."""
-    empty = Samples(items=[shape_sample(f"e{n}", seed=n) for n in range(2)], class_names=CLASSES)
-    learnt = learn_shapes(tmp_path, train=empty, select=empty, config=attrs.evolve(SHORT, anchors="kmeans"))
+    empty = Samples(items=[shape_sample(f"e{n}", seed=n) for n in range(4)], class_names=CLASSES)
+    learnt = learn_shapes(tmp_path, train=empty[:2], select=empty[2:], config=attrs.evolve(SHORT, anchors="kmeans"))
     assert attrs.astuple(learnt.coverage) == (0, 0.0, 0.0)
     assert learnt.network(backbone()([backbone().prepare(torch.rand(3, 48, 64))]))
+
+
+def test_samples_of_another_role_are_not_learnt_from(tmp_path):
+    """Neither training nor selection takes samples that are meant for another work, or that the other has."""
+    for role in (Role.SELECT, Role.CALIBRATE, Role.TEST):
+        with pytest.raises(RoleError, match=f"the samples have the role {role}"):
+            learn_shapes(tmp_path, train=TRAIN.with_role(role))
+    for role in (Role.TRAIN, Role.CALIBRATE, Role.TEST):
+        with pytest.raises(RoleError, match=f"cannot select an epoch: the samples have the role {role}"):
+            learn_shapes(tmp_path, select=SELECT.with_role(role))
+    with pytest.raises(RoleError, match="cannot train a head: 1 samples are in both sets"):
+        learn_shapes(tmp_path, select=TRAIN[:1].with_role(None))
+
+
+def test_a_loss_that_moves_some_weights_alone_is_taken_up_again(tmp_path, monkeypatch):
+    """Weights that a loss never moves have no moments to be kept; what is taken up comes to the same bytes."""
+    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    cancel, config = threading.Event(), attrs.evolve(CONFIG, loss="classes")
+
+    def classes(predictions, context):
+        return {"class": torchvision_loss(predictions, context)["class"]}
+
+    def stop(state):
+        if state.latest.epoch == 1:
+            cancel.set()
+
+    losses = {"classes": classes}
+    with pytest.raises(TrainingStoppedError, match="go on from the last epoch that was kept"):
+        learn_shapes(tmp_path / "a", config=config, tools=Tools(losses=losses, progress=stop, cancel=cancel))
+    again = learn_shapes(tmp_path / "a", config=config, tools=Tools(losses=losses))
+    whole = learn_shapes(tmp_path / "b", config=config, tools=Tools(losses=losses))
+    assert weights_of(again.fitted) == weights_of(whole.fitted)
+
+
+def test_stopped_before_any_epoch_was_kept(tmp_path):
+    """Where nothing was kept yet the error says so, and names no file that is not there."""
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(TrainingStoppedError, match="begin anew: no epoch was kept yet") as caught:
+        learn_shapes(tmp_path, tools=Tools(cancel=cancel))
+    assert caught.value.facts["checkpoint"] is None

@@ -1,16 +1,18 @@
 """The same training again: the same bytes, going on where it was stopped, and never mistaken for another."""
 
+import importlib.util
 import threading
 
 import lifecycle_fixtures
 import numpy as np
 import pytest
 import torch
-from lifecycle_fixtures import QUICK, give, lights, runs_of, teach
+from lifecycle_fixtures import BADLY, QUICK, give, lights, runs_of, teach
 
 from hydra_detect.data.splits import split
-from hydra_detect.errors import TrainingStoppedError
+from hydra_detect.errors import ExtraMissingError, InputError, TrainingStoppedError
 from hydra_detect.lifecycle import origins, plans, train
+from hydra_detect.lifecycle.original import train_original
 from hydra_detect.storage import heads
 from hydra_detect.tensors import tensors_digest
 from hydra_detect.training import loop
@@ -118,3 +120,25 @@ def test_the_callers_random_numbers_are_left_alone(bare):
     np.random.seed(5)  # noqa: NPY002  same
     teach(bare, publish=False)
     assert (torch.rand(3).tolist(), np.random.random(3).tolist()) == expected  # noqa: NPY002  same
+
+
+def test_another_objective_needs_no_other_weights(bare):
+    """Where an objective is out of reach, another one takes the weights that were learnt, and learns nothing again."""
+    heard = []
+    with pytest.raises(InputError, match="out of reach"):
+        teach(bare, **BADLY | {"config": {**BADLY["config"], "objective": "recall@precision:1"}})
+    (folder,) = runs_of(bare)
+    assert (folder / "metrics.csv").exists()
+    report = teach(bare, **BADLY, progress=lambda state: heard.append(state.latest.epoch))
+    assert (report.version, heard) == (1, [])
+
+
+def test_what_the_end_needs_is_asked_for_at_the_beginning(bare, monkeypatch):
+    """Without the extra `train` nothing is learnt first that could then be neither calibrated nor measured."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "hotcoco" else real(name))
+    with pytest.raises(ExtraMissingError, match=r"hydra-detect\[train\]"):
+        teach(bare, progress=pytest.fail)
+    with pytest.raises(ExtraMissingError, match=r"cannot train the original of 'owl'"):
+        train_original(bare.root.parent / "new", "owl", lights())
+    assert not (bare.root.parent / "new").exists()

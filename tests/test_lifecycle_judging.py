@@ -107,6 +107,21 @@ def test_samples_of_another_role_are_not_evaluated_on(taught, role):
         evaluate(store, "lamp", lights(5, **NEW).with_role(role), allow_seen=True)
 
 
+def test_another_picture_of_a_recording_that_was_learnt_from(bare):
+    """A new picture of a group that the version learnt from is no new evidence; one of the test role's group is."""
+    recorded = [attrs.evolve(one, group=f"recording of {one.id}") for one in lights()]
+    teach(bare, samples=Samples(items=recorded, class_names=("lamp",)))
+    roles = role_of(bare, heads.find(bare, "lamp"))
+    for role in Role:
+        group = next(one.group for one in recorded if roles[one.id] == role)
+        samples = Samples(items=[attrs.evolve(lights(1, 0, first=700)[0], group=group)], class_names=("lamp",))
+        if role == Role.TEST:
+            assert evaluate(bare, "lamp", samples, draws=0).notes[0].startswith("intervals from 1 groups")
+        else:
+            with pytest.raises(RoleError, match="1 of 1 samples were used to make it: s700"):
+                evaluate(bare, "lamp", samples)
+
+
 def test_samples_of_other_classes_are_refused(taught):
     """The classes of the samples have to be those of the head, for either work."""
     store, _report = taught
@@ -116,6 +131,14 @@ def test_samples_of_other_classes_are_refused(taught):
             work(store, "lamp", samples)
         assert caught.value.remedy == "Choose or merge classes with samples.choose(...)."
     assert evaluate(store, "lamp", samples.choose(["lamp"]), draws=0).labels == 4
+
+
+def test_a_calibrated_version_keeps_where_its_weights_came_from(taught):
+    """Another operating policy changes nothing of what the weights were trained on."""
+    store, report = taught
+    version = calibrate(store, "lamp", objective="mcc")
+    assert beside.training_of(store, version) == report.training
+    assert beside.split_of(store, version).digest == report.training.samples.split
 
 
 def test_a_version_of_which_nothing_is_known_can_be_evaluated(bare):

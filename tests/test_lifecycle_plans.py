@@ -3,7 +3,7 @@
 import attrs
 import lifecycle_fixtures
 import pytest
-from lifecycle_fixtures import QUICK, light, lights, role_of, teach
+from lifecycle_fixtures import HARDLY, QUICK, light, lights, role_of, teach
 
 from hydra_detect import codec
 from hydra_detect.data.samples import Role, Sample, Samples
@@ -153,6 +153,26 @@ def test_what_any_version_learnt_from_is_for_learning_alone(taught):
     old = heads.find(store, "lamp@1")
     VersionManager(store).create("lamp", heads.tensors(store, old), old.record)
     assert remembered(store, "lamp", None).roles == {**before, **learnt}
+
+
+def test_what_was_learnt_from_is_known_by_its_picture_and_its_group(bare):
+    """Under another id, or as another picture of a group that was learnt from, a sample is for learning alone."""
+    grouped = Samples(
+        items=[attrs.evolve(one, group=f"g{place // 2}") for place, one in enumerate(lights(80, 0))],
+        class_names=("lamp",),
+    )
+    teach(bare, samples=grouped, init="fresh", config=HARDLY | {"epochs": 4, "learning_rate": 1e-2})
+    before = role_of(bare, heads.find(bare, "lamp@1"))
+    tested = [one for one in grouped if before[one.id] == Role.TEST]
+    renamed = attrs.evolve(tested[0], id="renamed", group="g-renamed")
+    few = Samples(items=[renamed, tested[2], *lights(8, 2, first=300)], class_names=("lamp",))
+    teach(bare, samples=few, init="fresh", config=QUICK)
+    known = remembered(bare, "lamp", None).roles
+    pair = next(one for one in tested if one.group == tested[2].group and one.id != tested[2].id)
+    assert {known[tested[0].id], known["renamed"], known[tested[2].id], known[pair.id]} == {Role.TRAIN}
+    left = [one for one in tested if one.group not in {tested[0].group, tested[2].group}]
+    assert {known[one.id] for one in left} == {Role.TEST}
+    assert plan_for(bare, grouped).method == HELD_OUT  # no group has two roles
 
 
 def test_the_order_of_samples_does_not_matter(bare):

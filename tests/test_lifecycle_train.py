@@ -331,14 +331,14 @@ def test_each_role_serves_its_own_work(bare, monkeypatch):
         act = getattr(place, name)
         monkeypatch.setattr(place, name, lambda *a, **k: given_to.setdefault(name, (a, k)) and act(*a, **k))
 
-    for name in ("learn", "calibrated", "measured"):
+    for name in ("learn", "calibrated_on", "measured"):
         watch(name, attempts)
     teach(bare)
     _positional, learnt = given_to["learn"]
     assert (learnt["train"].role, learnt["select"].role) == (Role.TRAIN, Role.SELECT)
-    assert given_to["calibrated"][0][1].role == Role.CALIBRATE
+    assert given_to["calibrated_on"][0][2].role == Role.CALIBRATE
     assert given_to["measured"][0][1].role == Role.TEST
-    parts = [learnt["train"], learnt["select"], given_to["calibrated"][0][1], given_to["measured"][0][1]]
+    parts = [learnt["train"], learnt["select"], given_to["calibrated_on"][0][2], given_to["measured"][0][1]]
     ids = [sample.id for part in parts for sample in part]
     assert sorted(ids) == sorted(sample.id for sample in lights())
 

@@ -1,5 +1,6 @@
 """What a training tells while it runs, and the bar that shows it."""
 
+import contextlib
 import io
 import subprocess
 import sys
@@ -26,7 +27,7 @@ def shown(monkeypatch, *states):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    with ProgressBar() as bar:
+    with contextlib.closing(ProgressBar()) as bar:
         for one in states:
             bar(one)
     return terminal.getvalue()
@@ -69,7 +70,7 @@ def test_where_standard_error_is_no_terminal(monkeypatch):
     """Into a file or a pipe nothing is drawn."""
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
-    with ProgressBar() as bar:
+    with contextlib.closing(ProgressBar()) as bar:
         bar(state(1))
     assert log.getvalue() == ""
 

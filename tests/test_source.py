@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training_fixtures import CLASSES, SELECT, TALL, TRAIN, backbone, cache, shape_sample
+from training_fixtures import CLASSES, TALL, backbone, cache, shape_sample
 
 from hydra_detect.training.augment import Augmenter
 from hydra_detect.training.config import VIEWS
@@ -78,16 +78,3 @@ def test_fresh_pictures_pass_the_backbone_each_time(tmp_path):
     plain = [own.plain(SAMPLE) for _ in range(2)]
     assert features.passes == before + 1
     assert torch.equal(plain[0].encoded.maps["1"], features.of(SAMPLE).maps["1"])
-
-
-def test_all_views_can_be_computed_beforehand(tmp_path):
-    """After filling, drawing runs the backbone no more."""
-    own = source(tmp_path, "plain", "hflip")
-    for sample in TRAIN:
-        own.fill(sample)
-    passes = own.features.passes
-    for sample in (*TRAIN, *TRAIN):
-        own.draw(sample)
-    assert own.features.passes == passes == 2 * len(TRAIN)
-    own.plain(SELECT[0])
-    assert own.features.passes == passes + 1

@@ -287,6 +287,8 @@ def test_four_roles_need_twenty_groups_of_each_class():
     """Below 20 labelled groups of any class, four roles would hold too few of it."""
     assert fits_four_roles(samples_of(*[["owl"]] * 20))
     assert not fits_four_roles(samples_of(*[["owl"]] * 19, [], []))
+    listed = attrs.evolve(samples_of(*[["owl"]] * 20), class_names=("owl", "unused"))
+    assert fits_four_roles(listed)  # what a data set lists and nobody labelled needs nothing
     assert not fits_four_roles(samples_of(*[["owl"]] * 30, *[["fox"]] * 19))
     assert not fits_four_roles(samples_of(*[["owl"]] * 30, groups=[f"g{n % 19}" for n in range(30)]))
     assert not fits_four_roles(Samples(class_names=["owl"]))

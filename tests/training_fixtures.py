@@ -18,7 +18,7 @@ from hydra_detect.training.checkpoint import Checkpoint
 from hydra_detect.training.config import TrainingConfig
 from hydra_detect.training.features import FeatureCache, FrozenFeatures
 from hydra_detect.training.learn import learn
-from hydra_detect.training.losses import LossContext, torchvision_loss
+from hydra_detect.training.losses import torchvision_loss
 from hydra_detect.training.source import CachedSource
 from hydra_detect.training.start import Origin, start_head
 from hydra_detect.training.task import Task
@@ -123,14 +123,12 @@ def cache(folder, limit=CONFIG.cache_bytes):
 def task(folder, *, train=TRAIN, select=SELECT, config=CONFIG, seed=0, loss=torchvision_loss, **changes):
     """Return what a tiny training is given."""
     features = FrozenFeatures(backbone(), cache(folder), dtype=config.feature_dtype)
-    counts = tuple(train.box_counts[name] for name in train.class_names)
     facts = {
         "network": head(seed),
         "source": CachedSource(features, train.class_names, views=config.seen_as),
         "train": train,
         "select": select,
         "loss": loss,
-        "context": LossContext(config=config, frequencies=counts),
         "config": config,
         "seed": seed,
     }

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 import attrs
 import numpy as np
 
-from hydra_detect import fields
-from hydra_detect.codec import dumps
+from hydra_detect import codec, fields
 from hydra_detect.data.classes import Classes, check_class_names, chosen
 from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError, listed, near_matches
@@ -140,7 +139,7 @@ class Sample:
         """SHA-256 of the picture and its labels, in whatever order they stand; computed once."""
         rows = zip(self.truth.label_names, self.truth.boxes.tolist(), strict=True)
         labels = sorted([label, *box] for label, box in rows)
-        return Digest(hashlib.sha256(dumps({"picture": str(self.picture_digest), "labels": labels})).hexdigest())
+        return codec.digest_of({"picture": str(self.picture_digest), "labels": labels})
 
 
 def digest_of_picture(picture: Any) -> Digest:

@@ -80,7 +80,7 @@ class Split(Record):
     @property
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON."""
-        return Digest(hashlib.sha256(codec.dumps(codec.to_dict(self))).hexdigest())
+        return codec.digest_of(codec.to_dict(self))
 
     @property
     def roles(self) -> dict[str, Role]:

@@ -11,7 +11,7 @@ import numpy as np
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import folds
 from hydra_detect.lifecycle.candidates import Contender, candidates
-from hydra_detect.lifecycle.judging import calibrated, measured
+from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
 from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT
 from hydra_detect.measure.policy import accepted
 from hydra_detect.names import HeadRef
@@ -87,6 +87,8 @@ class Setting:
         )
         if self.tools.cancel and self.tools.cancel.is_set():
             raise checkpoint.stopped("it was cancelled when all was learnt")
+        if not stage:
+            self.run.write_metrics(learnt.fitted.history)  # also if what follows is refused
         return learnt
 
     def contender(self, learnt: Learnt) -> Contender:
@@ -122,16 +124,9 @@ def attempt(setting: Setting) -> Attempt:
 def _held_out(setting: Setting) -> Attempt:
     clock, plan = _Clock(), setting.plan
     learnt = setting.learn(plan.take(Role.TRAIN), plan.take(Role.SELECT) or None)
-    setting.run.write_metrics(learnt.fitted.history)  # also if what follows is refused
     clock.mark("training")
-    head, calibration = setting.contender(learnt), plan.take(Role.CALIBRATE)
-    found = candidates(setting.backbone, [head], calibration)
-    fit = calibrated(
-        found[head.ref],
-        calibration,
-        objective=setting.config.objective,
-        chosen_on=f"{len(calibration)} samples of the calibrate role, {calibration.digest}",
-    )
+    head, objective = setting.contender(learnt), setting.config.objective
+    fit = calibrated_on(setting.backbone, head, plan.take(Role.CALIBRATE), objective=objective)
     clock.mark("calibration")
     test, rival = plan.take(Role.TEST), _rival(setting)
     found = candidates(setting.backbone, [head, *([rival[1]] if rival else [])], test)

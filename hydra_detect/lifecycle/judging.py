@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from hydra_detect.names import HeadRef
     from hydra_detect.records import OperatingPolicy, VersionRecord
 
-FOR_TEST, FOR_CALIBRATION = (Role.TEST,), (Role.CALIBRATE,)
-
 
 @attrs.frozen(kw_only=True)
 class Calibrated:
@@ -72,10 +70,23 @@ def calibrated(
         InputError: If nothing can be fitted to them.
 
     """
-    require(samples, *FOR_CALIBRATION, asked="calibrate")
+    require(samples, Role.CALIBRATE, asked="calibrate")
     groups = [sample.group for sample in samples]
     outcomes = judge(detections, [sample.truth for sample in samples], class_names=samples.class_names, groups=groups)
     return fitted_to(outcomes, objective=objective, chosen_on=chosen_on)
+
+
+def calibrated_on(backbone: Backbone, head: Contender, samples: Samples, *, objective: str) -> Calibrated:
+    """Run a head over the samples of the calibrate role, and fit temperature and thresholds to what it finds.
+
+    Raises:
+        RoleError: If the samples have another role.
+        InputError: If nothing can be fitted to them, or a picture cannot be read.
+
+    """
+    chosen_on = f"{len(samples)} samples of the calibrate role, {samples.digest}"
+    found = candidates(backbone, [head], samples)[head.ref]
+    return calibrated(found, samples, objective=objective, chosen_on=chosen_on)
 
 
 def fitted_to(outcomes: Outcomes, *, objective: str, chosen_on: str) -> Calibrated:
@@ -104,7 +115,7 @@ def measured(
         RoleError: If the samples have another role than test.
 
     """
-    require(samples, *FOR_TEST, asked="measure a head")
+    require(samples, Role.TEST, asked="measure a head")
     return measure(
         detections,
         [sample.truth for sample in samples],
@@ -148,7 +159,7 @@ def evaluate(
     """
     store = Store.open(store)
     version = heads.find(store, head)
-    require(samples, *FOR_TEST, asked=f"evaluate {version.ref}")
+    require(samples, Role.TEST, asked=f"evaluate {version.ref}")
     check_classes(version, samples)
     seen = seen_samples(store, version, samples, allowed=Role.TEST)
     if seen and not allow_seen:
@@ -223,7 +234,7 @@ def calibrate(
 def _check_calibration(store: Store, version: VersionRecord, samples: Samples) -> None:
     """Refuse samples that a version must not be calibrated on, before it runs over them."""
     asked = f"calibrate {version.ref}"
-    require(samples, *FOR_CALIBRATION, asked=asked)
+    require(samples, Role.CALIBRATE, asked=asked)
     check_classes(version, samples)
     seen = seen_samples(store, version, samples, allowed=Role.CALIBRATE)
     if seen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,7 +18,7 @@ from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError, InputError
 from hydra_detect.lifecycle import beside, plans
 from hydra_detect.lifecycle.candidates import Contender, candidates
-from hydra_detect.lifecycle.judging import calibrated, check_extras, measured
+from hydra_detect.lifecycle.judging import calibrated_on, check_extras, measured
 from hydra_detect.measure.calibration import Calibration
 from hydra_detect.measure.metrics import Metrics
 from hydra_detect.names import Digest, HeadRef, check_name
@@ -161,7 +161,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     )
     shape = design(job.settings, classes=len(samples.class_names), least_score=LEAST_SCORE)
     run, tools = Run.of(store.layout.runs(head), job.fingerprint(head)), tools or Tools()
-    with run.alone(), ProgressBar() as bar:
+    with run.alone(), contextlib.closing(ProgressBar()) as bar:
         fitted = job.learn(shape, run, attrs.evolve(tools, progress=progress or tools.progress or bar))
         run.write_metrics(fitted.history)
         fit, metrics = job.judge(head, shape, fitted)
@@ -226,7 +226,7 @@ class _Job:
             "seed": self.seed,
             "libraries": libraries(),
         }
-        return Digest(hashlib.sha256(codec.dumps(facts)).hexdigest())
+        return codec.digest_of(facts)
 
     def learn(self, shape: Design, run: Run, tools: Tools) -> Fitted:
         """Train it."""
@@ -246,10 +246,8 @@ class _Job:
         backbone, network = _parts(shape, fitted)
         backbone = backbone.to(choose_device(self.device))
         contender = Contender(ref=HeadRef(head), network=network, class_names=self.plan.samples.class_names)
-        calibration, test = self.plan.take(Role.CALIBRATE), self.plan.take(Role.TEST)
-        found = candidates(backbone, [contender], calibration)[contender.ref]
-        chosen_on = f"{len(calibration)} samples of the calibrate role, {calibration.digest}"
-        fit = calibrated(found, calibration, objective=self.config.objective, chosen_on=chosen_on)
+        objective, test = self.config.objective, self.plan.take(Role.TEST)
+        fit = calibrated_on(backbone, contender, self.plan.take(Role.CALIBRATE), objective=objective)
         return fit, measured(candidates(backbone, [contender], test)[contender.ref], test, fit.policy)
 
     def split(self, file: Path, store: Store, *, head: str, backbone: str, shape: Design) -> SplitReport:

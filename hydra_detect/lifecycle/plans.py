@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from hydra_detect.data.groups import connected
 from hydra_detect.data.samples import Role
-from hydra_detect.data.splits import Split, SplitSample, check_enough, fits_four_roles, require
+from hydra_detect.data.splits import Split, check_enough, fits_four_roles, require
 from hydra_detect.data.splits import split as deal
 from hydra_detect.errors import InputError
 from hydra_detect.lifecycle import beside
@@ -105,17 +106,18 @@ def _as_given(head: str, own: Plan) -> Plan:
 def remembered(store: Store, head: str, contract: BackboneContract | None) -> Split | None:
     """Return the roles that samples had for the versions of a head, and for the original of its backbone.
 
-    A sample that any of these learnt from is "train" for ever; of others the newest role counts.
+    A sample that any of these learnt from is "train" for ever, and so is what belongs together with it: the same sample
+    under another id, its picture, its group. Of others the newest role counts.
     """
-    known: dict[str, SplitSample] = {}
-    for split in (*_of_original(store, contract), *_of_head(store, head)):
-        for sample in split.samples:
-            before = known.get(sample.id)
-            if before is None or before.role != Role.TRAIN:
-                known[sample.id] = sample
-    if not known:
-        return None
-    return Split(samples=tuple(known[name] for name in sorted(known)), shares={Role.TRAIN: 1.0})
+    every = [sample for split in (*_of_original(store, contract), *_of_head(store, head)) for sample in split.samples]
+    facts = [(("id", one.id), ("picture", one.picture), ("group", one.group)) for one in every]
+    newest = {}
+    for places in connected(facts):
+        is_learnt = any(every[place].role == Role.TRAIN for place in places)
+        for one in (every[place] for place in places):  # oldest first
+            newest[one.id] = attrs.evolve(one, role=Role.TRAIN) if is_learnt else one
+    rows = sorted(newest.values(), key=lambda one: one.id)
+    return Split(samples=tuple(rows), shares={Role.TRAIN: 1.0}) if rows else None
 
 
 def _of_head(store: Store, head: str) -> list[Split]:

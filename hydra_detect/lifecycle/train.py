@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -115,7 +115,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     before = unchanged.look(store, head, network)
     run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed))
     tools = tools or Tools()
-    with run.alone(), ProgressBar() as bar:
+    with run.alone(), contextlib.closing(ProgressBar()) as bar:
         setting = Setting(
             store=store,
             head=head,
@@ -129,7 +129,6 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             doubts=doubts(store, plan.judged, beginning.active),
         )
         made = _told(beginning, attempt(setting))
-        run.write_metrics(made.learnt.fitted.history)
         record = _record(setting, made, unchanged.check(store, before, network))
         report = TrainingReport(
             head=head,
@@ -176,7 +175,7 @@ def _fingerprint(head: str, beginning: Beginning, plan: Plan, config: TrainingCo
         "seed": seed,
         "libraries": libraries(),
     }
-    return Digest(hashlib.sha256(codec.dumps(facts)).hexdigest())
+    return codec.digest_of(facts)
 
 
 def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:

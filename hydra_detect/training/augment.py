@@ -75,15 +75,20 @@ def _masked(picture: Any, *, axis: int) -> Any:
 
 def _kept(picture: Any, target: dict[str, Any], *, least: float) -> tuple[Any, dict[str, Any]]:
     """Clip boxes to the picture and drop those of which no side of `least` pixels is left, with their labels."""
-    clean = v2.Compose([v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=least)])
-    cleaned: tuple[Any, dict[str, Any]] = clean(picture, target)
-    return cleaned
+    boxes = v2.functional.clamp_bounding_boxes(target["boxes"])
+    whole = _sides(boxes).amin(dim=1) >= least  # [N]; torchvision's own sanitising knows no side below a pixel
+    return picture, {**target, "boxes": tv_tensors.wrap(boxes[whole], like=boxes), "labels": target["labels"][whole]}
 
 
 def _least_side(boxes: Tensor) -> float:
     """Return the side below which a box was made small by an augmentation: labels may be thinner than that."""
-    sides = (boxes[:, 2:] - boxes[:, :2]).as_subclass(torch.Tensor)
-    return min([_LEAST_SIDE, *(sides / 2).flatten().tolist()])
+    return min([_LEAST_SIDE, *(_sides(boxes) / 2).flatten().tolist()])
+
+
+def _sides(boxes: Tensor) -> Tensor:
+    """Return [N, (width, height)] of boxes [N, 4] xyxy."""
+    corners = boxes.as_subclass(torch.Tensor)
+    return corners[:, 2:] - corners[:, :2]
 
 
 def built_in() -> Mapping[str, Augmentation]:

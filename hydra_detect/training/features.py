@@ -264,7 +264,6 @@ class FrozenFeatures:
 
 def _basis(contract: BackboneContract, device: torch.device, dtype: str) -> str:
     """Return what features depend on beside picture and view."""
-    facts = codec.dumps(codec.to_dict(contract))
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     made_by = f"{environment()} {libraries()['hydra-detect']} pillow {PIL.__version__}"
-    return f"{hashlib.sha256(facts).hexdigest()} {made_by} {place} {dtype}"
+    return f"{codec.digest_of(codec.to_dict(contract)).hex} {made_by} {place} {dtype}"

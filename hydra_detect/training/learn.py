@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
-from hydra_detect.nets.heads import RCNNHead, Sampling
+from hydra_detect.data.samples import Role
+from hydra_detect.data.splits import require, require_disjoint
+from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.training.anchors import coverage
 from hydra_detect.training.augment import Augmenter
 from hydra_detect.training.features import FeatureCache, FrozenFeatures, default_cache
 from hydra_detect.training.loop import fit
-from hydra_detect.training.losses import LossContext, loss_named
+from hydra_detect.training.losses import loss_named
 from hydra_detect.training.source import CachedSource, FreshSource
 from hydra_detect.training.start import anchors_of, settings_for, start_head
-from hydra_detect.training.task import Task
+from hydra_detect.training.task import Task, sampling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,18 +98,22 @@ def learn(
 
     Raises:
         InputError: If a picture cannot be read, or a name in the settings stands for nothing.
+        RoleError: If the samples have other roles, or one is in both.
         TrainingError: If the loss is no finite number.
         TrainingStoppedError: If it was cancelled.
         StoreError: If the disk refuses.
 
     """
+    require(train, Role.TRAIN, asked="train a head")
+    if select is not None:
+        require(select, Role.SELECT, asked="select an epoch")
+        require_disjoint(train, select, asked="train a head")
     contract = backbone.contract
     sides = label_sides(train, contract.preprocessing)
     settings = settings_for(
         origin, contract, classes=len(train.class_names), anchors=config.anchors, sides=sides, seed=seed
     )
-    sampling = Sampling(rpn_batch=config.rpn_batch, box_batch=config.box_batch, proposals=config.proposals)
-    head = start_head(origin, settings, contract, class_names=train.class_names, sampling=sampling, seed=seed)
+    head = start_head(origin, settings, contract, class_names=train.class_names, sampling=sampling(config), seed=seed)
     loss = loss_named(config.loss, tools.losses)
     cache = FeatureCache(tools.cache or default_cache(), limit=config.cache_bytes)
     features = FrozenFeatures(backbone, cache, dtype=config.feature_dtype)
@@ -117,7 +123,6 @@ def learn(
         train=train,
         select=select,
         loss=loss,
-        context=LossContext(config=config, frequencies=tuple(train.box_counts[name] for name in train.class_names)),
         config=config,
         seed=seed,
         stage=stage,

@@ -18,16 +18,16 @@ from hydra_detect.codec import Record
 from hydra_detect.contracts import Architecture, Preprocessing
 from hydra_detect.errors import CheckpointError, InputError, near_matches
 from hydra_detect.nets.backbones import Features, build_network, build_transform, levels_of
-from hydra_detect.nets.heads import RCNNHead, Sampling
+from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.records import HeadSettings
 from hydra_detect.training.anchors import usual_anchors
 from hydra_detect.training.augment import Augmenter
 from hydra_detect.training.chance import seeded
 from hydra_detect.training.features import Encoded, picture_of
 from hydra_detect.training.loop import fit
-from hydra_detect.training.losses import LossContext, loss_named
+from hydra_detect.training.losses import loss_named
 from hydra_detect.training.source import joined, numbers_of, truth_of
-from hydra_detect.training.task import Task
+from hydra_detect.training.task import Task, sampling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hydra_detect.data.samples import Sample, Samples
+    from hydra_detect.nets.heads import Sampling
     from hydra_detect.training.checkpoint import Checkpoint
     from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.features import Seen
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 IMAGENET = "imagenet"
 _PIXELS = "pixels"
 _MOBILENET = "mobilenet_v3_large"
+_MOBILENET_LAYERS = ("4", "7", "16")  # of strides 8, 16 and 32: torchvision's own two are too coarse for small things
 _RESNETS = {
     "resnet18": ("basic", (2, 2, 2, 2), 64),
     "resnet34": ("basic", (3, 4, 6, 3), 64),
@@ -169,11 +171,7 @@ def _architecture(settings: OriginalSettings) -> Architecture:
         return Architecture(
             body=_MOBILENET,
             in_channels=channels,
-            return_layers=(
-                "4",
-                "7",
-                "16",
-            ),  # strides 8, 16 and 32: torchvision's own two are too coarse for small things
+            return_layers=_MOBILENET_LAYERS,
             body_channels=(40, 80, 960),
             pyramid_channels=settings.pyramid_channels,
             norm=norm,
@@ -271,16 +269,14 @@ def learn_original(
         StoreError: If the disk refuses.
 
     """
-    sampling = Sampling(rpn_batch=config.rpn_batch, box_batch=config.box_batch, proposals=config.proposals)
     augmenter = Augmenter.named(config.augmented_by, tools.augmentations)
     task = Task(
-        network=WholeDetector(plan, sampling=sampling, seed=seed).to(device),
+        network=WholeDetector(plan, sampling=sampling(config), seed=seed).to(device),
         source=PictureSource(plan.preprocessing, train.class_names, augmenter=augmenter, device=device),
         encoder=run_backbone,
         train=train,
         select=select,
         loss=loss_named(config.loss, tools.losses),
-        context=LossContext(config=config, frequencies=tuple(train.box_counts[name] for name in train.class_names)),
         config=config,
         seed=seed,
     )

@@ -6,16 +6,12 @@ The default callback draws a bar on a terminal. Any number of them can be given,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from hydra_detect import fields
 from hydra_detect.codec import Record
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +68,7 @@ Progress = Callable[[TrainingProgress], None]
 
 
 class ProgressBar:
-    """A bar on a terminal, one step an epoch; nothing where standard error is none."""
+    """A bar on a terminal, one step an epoch; nothing where standard error is none. `contextlib.closing` closes it."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -98,11 +94,3 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.close()
         self._bar = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 import attrs
-import numpy as np
 import torch
 
 from hydra_detect import answers
 from hydra_detect.errors import TrainingError
+from hydra_detect.measure.matching import Counts
 from hydra_detect.measure.outcomes import judge as judge_detections
+from hydra_detect.measure.sweep import sweep
 from hydra_detect.names import HeadRef
 from hydra_detect.training.chance import seeded
 from hydra_detect.training.features import stack
@@ -64,17 +65,14 @@ def judge(head: RCNNHead, task: Task) -> Judged:
             for name, value in _losses(head, seen, task).items():
                 sums[name] = sums.get(name, 0.0) + value
             found.append(_detections(head, seen, task))
-    outcomes = judge_detections(found, [sample.truth for sample in task.select], class_names=task.select.class_names)
-    order = np.argsort(-outcomes.scores, kind="stable")
-    hits, taken = np.cumsum(outcomes.hits[order]), np.arange(1, len(order) + 1)
-    truths = int(outcomes.truths.sum())
-    f1 = 2 * hits / (taken + truths)
-    best = int(f1.argmax()) if len(f1) else None
+    truths = [sample.truth for sample in task.select]
+    curve = sweep(judge_detections(found, truths, class_names=task.select.class_names)).micro
+    best = curve.counts(float(curve.thresholds[curve.f1.argmax()])) if len(curve.thresholds) else Counts()
     return Judged(
         select_losses={name: value / len(task.select) for name, value in sums.items()},
-        f1=0.0 if best is None else float(f1[best]),
-        precision=0.0 if best is None else float(hits[best] / taken[best]),
-        recall=0.0 if best is None or not truths else float(hits[best] / truths),
+        f1=best.f1,
+        precision=best.precision,
+        recall=best.recall,
     )
 
 

@@ -53,11 +53,6 @@ class CachedSource:
         """Return a sample as it is."""
         return self._seen(sample, "plain")
 
-    def fill(self, sample: Sample) -> None:
-        """Compute every view of a sample that is not kept yet."""
-        for view in self.views:
-            self.features.of(sample, view)
-
     def _seen(self, sample: Sample, view: str) -> Seen:
         boxes, labels = truth_of(sample, self._numbers)
         height, width = sample.truth.image_size

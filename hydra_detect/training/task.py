@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 import torch
 
+from hydra_detect.nets.heads import Sampling
 from hydra_detect.training.features import stack
+from hydra_detect.training.losses import LossContext
 from hydra_detect.training.step import predict
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from hydra_detect.nets.heads import RCNNHead
     from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.features import Seen
-    from hydra_detect.training.losses import Loss, LossContext
+    from hydra_detect.training.losses import Loss
     from hydra_detect.training.source import Source
 
 Encoder = Callable[["RCNNHead", "Features"], "Features"]
@@ -32,6 +35,11 @@ Encoder = Callable[["RCNNHead", "Features"], "Features"]
 def frozen(_network: RCNNHead, features: Features) -> Features:
     """Return features as they are: a frozen backbone has made them (an `Encoder`)."""
     return features
+
+
+def sampling(config: TrainingConfig) -> Sampling:
+    """Return what a training takes its losses over."""
+    return Sampling(rpn_batch=config.rpn_batch, box_batch=config.box_batch, proposals=config.proposals)
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +53,6 @@ class Task:
         train: Samples to learn from.
         select: Samples that tell which epoch is best; None to take the last.
         loss: What is minimised.
-        context: What the loss may need.
         config: All settings.
         seed: Of every random choice.
         stage: Which of several trainings this is, for the progress.
@@ -58,10 +65,15 @@ class Task:
     train: Samples
     select: Samples | None
     loss: Loss
-    context: LossContext
     config: TrainingConfig
     seed: int
     stage: str = ""
+
+    @functools.cached_property
+    def context(self) -> LossContext:
+        """What the loss may need beside a batch."""
+        counts = self.train.box_counts
+        return LossContext(config=self.config, frequencies=tuple(counts[name] for name in self.train.class_names))
 
     @property
     def device(self) -> torch.device:
