@@ -33,7 +33,6 @@ ORIGINAL = OriginalSettings(
     mean=(0.737, 0.696, 0.715),
     std=(0.059, 0.101, 0.073),
     pyramid_channels=128,
-    anchor_sizes=((16,), (32,), (64,), (128,), (256,)),
     proposals=300,
 )
 ORIGINAL_TRAINING = {
@@ -43,6 +42,7 @@ ORIGINAL_TRAINING = {
     "weight_decay": 0.02,
     "ema_decay": 0.995,
     "augmentations": "hflip,vflip,brightness,contrast,colour,crop",
+    "anchor_sizes": "16/32/64/128/256",
 }
 SELECT, CALIBRATE = 20, 40
 

@@ -24,10 +24,10 @@ from store_fixtures import (
     stopping,
 )
 
-from hydra_detect.bundles import manifest
+from hydra_detect.bundles import manifest, zips
 from hydra_detect.bundles.bundle import load_bundle
 from hydra_detect.bundles.export import export_bundle
-from hydra_detect.errors import ConflictError, CorruptError, IncompatibleError, NameInvalidError, StoreError
+from hydra_detect.errors import ConflictError, CorruptError, IncompatibleError, InputError, NameInvalidError, StoreError
 from hydra_detect.storage import files, layout
 from hydra_detect.tensors import RawTensor, tensors_digest
 
@@ -195,3 +195,13 @@ def test_a_version_in_the_place_of_another_is_not_exported(rich, place):
         with pytest.raises(CorruptError, match=r"version 2 is not the one|its manifest has another digest"):
             export_bundle(rich.store, ref, place / "owl.zip")
     assert list(place.iterdir()) == []
+
+
+def test_what_no_zip_file_of_this_form_holds(owls, place, monkeypatch):
+    """More bytes than a plain zip file can count are refused as a zip file, before anything is written."""
+    monkeypatch.setattr(zips, "MOST_BYTES", 1000)
+    with pytest.raises(InputError, match=r"has \d+ bytes, and a zip file of the plain form holds 1000") as caught:
+        export_bundle(owls.store, "owl", place / "owl.zip")
+    assert "Export a folder" in caught.value.remedy
+    assert list(place.iterdir()) == []
+    assert load_bundle(export_bundle(owls.store, "owl", place / "owl").path).head == "owl"

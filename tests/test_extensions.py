@@ -1,12 +1,14 @@
 """Names for what users bring along: ours, theirs, and those of installed packages."""
 
+import importlib
+import linecache
 import sys
 
 import pytest
 
 from hydra_detect.errors import InputError
 from hydra_detect.training.augment import list_augmentations
-from hydra_detect.training.extensions import found, names
+from hydra_detect.training.extensions import found, names, text_digest
 from hydra_detect.training.losses import list_losses, loss_named
 
 GROUP = "hydra_detect.losses"
@@ -85,3 +87,32 @@ def test_near_matches_are_told(site):
         loss_named("halve")
     with pytest.raises(InputError, match=r"Did you mean 'focal'"):
         loss_named("focl")
+
+
+class Doubled:
+    """A loss that is an object."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, *_predictions):
+        """Return nothing."""
+        return {}
+
+
+def test_the_text_of_what_was_brought_along(site):
+    """Another text or another name is another digest, the same one is the same, and what has no text has a name."""
+    install(site, "spare")
+    import spare
+
+    before = text_digest(spare.half)
+    assert text_digest(spare.half) == before
+    (site / "spare.py").write_text("def half(predictions, context):\n    return {'x': 1}\n")
+    again = importlib.reload(spare)
+    linecache.checkcache()
+    assert text_digest(again.half) != before
+    assert text_digest(Doubled(1)) == text_digest(Doubled(2)) == text_digest(Doubled)
+    assert text_digest(len) == text_digest(len) != text_digest(max)
+    typed = {}
+    exec("def one(): pass\ndef two(): pass", typed)  # noqa: S102  as in an interpreter
+    assert text_digest(typed["one"]) != text_digest(typed["two"])

@@ -26,8 +26,7 @@ from hydra_detect.errors import RoleError, TrainingStoppedError
 from hydra_detect.nets.backbones import build_transform
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.training import loop
-from hydra_detect.training.anchors import fit_anchors
-from hydra_detect.training.learn import label_sides
+from hydra_detect.training.anchors import fit_anchors, label_sides
 from hydra_detect.training.losses import torchvision_loss
 from hydra_detect.training.start import anchors_of
 from hydra_detect.training.tools import Tools

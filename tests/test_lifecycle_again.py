@@ -16,6 +16,7 @@ from hydra_detect.lifecycle.original import train_original
 from hydra_detect.storage import heads
 from hydra_detect.tensors import tensors_digest
 from hydra_detect.training import loop
+from hydra_detect.training.losses import torchvision_loss
 from hydra_detect.training.tools import Tools
 
 bare, taught = lifecycle_fixtures.bare, lifecycle_fixtures.taught
@@ -50,10 +51,12 @@ def test_what_a_training_depends_on_makes_it_another_run(taught):
     roles = split(samples)
     more = lights(21)
 
-    def print_of(head="lamp", *, init="auto", backbone=None, samples=samples, roles=roles, config=config, seed=0):
+    def print_of(
+        head="lamp", *, init="auto", backbone=None, samples=samples, roles=roles, config=config, seed=0, tools=None
+    ):
         beginning = origins.begin(other, head, init=init, backbone=backbone)
         plan = plans.plan(other, head, samples, given=roles, seed=seed)
-        return train._fingerprint(head, beginning, plan, config, seed)
+        return train._fingerprint(head, beginning, plan, config, seed, tools or Tools())
 
     prints = [
         print_of(),
@@ -64,6 +67,9 @@ def test_what_a_training_depends_on_makes_it_another_run(taught):
         print_of(roles=split(samples, seed=1)),
         print_of(config=lifecycle_fixtures.config(epochs=5)),
         print_of(seed=1),
+        print_of(tools=Tools(losses={"where": lifecycle_fixtures.where_alone})),
+        print_of(tools=Tools(losses={"where": torchvision_loss})),
+        print_of(tools=Tools(augmentations={"where": torchvision_loss})),
     ]
     assert len(set(prints)) == len(prints)
     assert print_of() == prints[0]

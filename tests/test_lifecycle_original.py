@@ -28,10 +28,10 @@ bare = lifecycle_fixtures.bare
 
 SMALL = OriginalSettings(
     architecture="mobilenet_v3_large", min_size=48, max_size=96, pyramid_channels=16, box_width=32, proposals=50,
-    anchor_sizes=((16,), (32,), (48,), (64,)), aspect_ratios=(1.0,),
 )  # fmt: skip
 WHOLE = {
     **QUICK, "views": (), "epochs": 8, "batch_size": 2, "learning_rate": 3e-3, "augmentations": ("hflip",),
+    "anchor_sizes": ((16,), (32,), (48,), (64,)), "aspect_ratios": (1.0,),
 }  # fmt: skip
 DULL = {**WHOLE, "epochs": 1, "learning_rate": 1e-9, "objective": "recall@precision:1"}
 """Settings by which nothing is learnt, and no threshold can be chosen that serves."""
@@ -60,7 +60,7 @@ def _made(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sample, "open", watched)
         patch.setattr(original, "split_checkpoint", dividing)
-        return folder / "store", learn_all(folder / "store"), (opened, proofs)
+        return folder / "store", learn_all(folder / "store", actor="keeper"), (opened, proofs)
 
 
 @pytest.fixture
@@ -112,18 +112,18 @@ def test_what_finds_nothing_leaves_nothing(bare):
 
 
 def test_a_store_from_nothing(made):
-    """There is a backbone, the head that was split from the original, and on top its calibrated version, active."""
+    """There is a backbone, and the head that was split from the original, calibrated and active: one version."""
     store, report = made
     assert (backbones.names(store), heads.names(store)) == (["default"], ["lamp"])
-    whole, version = heads.find(store, "lamp@1"), heads.find(store, "lamp")
-    assert (report.head, report.version, report.backbone) == ("lamp", 2, "default")
-    assert (version.number, version.parent) == (2, 1)
-    assert heads.tensors(store, whole) == heads.tensors(store, version)
-    assert VersionManager(store).history("lamp")[-1].reason == "lamp@1, calibrated"
+    version = heads.find(store, "lamp")
+    assert (report.head, report.version, report.backbone) == ("lamp", 1, "default")
+    assert (version.number, store.head("lamp").numbers()) == (1, [1])
+    promotion = VersionManager(store).history("lamp")[-1]
+    assert (promotion.reason, promotion.actor) == ("split from original.pth", "keeper")
     architecture = version.record.backbone.architecture
     assert (architecture.body, architecture.pyramid_channels) == ("mobilenet_v3_large", 16)
     assert version.record.backbone == backbones.find(store, "default").record.contract
-    assert version.record.settings.anchor_sizes == SMALL.anchor_sizes
+    assert version.record.settings.anchor_sizes == WHOLE["anchor_sizes"]
 
 
 def test_its_record_and_what_lies_beside_it(made):
@@ -137,7 +137,8 @@ def test_its_record_and_what_lies_beside_it(made):
     assert beside.evaluation_of(store, version) == report.metrics
     assert beside.calibration_of(store, version) == report.calibration
     assert layout.OUTCOMES in version.files
-    assert (record.parity.equal, heads.find(store, "lamp@1").record.parity.equal) == (True, True)
+    assert record.parity.equal
+    assert layout.PARITY in version.files
 
 
 def test_the_figures_are_those_of_what_is_in_the_store(made):
@@ -172,7 +173,7 @@ def test_the_original_is_torchvisions(made):
     contract = version.record.backbone
     model = build_original(contract.architecture, contract.preprocessing, version.record.settings)
     assert model.load_state_dict(tensors, strict=True, assign=True)
-    proof = verify(store, "lamp@1", against=report.original)
+    proof = verify(store, "lamp", against=report.original)
     assert proof.proven, str(proof)
 
 
@@ -186,7 +187,7 @@ def test_the_report_and_the_run(made):
     assert report.history[report.best_epoch - 1].is_best
     assert report.config == TrainingConfig(**WHOLE)
     text = str(report)
-    assert text.startswith("lamp@2 on the new backbone 'default', split from ")
+    assert text.startswith("lamp@1 on the new backbone 'default', split from ")
     assert "mobilenet_v3_large; best of 8 epochs is" in text
     assert report.to_dict()["settings"]["box_width"] == 32
 
@@ -196,8 +197,37 @@ def test_a_second_head_on_its_backbone(made):
     store, _report = made
     before = snapshot(store.root / "heads/lamp")
     report = teach(store, "ember", lights(20, names=("ember",)), init="auto", backbone="default")
-    assert report.training.course.started_from == "lamp@2"
+    assert report.training.course.started_from == "lamp@1"
     assert report.is_promoted
-    assert report.training.unchanged.heads == ("lamp@2",)
+    assert report.training.unchanged.heads == ("lamp@1",)
     assert snapshot(store.root / "heads/lamp") == before
     assert set(HydraDetector.from_store(store, device="cpu").heads) == {"ember", "lamp"}
+
+
+def test_what_is_doubtful_is_said(tmp_path):
+    """Samples without backgrounds and anchors that resemble few labels are warned about, in report and text."""
+    report = learn_all(tmp_path / "store", samples=lights(24, 0), config={**WHOLE, "aspect_ratios": (0.4,)})
+    assert report.warnings[0].startswith("no sample is without labels")
+    assert report.warnings[1].startswith("0% of the labels resemble an anchor")
+    assert f"  warning: {report.warnings[0]}" in str(report)
+
+
+def test_killed_when_the_backbone_is_there(tmp_path, monkeypatch):
+    """Stopped between backbone and head, the same call goes on from what was learnt, and another is refused."""
+    root = tmp_path / "store"
+
+    def stop(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VersionManager, "create", stop)
+    with pytest.raises(KeyboardInterrupt):
+        learn_all(root)
+    monkeypatch.undo()
+    assert (backbones.names(Store.open(root)), heads.names(Store.open(root))) == (["default"], [])
+    with pytest.raises(ConflictError, match="make a backbone 'default'"):
+        learn_all(root, seed=1)
+    heard = []
+    report = learn_all(root, progress=heard.append)
+    assert heard == []  # all epochs were kept
+    assert report.version == 1
+    assert heads.find(Store.open(root), "lamp").record.operating_policy == report.metrics.policy

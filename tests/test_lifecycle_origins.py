@@ -91,7 +91,7 @@ def test_a_head_without_an_active_version_is_a_new_one(bare):
 
 @pytest.mark.parametrize(
     ("init", "found"),
-    [("mothh", "Did you mean 'moth'"), ("moth@7", "no version 7"), ("ative", "no such head")],
+    [("mothh", "Did you mean 'moth'"), ("moth@7", "no version 7"), ("ative", "Did you mean 'active'")],
 )
 def test_what_is_not_there_is_not_started_from(bare, init, found):
     """An unknown head or version is refused, and what comes near is said."""

@@ -119,6 +119,19 @@ def test_a_new_head_remembers_nothing(bare, taught):
     assert remembered(store, "lamp", None).roles == role_of(store, heads.find(store, "lamp@1"))
 
 
+def test_a_given_split_may_spend_what_was_for_testing(taught):
+    """A split of the caller's that learns from what a version was tested on is obeyed, and that is said."""
+    store, _report = taught
+    before = beside.split_of(store, heads.find(store, "lamp"))
+    assert plan_for(store, lights(), split=before).doubts == ()
+    tested = [name for name, role in before.roles.items() if role == Role.TEST]
+    lists = {role: [name for name, own in before.roles.items() if own == role] for role in Role}
+    lists[Role.TRAIN], lists[Role.TEST] = lists[Role.TRAIN] + tested[:1], tested[1:] + lists[Role.SELECT]
+    lists[Role.SELECT] = []
+    made = plan_for(store, lights(), split=given(lights(), lists))
+    assert made.doubts == (f"1 samples that were for testing before have another use in the given split: {tested[0]}",)
+
+
 def test_what_was_test_stays_test(taught):
     """When samples are added, those that the head knew keep their roles, and the new ones are dealt to all four."""
     store, _report = taught

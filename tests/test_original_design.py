@@ -18,12 +18,13 @@ from hydra_detect.errors import CheckpointError, InputError, RecordError
 from hydra_detect.nets.backbones import build_network
 from hydra_detect.nets.heads import DEFAULT_SAMPLING
 from hydra_detect.training import original
-from hydra_detect.training.original import ARCHITECTURES, IMAGENET, OriginalSettings, WholeDetector, design
+from hydra_detect.training.anchors import fit_anchors, label_sides
+from hydra_detect.training.original import ARCHITECTURES, IMAGENET, OriginalSettings, WholeDetector, anchored, design
+from hydra_detect.training.start import anchors_of
 from hydra_detect.training.tools import Tools
 
 TINY = OriginalSettings(
     min_size=48, max_size=96, mean=(0.4, 0.5, 0.6), pyramid_channels=16, box_width=32, proposals=50,
-    anchor_sizes=((12,), (20,), (32,), (48,), (64,)),
 )  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -99,15 +100,39 @@ def test_random_weights_come_from_the_seed():
 
 def test_what_is_designed():
     """Settings reach the design: sizes, channels, anchors, widths, proposals, classes and the least score."""
-    plan = designed(mean=(0.5,), std=(0.25,), aspect_ratios=(0.1, 1.0))
+    plan = designed(mean=(0.5,), std=(0.25,))
     assert (plan.architecture.in_channels, plan.architecture.pyramid_channels) == (1, 16)
     assert (plan.preprocessing.min_size, plan.preprocessing.max_size) == (48, 96)
     assert (plan.head.label_count, plan.head.score_threshold, plan.head.box_widths) == (3, 0.01, (32, 32))
-    assert plan.head.anchor_sizes == TINY.anchor_sizes
-    assert plan.head.aspect_ratios == ((0.1, 1.0),) * 5
     assert (plan.head.rpn_pre_nms_top_n, plan.head.rpn_post_nms_top_n) == (50, 50)
-    usual = designed(anchor_sizes=()).head.anchor_sizes
-    assert usual == ((32,), (64,), (128,), (256,), (512,))
+    assert plan.head.anchor_sizes == ((32,), (64,), (128,), (256,), (512,))
+    assert plan.head.aspect_ratios == ((0.5, 1.0, 2.0),) * 5
+
+
+def test_anchors_are_those_that_the_training_asks_for():
+    """Given anchors, or those that fit the labels, reach the design; as it is it keeps its own."""
+    plan = designed()
+    assert anchored(plan, TRAIN, CONFIG, seed=0) is plan
+    sizes = ((12,), (20,), (32,), (48,), (64,))
+    own = anchored(plan, TRAIN, attrs.evolve(CONFIG, anchor_sizes=sizes, aspect_ratios=(0.1, 1.0)), seed=0)
+    assert (own.head.anchor_sizes, own.head.aspect_ratios) == (sizes, ((0.1, 1.0),) * 5)
+    fitted = anchored(plan, TRAIN, attrs.evolve(CONFIG, anchors="kmeans"), seed=3)
+    sides = label_sides(TRAIN, plan.preprocessing)
+    assert anchors_of(fitted.head) == fit_anchors(sides, (4, 8, 16, 32, 64), seed=3)
+    with pytest.raises(InputError, match="sizes for 2 levels, and the backbone has 5"):
+        anchored(plan, TRAIN, attrs.evolve(CONFIG, anchor_sizes=((8,), (16,))), seed=0)
+
+
+def test_other_anchors_are_judged_by_random_weights(tmp_path):
+    """A detector that goes on with other anchors keeps all weights but those that judged its own."""
+    model = small(classes=3)
+    plan = design(OriginalSettings(weights=str(save(model, tmp_path / "model.pth"))), classes=2, least_score=0.01)
+    rows = len(plan.head.anchor_sizes)
+    sizes = tuple((9.0 + level,) * len(plan.head.anchor_sizes[0]) for level in range(rows))
+    other = whole(anchored(plan, TRAIN, attrs.evolve(CONFIG, anchor_sizes=sizes), seed=0)).state_dict()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, other[name])}
+    layers = {name.rsplit(".", 1)[0] for name in changed}
+    assert layers == {"rpn.head.cls_logits", "rpn.head.bbox_pred"}
 
 
 def test_settings_are_read_as_they_were_written():
@@ -121,8 +146,6 @@ def test_what_cannot_be_designed():
         designed(architecture="resnet19")
     with pytest.raises(RecordError, match="mean has 1 numbers and std has 3"):
         designed(mean=(0.5,))
-    with pytest.raises(RecordError, match="sizes per level"):
-        designed(anchor_sizes=((8,), (16,)))
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_large"])
@@ -131,7 +154,7 @@ def test_imagenet_weights(architecture, cache):  # noqa: F811  the fixture
     classifier = get_model(architecture, weights=None)
     cache.mkdir(parents=True)
     torch.save(classifier.state_dict(), cached_file(get_model_weights(architecture).DEFAULT.url))
-    plan = designed(architecture=architecture, weights=IMAGENET, anchor_sizes=())
+    plan = designed(architecture=architecture, weights=IMAGENET)
     assert plan.architecture.norm == "frozen"
     own, fresh = whole(plan).state_dict(), whole(attrs.evolve(plan, tensors={})).state_dict()
     body = {name: value for name, value in own.items() if name.startswith("backbone.body.")}

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import attrs
 import pytest
 import torch
 from originals import SETTINGS, mobilenet, older_names, resnet18, restless, save, second_form, small
@@ -10,7 +11,7 @@ from originals import detector as put_head
 from store_fixtures import flip
 from torchvision.ops import FrozenBatchNorm2d
 
-from hydra_detect import HeadRegistry, Store, VersionManager, split_checkpoint
+from hydra_detect import HeadRegistry, OperatingPolicy, SplitSettings, Store, VersionManager, split_checkpoint
 from hydra_detect.errors import (
     CheckpointError,
     ConflictError,
@@ -284,6 +285,23 @@ def test_facts_of_a_migration_are_kept_as_claims(tmp_path):
     assert record.operating_policy.chosen_on == "val"
     assert record.source.file == "a.pth"
     assert {"torch", "torchvision", "hydra-detect"} <= set(record.libraries)
+
+
+def test_what_was_measured_comes_along(tmp_path):
+    """A whole operating policy stands in the record, files lie beside it, and the history knows who was at work."""
+    policy = OperatingPolicy(score_threshold=0.3, temperature=1.5, class_thresholds={"owl": 0.4}, objective="f1")
+    settings = SplitSettings(**SETTINGS, operating_policy=policy)
+    path, root = save(small(), tmp_path / "a.pth"), tmp_path / "store"
+    split_checkpoint(path, root, head="owl", settings=settings, attachments={"notes.txt": b"mine"}, actor="ann")
+    version = VersionManager(root).active("owl")
+    assert version.record.operating_policy == policy
+    assert Store.open(root).head("owl").read(version, "notes.txt") == b"mine"
+    assert VersionManager(root).history("owl")[0].actor == version.actor == "ann"
+    both = attrs.evolve(settings, operating_threshold=0.5)
+    with pytest.raises(RecordError, match="both an operating_policy and an operating_threshold"):
+        split_checkpoint(path, tmp_path / "other", head="owl", settings=both)
+    with pytest.raises(NameInvalidError):
+        split_checkpoint(path, root, head="owl", settings=settings, attachments={"../x": b""})
 
 
 def test_the_original_is_kept_beside_the_head_when_asked(tmp_path):

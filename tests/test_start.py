@@ -7,9 +7,11 @@ import torch
 from originals import restless
 from training_fixtures import CLASSES, SETTINGS, backbone, head, origin
 
+from hydra_detect.errors import InputError, RecordError
 from hydra_detect.nets.heads import DEFAULT_SAMPLING, RCNNHead, Sampling
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.training.anchors import coverage, fit_anchors
+from hydra_detect.training.config import TrainingConfig
 from hydra_detect.training.start import LEAST_SCORE, anchors_of, plain_origin, settings_for, start_head
 
 CONTRACT = backbone().contract
@@ -127,7 +129,7 @@ def test_a_plain_origin_is_torchvisions_default():
 def test_settings_of_a_new_head(anchors):
     """A new head has its own classes and a low score threshold; its anchors are kept, usual, or fitted to labels."""
     sides = np.array([[40, 8]] * 5 + [[12, 12]] * 4, dtype=float)
-    found = settings_for(origin(), CONTRACT, classes=5, anchors=anchors, sides=sides, seed=2)
+    found = settings_for(origin(), CONTRACT, classes=5, config=TrainingConfig(anchors=anchors), sides=sides, seed=2)
     assert (found.label_count, found.score_threshold) == (6, LEAST_SCORE)
     expected = {
         "keep": anchors_of(SETTINGS),
@@ -144,5 +146,32 @@ def test_settings_of_a_new_head(anchors):
 @pytest.mark.parametrize("anchors", ["keep", "default", "kmeans"])
 def test_settings_without_labels(anchors):
     """Without any label each way gives anchors all the same."""
-    found = settings_for(origin(), CONTRACT, classes=1, anchors=anchors, sides=NO_SIDES, seed=0)
+    found = settings_for(origin(), CONTRACT, classes=1, config=TrainingConfig(anchors=anchors), sides=NO_SIDES, seed=0)
     assert len(found.anchor_sizes) == len(CONTRACT.levels)
+
+
+@pytest.mark.parametrize("anchors", ["keep", "default", "kmeans"])
+def test_given_anchors_count_for_more(anchors):
+    """Sizes and ratios that are given take the place of others, together or one alone."""
+    sides = np.array([[40, 8]] * 5 + [[12, 12]] * 4, dtype=float)
+
+    def found(**given):
+        config = TrainingConfig(anchors=anchors, **given)
+        return anchors_of(settings_for(origin(), CONTRACT, classes=1, config=config, sides=sides, seed=0))
+
+    usual, sizes, ratios = found(), ((7, 8), (14, 15), (21, 22)), (0.25, 4.0)
+    assert (found(anchor_sizes=sizes).sizes, found(anchor_sizes=sizes).ratios) == (sizes, usual.ratios)
+    assert (found(aspect_ratios=ratios).sizes, found(aspect_ratios=ratios).ratios) == (usual.sizes, (ratios,) * 3)
+    both = found(anchor_sizes=sizes, aspect_ratios=ratios)
+    assert (both.sizes, both.ratios) == (sizes, (ratios,) * 3)
+
+
+def test_anchors_for_another_number_of_levels():
+    """Sizes for more or fewer levels than the backbone has are refused, with its strides; so are uneven ones."""
+    config = TrainingConfig(anchor_sizes=((7,), (14, 15), (21,)))
+    with pytest.raises(RecordError, match="the same number of anchors on each level"):
+        settings_for(origin(), CONTRACT, classes=1, config=config, sides=NO_SIDES, seed=0)
+    config = TrainingConfig(anchor_sizes=((8,), (16,)))
+    with pytest.raises(InputError, match="sizes for 2 levels, and the backbone has 3") as caught:
+        settings_for(origin(), CONTRACT, classes=1, config=config, sides=NO_SIDES, seed=0)
+    assert "strides of 4, 8, 16 pixels" in caught.value.remedy

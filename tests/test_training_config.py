@@ -27,6 +27,10 @@ SETTINGS = {
     "feature_dtype": st.sampled_from(["float16", "float32"]),
     "cache_bytes": st.integers(0, 1 << 50),
     "anchors": st.sampled_from(["keep", "default", "kmeans"]),
+    "anchor_sizes": st.lists(
+        st.lists(st.floats(1, 1e4), min_size=1, max_size=2).map(tuple), min_size=2, max_size=4
+    ).map(tuple),
+    "aspect_ratios": st.lists(st.floats(0.01, 100), max_size=3).map(tuple),
 }
 
 
@@ -38,7 +42,7 @@ def settings():
 def as_text(value):
     """Write a setting as a command line would."""
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ("/" if value and isinstance(value[0], tuple) else ",").join(map(as_text, value))
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -95,6 +99,9 @@ def test_lists_may_be_written_in_several_ways():
     ways = (["plain", "hflip"], ("plain", "hflip"), "plain,hflip", " plain , hflip ,", '["plain", "hflip"]')
     assert {resolve_config(given={"views": way}).views for way in ways} == {("plain", "hflip")}
     assert resolve_config(given={"views": ""}).views == ()
+    ways = ("8/16,24/32", "[[8], [16, 24], [32]]", [[8], [16, 24], [32]], ((8,), (16, 24), (32,)))
+    assert {resolve_config(given={"anchor_sizes": way}).anchor_sizes for way in ways} == {((8,), (16, 24), (32,))}
+    assert resolve_config(given={"aspect_ratios": "0.5, 1"}).aspect_ratios == (0.5, 1.0)
 
 
 def test_unknown_keys_are_refused_with_near_matches(tmp_path):
@@ -120,6 +127,8 @@ def test_unknown_keys_are_refused_with_near_matches(tmp_path):
         ("monitor", "F1"), ("views", "sideways"), ("views", 3), ("profile", "audio"), ("objective", "beauty"),
         ("feature_dtype", "float8"), ("cache_bytes", -1), ("anchors", "best"), ("precision", "int4"),
         ("features", "stale"), ("sampler", "first"), ("batch_size", 0),
+        ("anchor_sizes", "8/x"), ("anchor_sizes", "16"), ("anchor_sizes", "0/8"), ("anchor_sizes", [[-1], [8]]),
+        ("anchor_sizes", "[[1e999]]"), ("aspect_ratios", "wide"), ("aspect_ratios", (0.5, 0)),
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused_by_name(name, value):

@@ -13,7 +13,7 @@ from hydra_detect.bundles import manifest, zips
 from hydra_detect.bundles.bundle import name_in, opened
 from hydra_detect.bundles.manifest import BundleManifest
 from hydra_detect.environment import libraries
-from hydra_detect.errors import ConflictError
+from hydra_detect.errors import ConflictError, InputError
 from hydra_detect.names import HeadRef
 from hydra_detect.storage import backbones, files, heads, layout, manifests
 from hydra_detect.storage.store import Store
@@ -86,6 +86,7 @@ def export_bundle(
     Raises:
         NameInvalidError: If `head` is no reference to a head.
         NotFoundError: If there is no such head or version, or none is active.
+        InputError: If it is larger than a zip file may be; a folder may be of any size.
         ConflictError: If something stands at `path`; it is left alone.
         CorruptError: If a file of the version or its backbone is damaged, or weights hold NaN or infinity.
         RecordError: If a record of either is malformed.
@@ -98,6 +99,10 @@ def export_bundle(
     if files.exists(path, asked):
         raise _taken(asked)
     contents = _gathered(store, ref, asked)
+    nbytes = sum(map(len, contents.values()))
+    if path.suffix.lower() == _ZIP and nbytes > zips.MOST_BYTES:
+        found = f"it has {nbytes} bytes, and a zip file of the plain form holds {zips.MOST_BYTES}"
+        raise InputError(asked, found, "Export a folder: a path that does not end in .zip.")
     bundle = opened(contents, f"the bundle of {ref}")
     aside = path.with_name(f".{path.name}.{uuid.uuid4()}")
     with files.explained(asked):
@@ -108,7 +113,6 @@ def export_bundle(
             _put_folder(store.disk, contents, path, aside=aside, asked=asked)
         with files.explained(asked, files.UNCERTAIN):
             store.disk.sync_folder(path.parent)
-    nbytes = sum(map(len, contents.values()))
     return BundleInfo(path=path, origin=bundle.origin, digest=bundle.digest, nbytes=nbytes)
 
 

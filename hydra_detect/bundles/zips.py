@@ -23,6 +23,9 @@ _MADE_BY_UNIX = struct.pack("<H", 3 << 8 | 20)
 _MODE = 0o100644 << 16  # a regular file that its owner may write and all may read
 _FACTS = struct.Struct("<HHHHHIIIHH")
 _PLAIN = (20, 0, 0, 0, 1 << 5 | 1)  # any unzip program, no flags, not compressed, midnight, 1 January 1980
+MOST_BYTES = (1 << 32) - (1 << 20)
+"""Most bytes that the files of a zip file of this form have together: its places are numbers of 32 bits."""
+
 _REMEDY = "Get it anew; one that another program packed can be unpacked, and the folder be loaded."
 
 
@@ -30,7 +33,7 @@ def pack(contents: Mapping[str, bytes]) -> bytes:
     """Return files as the bytes of a zip file.
 
     Args:
-        contents: Files by name: ASCII, parts separated by slashes; together below 4 GiB.
+        contents: Files by name: ASCII, parts separated by slashes; together no more than `MOST_BYTES`.
 
     """
     pieces, entries, place = [], [], 0

@@ -30,7 +30,8 @@ class SplitSettings(Record):
     Sizes are in pixels; anchor sizes are one tuple per pyramid level, the pooled level included; aspect ratios too,
     or one tuple for all levels. `norm_eps` is that of the body's BatchNorm. `return_layers` are the body's modules
     that enter the pyramid. `operating_threshold` is the score at which the head is used unless a caller says
-    otherwise. The last three are facts of the head's making, kept in its record: nothing here measures them.
+    otherwise; `operating_policy`, given in its place, says all of how scores are read. The last three are facts of the
+    head's making, kept in its record: nothing here measures them.
     """
 
     preset: str | None = None
@@ -57,6 +58,7 @@ class SplitSettings(Record):
     box_coder_weights: tuple[float, ...] | None = None
     operating_threshold: float | None = None
     operating_threshold_chosen_on: str | None = None
+    operating_policy: OperatingPolicy | None = None
     sample_count: int | None = attrs.field(default=None, validator=check.optional(check.ge(0)))
     claimed_metrics: Mapping[str, float] | None = attrs.field(default=None, validator=fields.finite_values)
     notes: str | None = None
@@ -171,7 +173,10 @@ def _records(found: Recognised, merged: SplitSettings) -> tuple[Architecture, Pr
 
 def _policy(merged: SplitSettings) -> OperatingPolicy | None:
     if merged.operating_threshold is None:
-        return None
+        return merged.operating_policy
+    if merged.operating_policy is not None:
+        found = "there are both an operating_policy and an operating_threshold"
+        raise RecordError("read the settings", found, "Give one of them: a policy has a threshold, score_threshold.")
     return OperatingPolicy(
         score_threshold=merged.operating_threshold, chosen_on=merged.operating_threshold_chosen_on or ""
     )

@@ -95,7 +95,7 @@ class SplitReport:
         return "\n".join([*lines, str(self.parity)])
 
 
-def split_checkpoint(
+def split_checkpoint(  # noqa: PLR0913  each is a question of its own that a user may have
     path: str | os.PathLike[str],
     store: str | os.PathLike[str] | Store,
     *,
@@ -105,7 +105,9 @@ def split_checkpoint(
     settings: SplitSettings | Mapping[str, Any] | str | None = None,
     parity_inputs: Iterable[object] | None = None,
     keep_original: bool = False,
+    attachments: Mapping[str, bytes] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    actor: str = "",
 ) -> SplitReport:
     """Split a trained torchvision Faster R-CNN into a frozen backbone and a head, and prove that nothing changed.
 
@@ -119,13 +121,15 @@ def split_checkpoint(
         settings: What the weights cannot tell: a `SplitSettings`, a mapping of its fields, or a preset's name.
         parity_inputs: Pictures to prove it on beside the seeded ones, anything that `predict` takes.
         keep_original: Keep a copy of the original file beside the head.
+        attachments: Further small files to keep beside it, by name.
         progress: Called with proof inputs done and in all.
+        actor: Who is at work, for the history.
 
     Returns:
         What was made, with measured sizes and the parity report.
 
     Raises:
-        NameInvalidError: If a name is not allowed.
+        NameInvalidError: If a name is not allowed, that of an attachment included.
         CheckpointError: If the file cannot be read, is no such detector, or contradicts the settings.
         CorruptError: If a tensor holds NaN or infinity, or the head's state in the store is damaged.
         ConflictError: If the backbone's name belongs to another backbone.
@@ -145,11 +149,12 @@ def split_checkpoint(
     report = _prove(rebuilt, source, parity_inputs, progress)
     record = parts.head_record(source, backbone, names, wanted, report)
     codec.encode(record)  # refused here, if at all: from the next line on something is written
-    attachments = {layout.PARITY: codec.encode(report), **(_original_file(source) if keep_original else {})}
+    beside = {**(attachments or {}), layout.PARITY: codec.encode(report)}
+    beside |= _original_file(source) if keep_original else {}
     store = Store.create(store)
     stored = backbones.publish(store, backbone, parts.backbone_record(source), rebuilt.backbone)
-    manager = VersionManager(store)
-    version = manager.create(head, rebuilt.head, record, attachments=attachments)
+    manager = VersionManager(store, actor=actor)
+    version = manager.create(head, rebuilt.head, record, attachments=beside)
     return SplitReport(
         head=HeadRef(head, version.number),
         is_active=_promote_first(manager, version),

@@ -43,7 +43,7 @@ def runs_table(runs: Sequence[RunSummary]) -> str:
             f"{run.best_epoch}/{run.epochs}",
             f"{run.seconds:.0f} s",
             run.name,
-            one_line(", ".join(f"{name}={value}" for name, value in run.settings.items())),
+            one_line(", ".join(f"{name}={value}" for name, value in run.settings.items()) or run.trouble),
         ]
         for run in runs
     ]

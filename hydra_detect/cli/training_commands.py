@@ -117,6 +117,7 @@ def train(  # noqa: PLR0913  each is an option that a person may give
     backbone: str | None = None,
     publish: bool = True,
     promote_anyway: Annotated[bool, Flag] = False,
+    plots: Path | None = None,
     json: JsonOption = False,
 ) -> int:
     """Train a head on a frozen backbone; measure, calibrate and publish it; promote it if it is better.
@@ -135,17 +136,22 @@ def train(  # noqa: PLR0913  each is an option that a person may give
         Make a version of it.
     promote_anyway
         Make it active whatever the figures say.
+    plots
+        A new or empty folder for plots of its figures and its calibration; needs the extra plot.
 
     """
     from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.data.splits import check_enough
     from hydra_detect.lifecycle.each_class import each_class as one_for_each
+    from hydra_detect.lifecycle.plots import check_plots, save_plots
     from hydra_detect.lifecycle.train import train_head
     from hydra_detect.training.tools import Tools
 
     folder, config, samples = store_folder(store), how.resolve(), data.read()
     keep_freed_memory()
     chosen = one_for_each(head, samples) if each_class else {head: samples}
+    if plots:
+        check_plots(plots)
     for own in chosen.values():  # all of them before the first is trained
         check_enough(own)
     for name, own in chosen.items():
@@ -163,6 +169,8 @@ def train(  # noqa: PLR0913  each is an option that a person may give
             tools=Tools(cache=how.cache),
         )
         output.say(output.as_json(report.to_dict()) if json else str(report))
+        if plots:
+            save_plots(plots / name if each_class else plots, report.metrics, calibration=report.calibration)
     return 0
 
 
@@ -241,6 +249,7 @@ def evaluate(
     store: StoreOption = None,
     allow_seen: Annotated[bool, Flag] = False,
     draws: Integer = 1000,
+    plots: Path | None = None,
     device: str = "auto",
     json: JsonOption = False,
 ) -> int:
@@ -254,6 +263,8 @@ def evaluate(
         Measure on samples that it was made from, too; no evidence of quality, and the answer says so.
     draws
         How often groups are drawn for the 95 % intervals.
+    plots
+        A new or empty folder for plots and pictures of the worst misses; needs the extra plot.
     device
         cpu, cuda, ...
 
@@ -263,7 +274,7 @@ def evaluate(
     folder, samples = store_folder(store), data.read()
     with progress_bar("samples") as progress:
         metrics = measure_version(
-            folder, head, samples, allow_seen=allow_seen, draws=draws, device=device, progress=progress
+            folder, head, samples, allow_seen=allow_seen, draws=draws, plots=plots, device=device, progress=progress
         )
     output.say(output.as_json(metrics.to_dict()) if json else str(metrics))
     return 0
@@ -312,17 +323,19 @@ runs = App(name="runs", help="What trainings left: their figures side by side.")
 def compare(*heads: str, store: StoreOption = None, json: JsonOption = False) -> int:
     """Show finished trainings side by side; figures of different samples do not compare.
 
+    The exit code is 1 if a report is damaged.
+
     Parameters
     ----------
     heads
         Only those of these heads.
 
     """
-    from hydra_detect.lifecycle.runs import compare_runs
+    from hydra_detect.lifecycle.runs import DAMAGED, compare_runs
 
     found = compare_runs(store_folder(store), heads)
     output.say(output.as_json([run.to_dict() for run in found]) if json else output.runs_table(found))
-    return 0
+    return int(any(run.outcome == DAMAGED for run in found))
 
 
 COMMANDS = (train, train_original, evaluate, calibrate)

@@ -14,8 +14,10 @@ from hydra_detect.errors import InputError, NotFoundError, RoleError, listed
 from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.beside import seen_samples
 from hydra_detect.lifecycle.candidates import Contender, candidates
+from hydra_detect.lifecycle.plots import check_plots, drawn, save_plots
 from hydra_detect.measure.calibration import calibrate as fit_calibration
 from hydra_detect.measure.metrics import measure
+from hydra_detect.measure.misses import worst_misses
 from hydra_detect.measure.outcomes import judge
 from hydra_detect.measure.policy import fit_policy, parse_objective
 from hydra_detect.nets.backbones import Backbone
@@ -135,6 +137,7 @@ def evaluate(
     *,
     allow_seen: bool = False,
     draws: int = 1000,
+    plots: str | os.PathLike[str] | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
@@ -147,6 +150,7 @@ def evaluate(
         allow_seen: Measure on samples that the version was trained, selected or calibrated on, too: the metrics then
             say so, and are no evidence of quality.
         draws: How often groups are drawn for the intervals; 0 gives none.
+        plots: A new or empty folder for plots of the figures and pictures of the worst misses (extra `plot`).
         device: Where it runs.
         progress: Called with samples done and in all.
 
@@ -155,8 +159,13 @@ def evaluate(
         RoleError: If the samples have another role than test, or the version has seen one of them.
         InputError: If the samples are of other classes, or a picture cannot be read.
         CorruptError: If the version is damaged.
+        ExtraMissingError: If plots are asked for and matplotlib is not installed.
+        ConflictError: If something lies in their folder.
+        StoreError: If that cannot be written.
 
     """
+    if plots is not None:
+        check_plots(plots)
     store = Store.open(store)
     version = heads.find(store, head)
     require(samples, Role.TEST, asked=f"evaluate {version.ref}")
@@ -172,7 +181,14 @@ def evaluate(
     found = candidates(backbone_of(store, version, device), [Contender.of(store, version)], samples, progress=progress)
     metrics = measured(found[version.ref], samples, version.record.policy, draws=draws)
     note = f"{len(seen)} of these samples were used to make {version.ref}: no evidence of quality"
-    return attrs.evolve(metrics, notes=(note, *metrics.notes)) if seen else metrics
+    metrics = attrs.evolve(metrics, notes=(note, *metrics.notes)) if seen else metrics
+    if plots is not None:
+        truths = [sample.truth for sample in samples]
+        policy, names = version.record.policy, samples.class_names
+        misses = worst_misses(found[version.ref], truths, policy=policy, class_names=names)
+        kept = beside.calibration_of(store, version)
+        save_plots(plots, metrics, calibration=kept, misses=drawn(misses, samples))
+    return metrics
 
 
 def calibrate(

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
-from hydra_detect import codec
+from hydra_detect import codec, fields
 from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX
+from hydra_detect.checkpoints.settings import SplitSettings
 from hydra_detect.checkpoints.split import split_checkpoint
 from hydra_detect.codec import Record
 from hydra_detect.contracts import BackboneContract
 from hydra_detect.data.samples import Role
+from hydra_detect.data.splits import check_enough
 from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError, InputError
 from hydra_detect.lifecycle import beside, plans
 from hydra_detect.lifecycle.candidates import Contender, candidates
+from hydra_detect.lifecycle.cautions import cautions
 from hydra_detect.lifecycle.judging import calibrated_on, check_extras, measured
 from hydra_detect.measure.calibration import Calibration
 from hydra_detect.measure.metrics import Metrics
@@ -29,13 +32,13 @@ from hydra_detect.nets.state import raw_tensors
 from hydra_detect.storage import backbones, files, heads
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import tensors_digest
+from hydra_detect.training.anchors import coverage, label_sides
 from hydra_detect.training.config import DEFAULT_PRESET, TrainingConfig, resolve_config
-from hydra_detect.training.original import OriginalSettings, design, learn_original
+from hydra_detect.training.original import OriginalSettings, anchored, design, learn_original
 from hydra_detect.training.progress import EpochRecord, ProgressBar
 from hydra_detect.training.runs import Run
-from hydra_detect.training.start import LEAST_SCORE
+from hydra_detect.training.start import LEAST_SCORE, anchors_of
 from hydra_detect.training.tools import Tools
-from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
     import os
@@ -47,7 +50,6 @@ if TYPE_CHECKING:
     from hydra_detect.data.splits import Split
     from hydra_detect.lifecycle.judging import Calibrated
     from hydra_detect.lifecycle.plans import Plan
-    from hydra_detect.records import VersionRecord
     from hydra_detect.training.loop import Fitted
     from hydra_detect.training.original import Design
     from hydra_detect.training.progress import Progress
@@ -62,7 +64,7 @@ class OriginalReport(Record):
 
     Args:
         head: Name of the head that was split from it.
-        version: Number of its calibrated version, which is active.
+        version: Number of its version, which is active.
         backbone: Name of the backbone that was split from it, new in the store.
         settings: What the original is made of.
         config: All settings of the training.
@@ -73,6 +75,7 @@ class OriginalReport(Record):
         metrics: On the test role, at the operating point.
         original: The file of the original: torchvision's state dict.
         run: Folder of metrics.csv and report.json.
+        warnings: What a person should know before they believe it.
 
     """
 
@@ -88,6 +91,7 @@ class OriginalReport(Record):
     metrics: Metrics
     original: str
     run: str
+    warnings: tuple[str, ...] = attrs.field(default=(), converter=fields.texts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -101,6 +105,7 @@ class OriginalReport(Record):
             f"  training   {self.settings.architecture}; best of {len(self.history)} epochs is {self.best_epoch}",
             f"  scores     {self.calibration}",
             *(f"  {line}" for line in str(self.metrics).splitlines()),
+            *(f"  warning: {one}" for one in self.warnings),
         ]
         return "\n".join(lines)
 
@@ -150,27 +155,28 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
 
     """
     check_extras(f"train the original of {head!r}")
+    check_enough(samples)
+    settings, tools = settings or OriginalSettings(), tools or Tools()
+    config = config if isinstance(config, TrainingConfig) else resolve_config(preset, given=config)
+    shape = design(settings, classes=len(samples.class_names), least_score=LEAST_SCORE)
     store = Store.create(store)
-    _check(store, head, backbone)
+    _check_head(store, head)
+    plan = _plan(store, head, samples, split, seed)
+    shape = anchored(shape, plan.take(Role.TRAIN), config, seed=seed)
     job = _Job(
-        settings=settings or OriginalSettings(),
-        config=config if isinstance(config, TrainingConfig) else resolve_config(preset, given=config),
-        plan=_plan(store, head, samples, split, seed),
-        seed=seed,
-        device=device,
+        head=head, settings=settings, shape=shape, config=config, plan=plan, seed=seed, device=device, actor=actor
     )
-    shape = design(job.settings, classes=len(samples.class_names), least_score=LEAST_SCORE)
-    run, tools = Run.of(store.layout.runs(head), job.fingerprint(head)), tools or Tools()
+    run = Run.of(store.layout.runs(head), job.fingerprint(tools))
+    _check_backbone(store, backbone, run)
     with run.alone(), contextlib.closing(ProgressBar()) as bar:
-        fitted = job.learn(shape, run, attrs.evolve(tools, progress=progress or tools.progress or bar))
+        fitted = job.learn(run, attrs.evolve(tools, progress=progress or tools.progress or bar))
         run.write_metrics(fitted.history)
-        fit, metrics = job.judge(head, shape, fitted)
+        fit, metrics = job.judge(fitted)
         file = _save(fitted, run.folder)
-        whole = job.split(file, store, head=head, backbone=backbone, shape=shape)
-        version = job.publish(VersionManager(store, actor=actor), heads.find(store, whole.head), fit, metrics)
+        whole = job.split(file, store, backbone=backbone, fit=fit, metrics=metrics)
         report = OriginalReport(
             head=head,
-            version=version.number,
+            version=whole.head.version or 0,
             backbone=whole.backbone,
             settings=job.settings,
             config=job.config,
@@ -181,19 +187,25 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
             metrics=metrics,
             original=str(file),
             run=str(run.folder),
+            warnings=job.warnings(),
         )
         return run.finish(report)
 
 
-def _check(store: Store, head: str, backbone: str) -> None:
+def _check_head(store: Store, head: str) -> None:
     """Refuse before the training, which may take hours, what would be refused after it."""
     store.check_writable(f"train {check_name(head)!r}")
-    if check_name(backbone, "backbone") in backbones.names(store):
-        found = "the store has one of that name"
-        raise ConflictError(f"make a backbone {backbone!r}", found, "Give another name, or train a head on it.")
     if head in heads.names(store) and store.head(head).pointer().active is not None:
         found = f"the store has a head {head!r} in use, on another backbone"
         raise ConflictError(f"train the original of {head!r}", found, "Give the head another name.")
+
+
+def _check_backbone(store: Store, backbone: str, run: Run) -> None:
+    """Refuse a name that is taken, unless this very training was stopped after its backbone was published."""
+    is_taken = check_name(backbone, "backbone") in backbones.names(store)
+    if is_taken and not (run.folder / _FILE).exists():
+        found = "the store has one of that name"
+        raise ConflictError(f"make a backbone {backbone!r}", found, "Give another name, or train a head on it.")
 
 
 def _plan(store: Store, head: str, samples: Samples, split: Split | None, seed: int) -> Plan:
@@ -208,30 +220,35 @@ def _plan(store: Store, head: str, samples: Samples, split: Split | None, seed: 
 class _Job:
     """What an original is trained with."""
 
+    head: str
     settings: OriginalSettings
+    shape: Design
     config: TrainingConfig
     plan: Plan
     seed: int
     device: str
+    actor: str
 
-    def fingerprint(self, head: str) -> Digest:
+    def fingerprint(self, tools: Tools) -> Digest:
         """Return the digest of all that the training depends on."""
         facts = {
             "original": codec.to_dict(self.settings),
-            "head": head,
+            "start": str(tensors_digest(raw_tensors(self.shape.tensors))) if self.shape.tensors else "random",
+            "head": self.head,
             "samples": str(self.plan.samples.digest),
             "classes": list(self.plan.samples.class_names),
             "split": str(self.plan.split.digest),
             "config": {**codec.to_dict(self.config), "objective": ""},  # another one needs no other weights
+            "code": tools.code(),
             "seed": self.seed,
             "libraries": libraries(),
         }
         return codec.digest_of(facts)
 
-    def learn(self, shape: Design, run: Run, tools: Tools) -> Fitted:
+    def learn(self, run: Run, tools: Tools) -> Fitted:
         """Train it."""
         return learn_original(
-            shape,
+            self.shape,
             train=self.plan.take(Role.TRAIN),
             select=self.plan.take(Role.SELECT) or None,
             config=self.config,
@@ -241,44 +258,43 @@ class _Job:
             device=choose_device(self.device),
         )
 
-    def judge(self, head: str, shape: Design, fitted: Fitted) -> tuple[Calibrated, Metrics]:
+    def judge(self, fitted: Fitted) -> tuple[Calibrated, Metrics]:
         """Calibrate and measure it, before anything is published: where that fails no half an original is left."""
-        backbone, network = _parts(shape, fitted)
+        backbone, network = _parts(self.shape, fitted)
         backbone = backbone.to(choose_device(self.device))
-        contender = Contender(ref=HeadRef(head), network=network, class_names=self.plan.samples.class_names)
+        contender = Contender(ref=HeadRef(self.head), network=network, class_names=self.plan.samples.class_names)
         objective, test = self.config.objective, self.plan.take(Role.TEST)
         fit = calibrated_on(backbone, contender, self.plan.take(Role.CALIBRATE), objective=objective)
         return fit, measured(candidates(backbone, [contender], test)[contender.ref], test, fit.policy)
 
-    def split(self, file: Path, store: Store, *, head: str, backbone: str, shape: Design) -> SplitReport:
+    def split(self, file: Path, store: Store, *, backbone: str, fit: Calibrated, metrics: Metrics) -> SplitReport:
         """Split it, with a proof on pictures that it learnt from: those of the test role are for the figures alone."""
+        split, names = self.plan.split, self.plan.samples.class_names
+        told = SplitSettings(
+            **self.shape.split_settings(),
+            operating_policy=fit.policy,
+            claimed_metrics=metrics.figures(),
+            sample_count=split.counts[Role.TRAIN],
+            notes="trained as a whole and split; figures by held out samples",
+        )
         return split_checkpoint(
             file,
             store,
-            head=head,
+            head=self.head,
             backbone=backbone,
-            class_names=self.plan.samples.class_names,
-            settings=shape.split_settings(),
+            class_names=names,
+            settings=told,
             parity_inputs=[sample.picture for sample in self.plan.take(Role.TRAIN)[:_PROOFS]],
+            attachments=beside.files(
+                split=split, calibration=fit.calibration, outcomes=fit.outcomes, evaluation=metrics
+            ),
+            actor=self.actor,
         )
 
-    def publish(
-        self, manager: VersionManager, split_off: VersionRecord, fit: Calibrated, metrics: Metrics
-    ) -> VersionRecord:
-        """Publish the head that was split off once more, with an operating policy and figures, and make it active."""
-        record = attrs.evolve(
-            split_off.record,
-            operating_policy=fit.policy,
-            claimed_metrics=metrics.figures(),
-            sample_count=self.plan.split.counts[Role.TRAIN],
-            notes="trained as a whole and split; figures by held out samples",
-        )
-        beside_it = beside.files(
-            split=self.plan.split, calibration=fit.calibration, outcomes=fit.outcomes, evaluation=metrics
-        )
-        tensors = heads.tensors(manager.store, split_off)
-        version = manager.create(split_off.head, tensors, record, attachments=beside_it)
-        return manager.promote(version.head, version.number, reason=f"{split_off.ref}, calibrated")
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a person should know."""
+        sides = label_sides(self.plan.take(Role.TRAIN), self.shape.preprocessing)
+        return (*self.plan.doubts, *cautions(self.plan.samples, coverage(anchors_of(self.shape.head), sides)))
 
 
 def _parts(shape: Design, fitted: Fitted) -> tuple[Backbone, RCNNHead]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect.data.samples import Role
-from hydra_detect.errors import IncompatibleError, NotFoundError
+from hydra_detect.errors import IncompatibleError, NotFoundError, near_matches
 from hydra_detect.lifecycle.beside import seen_samples
 from hydra_detect.names import HeadRef
 from hydra_detect.registry import HeadRegistry
@@ -75,7 +75,7 @@ def begin(store: Store, head: str, *, init: str, backbone: str | None) -> Beginn
     if init == ACTIVE and active is None:
         remedy = "Leave init out, or name a head to start from."
         raise NotFoundError(f"start from the active version of {head!r}", "it has none", remedy)
-    chosen = heads.find(store, init) if init not in {AUTO, ACTIVE} else active if init == ACTIVE else relative
+    chosen = _named(store, init) if init not in {AUTO, ACTIVE} else active if init == ACTIVE else relative
     assert chosen is not None  # noqa: S101  each way to None has returned or raised
     version, tensors = heads.load(store, chosen.ref)
     if not _fits(version, contract):
@@ -120,6 +120,15 @@ def _from(store: Store, version: VersionRecord, beginning: Beginning) -> Beginni
     record, tensors = version.record, heads.tensors(store, version)
     origin = Origin(settings=record.settings, class_names=record.class_names, tensors=tensors)
     return attrs.evolve(beginning, origin=origin, told=str(version.ref), version=version)
+
+
+def _named(store: Store, init: str) -> VersionRecord:
+    """Return the version that a caller named as the beginning."""
+    known = heads.names(store)
+    if HeadRef.parse(init).name not in known:
+        remedy = near_matches(init, [AUTO, ACTIVE, FRESH, *known])
+        raise NotFoundError(f"start from {init!r:.80}", "the store has no such head", remedy)
+    return heads.find(store, init)
 
 
 def _active(store: Store, head: str) -> VersionRecord | None:

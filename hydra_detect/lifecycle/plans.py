@@ -10,7 +10,7 @@ from hydra_detect.data.groups import connected
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import Split, check_enough, fits_four_roles, require
 from hydra_detect.data.splits import split as deal
-from hydra_detect.errors import InputError
+from hydra_detect.errors import InputError, listed
 from hydra_detect.lifecycle import beside
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import heads
@@ -32,12 +32,14 @@ class Plan:
         method: "held out", or "cross-validation".
         split: The role of each sample; for cross-validation all of them are "train".
         samples: All of them.
+        doubts: What a caller's split makes doubtful, a sentence each.
 
     """
 
     method: str
     split: Split
     samples: Samples
+    doubts: tuple[str, ...] = ()
 
     @property
     def judged(self) -> Samples:
@@ -79,28 +81,30 @@ def plan(
     require(samples, Role.TRAIN, asked=f"train {head!r}")
     check_enough(samples)
     samples = attrs.evolve(samples, items=sorted(samples, key=lambda sample: sample.id))
+    previous = remembered(store, head, contract)
     if given is not None:
-        return _as_given(head, Plan(method=HELD_OUT, split=given, samples=samples))
+        return _as_given(head, Plan(method=HELD_OUT, split=given, samples=samples), previous)
     if fits_four_roles(samples):
-        own = Plan(
-            method=HELD_OUT,
-            split=deal(samples, seed=seed, previous=remembered(store, head, contract)),
-            samples=samples,
-        )
+        own = Plan(method=HELD_OUT, split=deal(samples, seed=seed, previous=previous), samples=samples)
         # Where most of the samples were learnt from before, new ones may be too few for the other roles.
         if all(own.take(role).labelled >= _LEAST for role in (Role.SELECT, Role.CALIBRATE, Role.TEST)):
             return own
     return Plan(method=CROSS_VALIDATION, split=deal(samples, shares={Role.TRAIN: 1.0}, seed=seed), samples=samples)
 
 
-def _as_given(head: str, own: Plan) -> Plan:
-    """Refuse before the training a split by which it could not be finished."""
+def _as_given(head: str, own: Plan, previous: Split | None) -> Plan:
+    """Refuse before the training a split by which it could not be finished; tell what it makes doubtful."""
     lacking = [role for role in (Role.TRAIN, Role.CALIBRATE) if not own.take(role).labelled]
     lacking += [] if own.take(Role.TEST) else [Role.TEST]
     if lacking:
         found = f"the given split has no labelled sample for {' and '.join(lacking)}"
         raise InputError(f"train {head!r}", found, "Give those roles samples, or leave the split out.")
-    return own
+    tested = {one.id for one in previous.samples if one.role == Role.TEST} if previous else set()
+    spent = [name for name, role in own.split.roles.items() if name in tested and role != Role.TEST]
+    if not spent:
+        return own
+    told = f"{len(spent)} samples that were for testing before have another use in the given split: {listed(spent)}"
+    return attrs.evolve(own, doubts=(told,))
 
 
 def remembered(store: Store, head: str, contract: BackboneContract | None) -> Split | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from hydra_detect import codec
+from hydra_detect.errors import HydraDetectError
 from hydra_detect.lifecycle.original import OriginalReport
 from hydra_detect.lifecycle.report import TrainingReport
 from hydra_detect.storage import files
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+DAMAGED = "damaged"
+
+
 @attrs.frozen(kw_only=True)
 class RunSummary:
     """One run at a glance.
@@ -28,7 +32,7 @@ class RunSummary:
         name: Of its folder.
         head: The head that it trained.
         version: The version that it made; None if none.
-        outcome: "promoted", "kept", "not published", or "original".
+        outcome: "promoted", "kept", "not published", "original", or "damaged" where the report cannot be read.
         method: How it was measured.
         figures: F1, AP50 and so on.
         samples_digest: Of the samples that they were measured on: figures of others do not compare.
@@ -36,20 +40,22 @@ class RunSummary:
         best_epoch: Which it kept.
         seconds: What training took.
         settings: Those that differ from the defaults.
+        trouble: What is wrong with the report of a damaged one.
 
     """
 
     name: str
     head: str
-    version: int | None
+    version: int | None = None
     outcome: str
-    method: str
-    figures: Mapping[str, float]
-    samples_digest: str
-    epochs: int
-    best_epoch: int
-    seconds: float
-    settings: Mapping[str, Any]
+    method: str = ""
+    figures: Mapping[str, float] = attrs.field(factory=dict)
+    samples_digest: str = ""
+    epochs: int = 0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    trouble: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -63,9 +69,10 @@ def compare_runs(store: str | os.PathLike[str] | Store, heads: Sequence[str] = (
         store: The store, or its path.
         heads: Only theirs; all where none is named.
 
+    A report that is damaged hides no other: its run says so.
+
     Raises:
         StoreError: If the folder of the runs cannot be read.
-        CorruptError: If a report is damaged.
 
     """
     store = Store.open(store)
@@ -74,11 +81,18 @@ def compare_runs(store: str | os.PathLike[str] | Store, heads: Sequence[str] = (
     found = []
     for head in [name for name in names if not heads or name in heads]:
         reports = [path for path in root.joinpath(head).glob(f"*/{REPORT}") if path.is_file()]
-        found += [_summary(path) for path in sorted(reports, key=lambda path: path.stat().st_mtime)]
+        found += [_summary(head, path) for path in sorted(reports, key=lambda path: path.stat().st_mtime)]
     return found
 
 
-def _summary(path: Path) -> RunSummary:
+def _summary(head: str, path: Path) -> RunSummary:
+    try:
+        return _read(path)
+    except HydraDetectError as error:
+        return RunSummary(name=path.parent.name, head=head, outcome=DAMAGED, trouble=error.found)
+
+
+def _read(path: Path) -> RunSummary:
     what = f"the report {path}"
     data = files.read_whole(path, limit=codec.MAX_LIST_BYTES, asked=f"read {what}")
     value = codec.loads(data, what, limit=codec.MAX_LIST_BYTES, most_marks=codec.MAX_LIST_BYTES)

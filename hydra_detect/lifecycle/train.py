@@ -9,11 +9,11 @@ import attrs
 
 from hydra_detect import codec
 from hydra_detect.data.samples import Role
-from hydra_detect.data.splits import LEAST
 from hydra_detect.environment import libraries
-from hydra_detect.errors import ConflictError, listed
+from hydra_detect.errors import ConflictError
 from hydra_detect.lifecycle import beside, origins, plans, unchanged
 from hydra_detect.lifecycle.attempts import Setting, attempt
+from hydra_detect.lifecycle.cautions import cautions
 from hydra_detect.lifecycle.judging import check_extras, doubts
 from hydra_detect.lifecycle.report import KEPT, PROMOTED, Course, SampleUse, TrainingRecord, TrainingReport
 from hydra_detect.measure.promotion import NONE_ACTIVE, Decision, decide
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from hydra_detect.lifecycle.unchanged import Unchanged
     from hydra_detect.records import VersionRecord
     from hydra_detect.training.progress import Progress
-
-_GOOD_COVERAGE = 0.9
 
 
 def train_head(  # noqa: PLR0913  each is a question of its own that a user may have
@@ -113,8 +111,8 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     beginning = origins.judged_on(store, beginning, plan.judged, init=init)
     network = Backbone(contract, backbones.tensors(store, beginning.backbone)).to(choose_device(device))
     before = unchanged.look(store, head, network)
-    run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed))
     tools = tools or Tools()
+    run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed, tools))
     with run.alone(), contextlib.closing(ProgressBar()) as bar:
         setting = Setting(
             store=store,
@@ -159,19 +157,23 @@ def _told(beginning: Beginning, made: Attempt) -> Attempt:
     return attrs.evolve(made, metrics=attrs.evolve(made.metrics, notes=notes))
 
 
-def _fingerprint(head: str, beginning: Beginning, plan: Plan, config: TrainingConfig, seed: int) -> Digest:
+def _fingerprint(
+    head: str, beginning: Beginning, plan: Plan, config: TrainingConfig, seed: int, tools: Tools
+) -> Digest:
     """Return the digest of all that a training depends on."""
     origin = beginning.origin
     facts = {
         "head": head,
         "backbone": codec.to_dict(beginning.backbone.record.contract),
         "start": "fresh" if origin.tensors is None else str(tensors_digest(origin.tensors)),
+        "start classes": list(origin.class_names),
         "settings": codec.to_dict(origin.settings),
         "samples": str(plan.samples.digest),
         "classes": list(plan.samples.class_names),
         "split": str(plan.split.digest),
         "method": plan.method,
         "config": {**codec.to_dict(config), "objective": ""},  # another one needs no other weights
+        "code": tools.code(),
         "seed": seed,
         "libraries": libraries(),
     }
@@ -211,27 +213,16 @@ def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
 
 
 def _warnings(setting: Setting, made: Attempt) -> tuple[str, ...]:
-    samples, learnt, said = setting.plan.samples, made.learnt, list(setting.doubts)
-    if not samples.backgrounds:
-        said.append("no sample is without labels: a head that never saw a background finds something everywhere")
-    if setting.plan.method == plans.CROSS_VALIDATION:
+    plan, learnt = setting.plan, made.learnt
+    said = [*setting.doubts, *plan.doubts]
+    if plan.method == plans.CROSS_VALIDATION:
         said.append(
-            f"{samples.labelled} labelled samples are too few for four roles: the figures are those of "
+            f"{plan.samples.labelled} labelled samples are too few for four roles: the figures are those of "
             "cross-validation, of heads like this one"
         )
-    if samples.labelled and learnt.coverage.at_half < _GOOD_COVERAGE:
-        said.append(f"{learnt.coverage.at_half:.0%} of the labels resemble an anchor: anchors='kmeans' fits them")
-    unused = [name for name, count in samples.box_counts.items() if not count]
-    if unused:
-        said.append(f"no box is of {listed(unused)}: the head cannot learn to find any")
-    few = {name: count for name, count in samples.box_counts.items() if 0 < count < LEAST}
-    if few:
-        said.append("very few labels: " + ", ".join(f"{count} of {name}" for name, count in few.items()))
-    if samples.skipped:
-        said.append("left out on reading: " + ", ".join(f"{count} {what}" for what, count in samples.skipped.items()))
     if learnt.features.not_kept:
         said.append(f"the cache had no room for {learnt.features.not_kept} maps: raise cache_bytes to train faster")
-    return tuple(said)
+    return (*said, *cautions(plan.samples, learnt.coverage))
 
 
 def _publish(

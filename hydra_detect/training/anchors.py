@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
+from hydra_detect.errors import InputError, listed_numbers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from hydra_detect.contracts import Preprocessing
+    from hydra_detect.data.samples import Samples
+    from hydra_detect.training.config import TrainingConfig
 
 _ROUNDS = 100
 _TYPICAL = 8  # torchvision's anchors are 32 pixels on the level of stride 4, and so on: 8 strides
@@ -79,6 +85,44 @@ def usual_anchors(strides: Sequence[int]) -> Anchors:
     """Return torchvision's default anchors for levels of these strides: 8 strides, and three aspect ratios."""
     sizes = tuple((float(_TYPICAL * stride),) for stride in strides)
     return Anchors(sizes=sizes, ratios=((0.5, 1.0, 2.0),) * len(strides))
+
+
+def label_sides(samples: Samples, preprocessing: Preprocessing) -> NDArray[np.float64]:
+    """Return [label, (width, height)] of all labelled boxes in pixels of the network input."""
+    rows = [np.zeros((0, 2))]
+    for sample in samples:
+        short, long = sorted(sample.truth.image_size)
+        scale = min(preprocessing.min_size / short, preprocessing.max_size / long)
+        boxes = sample.truth.boxes.astype(np.float64)
+        rows.append((boxes[:, 2:] - boxes[:, :2]) * scale)
+    return np.concatenate(rows)
+
+
+def chosen_anchors(
+    config: TrainingConfig, own: Anchors, strides: Sequence[int], sides: NDArray[np.float64], *, seed: int
+) -> Anchors:
+    """Return the anchors that a training asks for.
+
+    Args:
+        config: Its settings.
+        own: Anchors of what it starts with.
+        strides: Of the levels in pixels, finest first.
+        sides: [label, (width, height)] of the training labels, pixels of the network input.
+        seed: Of the first centres.
+
+    Raises:
+        InputError: If sizes are given for another number of levels.
+
+    """
+    if config.anchors == "kmeans":
+        own = fit_anchors(sides, strides, seed=seed)
+    elif config.anchors == "default":
+        own = usual_anchors(strides)
+    if len(config.anchor_sizes) not in {0, len(strides)}:
+        found = f"there are sizes for {len(config.anchor_sizes)} levels, and the backbone has {len(strides)}"
+        raise InputError("give anchor_sizes", found, f"Its levels have strides of {listed_numbers(strides)} pixels.")
+    ratios = (config.aspect_ratios,) * len(strides) if config.aspect_ratios else own.ratios
+    return Anchors(sizes=config.anchor_sizes or own.sizes, ratios=ratios)
 
 
 def fit_anchors(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
 
 _CPU = torch.device("cpu")
 
@@ -31,3 +33,16 @@ def seeded(seed: int, device: torch.device = _CPU) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def states(device: torch.device) -> dict[str, Tensor]:
+    """Return where the random numbers of the CPU and of a device stand, uint8, on the CPU."""
+    found = {"cpu": torch.get_rng_state()}
+    return found | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else found
+
+
+def restore(kept: Mapping[str, Tensor], device: torch.device) -> None:
+    """Let random numbers go on from where they stood; a device that kept none goes on as it is."""
+    torch.set_rng_state(kept["cpu"])
+    if device.type == "cuda" and "cuda" in kept:
+        torch.cuda.set_rng_state(kept["cuda"], device)

@@ -87,6 +87,9 @@ class TrainingConfig(Record):
         cache_bytes: How large the cache of features may grow; beyond it they are computed again.
         anchors: "keep" those that the head starts with, "default" for torchvision's, "kmeans" to fit them to the
             labels.
+        anchor_sizes: Given ones, which count for more: for each level square roots of areas, pixels of the network
+            input. As text "16/32/64", levels apart by "/".
+        aspect_ratios: Given ones, which count for more: height / width, for every level.
         rpn_batch: Anchors per picture that the proposal loss is taken over.
         box_batch: Proposals per picture that the box loss is taken over.
         proposals: Proposals per picture that these are drawn from.
@@ -119,6 +122,12 @@ class TrainingConfig(Record):
     feature_dtype: str = attrs.field(default="float16", validator=check.in_(("float16", "float32")))
     cache_bytes: int = attrs.field(default=8_000_000_000, validator=check.ge(0))
     anchors: str = attrs.field(default="keep", validator=check.in_(("keep", "default", "kmeans")))
+    anchor_sizes: tuple[tuple[float, ...], ...] = attrs.field(
+        default=(), converter=fields.float_rows, validator=fields.each(fields.each(*fields.POSITIVE))
+    )
+    aspect_ratios: tuple[float, ...] = attrs.field(
+        default=(), converter=fields.floats, validator=fields.each(*fields.POSITIVE)
+    )
     rpn_batch: int = attrs.field(default=256, validator=fields.COUNT)
     box_batch: int = attrs.field(default=128, validator=fields.COUNT)
     proposals: int = attrs.field(default=500, validator=fields.COUNT)
@@ -212,16 +221,21 @@ def _with(config: TrainingConfig, settings: Mapping[str, Any], where: str) -> Tr
 
 def _value(value: Any, *, like: Any) -> Any:
     """Return a plain value of the kind that the codec takes; a text may come from a command line."""
-    if isinstance(value, tuple):
-        return list(value)
+    if isinstance(value, tuple | list):
+        return [_value(item, like="") for item in value]
     if not isinstance(value, str) or isinstance(like, str):
         return value
-    if isinstance(like, list) and not value.lstrip().startswith("["):
-        return [item.strip() for item in value.split(",") if item.strip()]
+    if not isinstance(like, list) or value.lstrip().startswith("["):
+        return _parsed(value)
+    rows = [[_parsed(item.strip()) for item in row.split(",") if item.strip()] for row in value.split("/")]
+    return rows if len(rows) > 1 else rows[0]
+
+
+def _parsed(text: str) -> Any:
     try:
-        return json.loads(value)
+        return json.loads(text)
     except ValueError:
-        return value  # which the codec refuses, naming the setting
+        return text  # a name; where there should be a number the codec refuses it, naming the setting
 
 
 def _read(path: Path) -> Mapping[str, Any]:

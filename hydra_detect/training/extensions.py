@@ -5,7 +5,9 @@ Nothing is registered in a global: what a name means can be seen from the call a
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from hydra_detect.errors import InputError, near_matches
@@ -36,3 +38,17 @@ def found(name: str, own: Mapping[str, Any], *, group: str, given: Mapping[str, 
     if not places:
         raise InputError(asked, "there is none", near_matches(name, {*own, *given, *everywhere.names}))
     return installed[0].load() if installed else own[name] if name in own else given[name]
+
+
+def text_digest(value: Any) -> str:
+    """Return a digest of the source text of what a user brought along, or of its name where there is no text.
+
+    It is that of the function or class itself; what that calls or reads from elsewhere is not seen.
+    """
+    what = inspect.unwrap(value) if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+    try:
+        text = inspect.getsource(what)
+    except (OSError, TypeError):  # typed into an interpreter, or built in
+        text = ""
+    named = f"{what.__module__}.{what.__qualname__}\n{text}"
+    return hashlib.sha256(named.encode()).hexdigest()

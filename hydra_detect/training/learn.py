@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
-import numpy as np
 
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import require, require_disjoint
 from hydra_detect.nets.heads import RCNNHead
-from hydra_detect.training.anchors import coverage
+from hydra_detect.training.anchors import coverage, label_sides
 from hydra_detect.training.augment import Augmenter
 from hydra_detect.training.features import FeatureCache, FrozenFeatures, default_cache
 from hydra_detect.training.loop import fit
@@ -20,9 +19,6 @@ from hydra_detect.training.start import anchors_of, settings_for, start_head
 from hydra_detect.training.task import Task, sampling
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from hydra_detect.contracts import Preprocessing
     from hydra_detect.data.samples import Samples
     from hydra_detect.nets.backbones import Backbone
     from hydra_detect.records import HeadSettings
@@ -97,7 +93,8 @@ def learn(
         stage: Which of several trainings this is, for the progress.
 
     Raises:
-        InputError: If a picture cannot be read, or a name in the settings stands for nothing.
+        InputError: If a picture cannot be read, a name in the settings stands for nothing, or anchors are given for
+            another number of levels.
         RoleError: If the samples have other roles, or one is in both.
         TrainingError: If the loss is no finite number.
         TrainingStoppedError: If it was cancelled.
@@ -110,9 +107,7 @@ def learn(
         require_disjoint(train, select, asked="train a head")
     contract = backbone.contract
     sides = label_sides(train, contract.preprocessing)
-    settings = settings_for(
-        origin, contract, classes=len(train.class_names), anchors=config.anchors, sides=sides, seed=seed
-    )
+    settings = settings_for(origin, contract, classes=len(train.class_names), config=config, sides=sides, seed=seed)
     head = start_head(origin, settings, contract, class_names=train.class_names, sampling=sampling(config), seed=seed)
     loss = loss_named(config.loss, tools.losses)
     cache = FeatureCache(tools.cache or default_cache(), limit=config.cache_bytes)
@@ -144,14 +139,3 @@ def _source(features: FrozenFeatures, train: Samples, config: TrainingConfig, to
         augmenter = Augmenter.named(config.augmented_by, tools.augmentations)
         return FreshSource(features, train.class_names, augmenter=augmenter)
     return CachedSource(features, train.class_names, views=config.seen_as)
-
-
-def label_sides(samples: Samples, preprocessing: Preprocessing) -> NDArray[np.float64]:
-    """Return [label, (width, height)] of all labelled boxes in pixels of the network input."""
-    rows = [np.zeros((0, 2))]
-    for sample in samples:
-        short, long = sorted(sample.truth.image_size)
-        scale = min(preprocessing.min_size / short, preprocessing.max_size / long)
-        boxes = sample.truth.boxes.astype(np.float64)
-        rows.append((boxes[:, 2:] - boxes[:, :2]) * scale)
-    return np.concatenate(rows)

@@ -15,9 +15,8 @@ import attrs
 import torch
 
 from hydra_detect.errors import InputError, TrainingError
-from hydra_detect.training import average, selection
+from hydra_detect.training import average, chance, selection
 from hydra_detect.training.augment import perturbed
-from hydra_detect.training.chance import seeded
 from hydra_detect.training.checkpoint import State
 from hydra_detect.training.progress import EpochRecord, TrainingProgress
 
@@ -80,7 +79,7 @@ def fit(
     """
     if not len(task.train):
         raise InputError("train a head", "there are no samples to learn from", "Give it some with the role 'train'.")
-    with seeded(task.seed, task.device):
+    with chance.seeded(task.seed, task.device):
         run = _Run(task, checkpoint, cancel)
         while not run.is_over:
             run.epoch()
@@ -237,7 +236,7 @@ class _Run:
         for name, weight in self.weights.items():
             for part, value in self.optimizer.state[weight].items():
                 tensors[f"optimizer.{part}.{name}"] = value
-        tensors["random"] = torch.get_rng_state()
+        tensors |= {f"random.{name}": state for name, state in chance.states(self.task.device).items()}
         return State(
             tensors=tensors,
             history=tuple(self.history),
@@ -260,6 +259,6 @@ class _Run:
                     kind: values[name].to("cpu" if kind == "step" else weight.device)
                     for kind, values in moments.items()
                 }
-        torch.set_rng_state(state.tensors["random"])
+        chance.restore(part("random."), self.task.device)
         self.history, self.steps, self.waited = list(state.history), state.steps, state.waited
         self.earlier = state.seconds

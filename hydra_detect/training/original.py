@@ -20,13 +20,14 @@ from hydra_detect.errors import CheckpointError, InputError, near_matches
 from hydra_detect.nets.backbones import Features, build_network, build_transform, levels_of
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.records import HeadSettings
-from hydra_detect.training.anchors import usual_anchors
+from hydra_detect.training.anchors import chosen_anchors, label_sides, usual_anchors
 from hydra_detect.training.augment import Augmenter
 from hydra_detect.training.chance import seeded
 from hydra_detect.training.features import Encoded, picture_of
 from hydra_detect.training.loop import fit
 from hydra_detect.training.losses import loss_named
 from hydra_detect.training.source import joined, numbers_of, truth_of
+from hydra_detect.training.start import ANCHOR_ROWS, anchors_of
 from hydra_detect.training.task import Task, sampling
 
 if TYPE_CHECKING:
@@ -72,8 +73,6 @@ class OriginalSettings(Record):
         std: Per channel.
         pyramid_channels: Channels of every level.
         box_width: Width of the box head's two linear layers.
-        anchor_sizes: Pixels, one tuple per level; none for 8 strides on each.
-        aspect_ratios: Height / width, for every level.
         proposals: Proposals per picture, before suppression on each level and after it.
 
     """
@@ -86,8 +85,6 @@ class OriginalSettings(Record):
     std: tuple[float, ...] = attrs.field(default=(0.229, 0.224, 0.225), converter=fields.floats)
     pyramid_channels: int = attrs.field(default=256, validator=fields.bounded(1, 4096))
     box_width: int = attrs.field(default=1024, validator=fields.bounded(1, 65536))
-    anchor_sizes: tuple[tuple[float, ...], ...] = attrs.field(default=(), converter=fields.float_rows)
-    aspect_ratios: tuple[float, ...] = attrs.field(default=(0.5, 1.0, 2.0), converter=fields.floats)
     proposals: int = attrs.field(default=1000, validator=fields.COUNT)
 
 
@@ -143,8 +140,8 @@ def design(settings: OriginalSettings, *, classes: int, least_score: float) -> D
     usual = usual_anchors([level.stride for level in levels])
     head = HeadSettings(
         label_count=classes + 1,
-        anchor_sizes=settings.anchor_sizes or usual.sizes,
-        aspect_ratios=(settings.aspect_ratios,) * len(levels),
+        anchor_sizes=usual.sizes,
+        aspect_ratios=usual.ratios,
         box_widths=(settings.box_width, settings.box_width),
         roi_levels=tuple(level.name for level in levels[:-1]),
         rpn_pre_nms_top_n=settings.proposals,
@@ -158,6 +155,25 @@ def design(settings: OriginalSettings, *, classes: int, least_score: float) -> D
         ),
         head=head,
         tensors=_body_weights(architecture) if settings.weights == IMAGENET else {},
+    )
+
+
+def anchored(plan: Design, train: Samples, config: TrainingConfig, *, seed: int) -> Design:
+    """Return a design with the anchors that a training asks for; what judged others begins at random.
+
+    Raises:
+        InputError: If sizes are given for another number of levels.
+
+    """
+    strides = [level.stride for level in levels_of(plan.architecture)]
+    own, sides = anchors_of(plan.head), label_sides(train, plan.preprocessing)
+    chosen = chosen_anchors(config, own, strides, sides, seed=seed)
+    if chosen == own:
+        return plan
+    return attrs.evolve(
+        plan,
+        head=attrs.evolve(plan.head, anchor_sizes=chosen.sizes, aspect_ratios=chosen.ratios),
+        tensors={name: value for name, value in plan.tensors.items() if name.rsplit(".", 1)[0] not in ANCHOR_ROWS},
     )
 
 

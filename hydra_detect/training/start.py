@@ -13,7 +13,7 @@ import attrs
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import torch_tensors
 from hydra_detect.records import HeadSettings
-from hydra_detect.training.anchors import Anchors, fit_anchors, usual_anchors
+from hydra_detect.training.anchors import Anchors, chosen_anchors, usual_anchors
 from hydra_detect.training.chance import seeded
 
 if TYPE_CHECKING:
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.nets.heads import Sampling
     from hydra_detect.tensors import RawTensor
+    from hydra_detect.training.config import TrainingConfig
 
 LEAST_SCORE = 0.01
 """Below it a trained head drops boxes unasked: low, so that calibration and precision see what it is unsure of."""
 
 _CLASS_ROWS, _BOX_ROWS = "roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred"
-_ANCHOR_ROWS = ("rpn.head.cls_logits", "rpn.head.bbox_pred")
+ANCHOR_ROWS = ("rpn.head.cls_logits", "rpn.head.bbox_pred")
+"""Layers whose weights mean something only together with the anchors that they judge."""
+
 _CORNERS = 4
 
 
@@ -68,7 +71,7 @@ def settings_for(
     contract: BackboneContract,
     *,
     classes: int,
-    anchors: str,
+    config: TrainingConfig,
     sides: NDArray[np.float64],
     seed: int,
 ) -> HeadSettings:
@@ -78,17 +81,23 @@ def settings_for(
         origin: What it starts from.
         contract: Of its backbone.
         classes: How many classes it has.
-        anchors: "keep", "default" or "kmeans", as in `TrainingConfig`.
+        config: Which anchors it is to have.
         sides: [label, (width, height)] of the training labels, pixels of the network input.
         seed: Of the first centres.
 
+    Raises:
+        InputError: If anchors are given for another number of levels.
+
     """
     strides = [level.stride for level in contract.levels]
-    settings = attrs.evolve(origin.settings, label_count=classes + 1, score_threshold=LEAST_SCORE)
-    if anchors == "keep":
-        return settings
-    chosen = fit_anchors(sides, strides, seed=seed) if anchors == "kmeans" else usual_anchors(strides)
-    return attrs.evolve(settings, anchor_sizes=chosen.sizes, aspect_ratios=chosen.ratios)
+    anchors = chosen_anchors(config, anchors_of(origin.settings), strides, sides, seed=seed)
+    return attrs.evolve(
+        origin.settings,
+        label_count=classes + 1,
+        score_threshold=LEAST_SCORE,
+        anchor_sizes=anchors.sizes,
+        aspect_ratios=anchors.ratios,
+    )
 
 
 def anchors_of(settings: HeadSettings) -> Anchors:
@@ -126,7 +135,7 @@ def start_head(
         layer = name.rsplit(".", 1)[0]
         if layer in {_CLASS_ROWS, _BOX_ROWS}:
             _copy_rows(own[name], tensor.float(), origin.class_names, class_names, is_box=layer == _BOX_ROWS)
-        elif own[name].shape == tensor.shape and (layer not in _ANCHOR_ROWS or has_same_anchors):
+        elif own[name].shape == tensor.shape and (layer not in ANCHOR_ROWS or has_same_anchors):
             own[name].copy_(tensor)
     return head
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from hydra_detect.training import extensions
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
@@ -34,3 +36,9 @@ class Tools:
     cache: Path | None = None
     progress: Progress | None = None
     cancel: threading.Event | None = None
+
+    def code(self) -> dict[str, str]:
+        """Return the text of each loss and augmentation, digested: with another it is another training."""
+        every: dict[str, object] = {f"loss {name}": value for name, value in self.losses.items()}
+        every |= {f"augmentation {name}": value for name, value in self.augmentations.items()}
+        return {name: extensions.text_digest(value) for name, value in sorted(every.items())}

@@ -1,0 +1,38 @@
+"""What a person should know about samples before they believe in a head that learnt from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hydra_detect.data.splits import LEAST
+from hydra_detect.errors import listed
+
+if TYPE_CHECKING:
+    from hydra_detect.data.samples import Samples
+    from hydra_detect.training.anchors import Coverage
+
+_GOOD_COVERAGE = 0.9
+
+
+def cautions(samples: Samples, anchors: Coverage) -> list[str]:
+    """Return what is doubtful about samples and the anchors that they are learnt with, a sentence each.
+
+    Args:
+        samples: All of them.
+        anchors: How well anchors resemble the labels of those that are learnt from.
+
+    """
+    said = []
+    if not samples.backgrounds:
+        said.append("no sample is without labels: a head that never saw a background finds something everywhere")
+    if anchors.boxes and anchors.at_half < _GOOD_COVERAGE:
+        said.append(f"{anchors.at_half:.0%} of the labels resemble an anchor: anchors='kmeans' fits them")
+    unused = [name for name, count in samples.box_counts.items() if not count]
+    if unused:
+        said.append(f"no box is of {listed(unused)}: the head cannot learn to find any")
+    few = {name: count for name, count in samples.box_counts.items() if 0 < count < LEAST}
+    if few:
+        said.append("very few labels: " + ", ".join(f"{count} of {name}" for name, count in few.items()))
+    if samples.skipped:
+        said.append("left out on reading: " + ", ".join(f"{count} {what}" for what, count in samples.skipped.items()))
+    return said
