@@ -93,7 +93,8 @@ def head_epochs(store, samples, rounds, box_batch, folder):
         config=resolve_config(given=given),
         seed=0,
         checkpoint=Checkpoint(folder / f"checkpoint-{box_batch}", fingerprint="speed"),
-        tools=Tools(cache=folder / "features", progress=lambda state: taken.append(state.latest.seconds)),
+        tools=Tools(cache=folder / "features"),
+        progress=lambda state: taken.append(state.latest.seconds),
     )
     return taken[1:], filled
 

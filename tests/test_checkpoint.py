@@ -161,11 +161,11 @@ def test_that_of_another_training_is_passed_over(tmp_path, caplog):
 def test_a_training_passes_over_a_damaged_checkpoint(tmp_path, caplog, whole):
     """A training whose checkpoint is damaged begins anew, says so, and comes to the same bytes."""
     with pytest.raises(InterruptionError):
-        learn_shapes(tmp_path, config=LONG, tools=Tools(progress=after(2, interrupt)))
+        learn_shapes(tmp_path, config=LONG, progress=after(2, interrupt))
     flip(tmp_path / "run" / CHECKPOINT, -1)
     told = []
     with caplog.at_level(logging.WARNING):
-        learn_shapes(tmp_path, config=LONG, tools=Tools(progress=told.append))
+        learn_shapes(tmp_path, config=LONG, progress=told.append)
     assert "the training begins anew" in caplog.text
     assert [state.latest.epoch for state in told] == [1, 2, 3, 4]
     assert end(tmp_path) == whole
@@ -175,9 +175,9 @@ def test_a_training_passes_over_a_damaged_checkpoint(tmp_path, caplog, whole):
 def test_taken_up_after_an_exception(tmp_path, whole, epoch):
     """After an error between epochs the same call goes on with the next one, and comes to the same bytes."""
     with pytest.raises(InterruptionError):
-        learn_shapes(tmp_path, config=LONG, tools=Tools(progress=after(epoch, interrupt)))
+        learn_shapes(tmp_path, config=LONG, progress=after(epoch, interrupt))
     told = []
-    again = learn_shapes(tmp_path, config=LONG, tools=Tools(progress=told.append)).fitted
+    again = learn_shapes(tmp_path, config=LONG, progress=told.append).fitted
     assert [state.latest.epoch for state in told] == list(range(epoch + 1, 5))
     assert end(tmp_path) == whole
     assert [entry.epoch for entry in again.history] == [1, 2, 3, 4]
@@ -209,7 +209,7 @@ def test_cancelled_and_taken_up_again(tmp_path, whole):
     """An event stops the training at its next step; the error says where it can be taken up, and it is."""
     cancel = threading.Event()
     with pytest.raises(TrainingStoppedError, match="cancelled in epoch 3") as caught:
-        learn_shapes(tmp_path, config=LONG, tools=Tools(progress=after(2, cancel.set), cancel=cancel))
+        learn_shapes(tmp_path, config=LONG, progress=after(2, cancel.set), tools=Tools(cancel=cancel))
     kept = Path(caught.value.facts["checkpoint"])
     assert kept == tmp_path / "run" / CHECKPOINT
     assert len(checkpoint(tmp_path).read().history) == 2
@@ -222,7 +222,7 @@ def test_one_that_is_over_is_not_trained_again(tmp_path):
     """A training that came to its end gives what it came to, without a single step or a call of the callback."""
     first = learn_shapes(tmp_path, config=LONG)
     told = []
-    again = learn_shapes(tmp_path, config=LONG, tools=Tools(progress=told.append))
+    again = learn_shapes(tmp_path, config=LONG, progress=told.append)
     assert told == []
     assert weights_of(again.fitted) == weights_of(first.fitted)
     assert again.features.passes == 0
@@ -232,7 +232,7 @@ def test_the_patience_of_both_sessions_counts_together(tmp_path):
     """Epochs without anything better before the interruption count after it."""
     config = attrs.evolve(CONFIG, epochs=9, monitor="loss", min_delta=1, patience=3)
     with pytest.raises(InterruptionError):
-        learn_shapes(tmp_path, config=config, tools=Tools(progress=after(3, interrupt)))
+        learn_shapes(tmp_path, config=config, progress=after(3, interrupt))
     result = learn_shapes(tmp_path, config=config).fitted
     assert (len(result.history), result.best.epoch, result.early_stopped) == (4, 1, True)
 
@@ -263,7 +263,7 @@ from test_checkpoint import LONG, Tools, after, learn_shapes, loop
 loop._SECONDS_BETWEEN_CHECKPOINTS = 0.0
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
-learn_shapes(Path(sys.argv[2]), config=LONG, tools=Tools(progress=after(2, die)))
+learn_shapes(Path(sys.argv[2]), config=LONG, progress=after(2, die))
 """
 
 
@@ -274,7 +274,7 @@ def test_killed_and_taken_up_again(tmp_path, whole):
     done = subprocess.run([sys.executable, "-c", KILLED, here, str(tmp_path)], env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
     told = []
-    result = learn_shapes(tmp_path, config=LONG, tools=Tools(progress=told.append))
+    result = learn_shapes(tmp_path, config=LONG, progress=told.append)
     assert [state.latest.epoch for state in told] == [3, 4]
     assert end(tmp_path) == whole
     assert result.features.passes <= len(TRAIN)

@@ -148,7 +148,7 @@ def test_a_loss_that_moves_some_weights_alone_is_taken_up_again(tmp_path, monkey
 
     losses = {"classes": classes}
     with pytest.raises(TrainingStoppedError, match="go on from the last epoch that was kept"):
-        learn_shapes(tmp_path / "a", config=config, tools=Tools(losses=losses, progress=stop, cancel=cancel))
+        learn_shapes(tmp_path / "a", config=config, progress=stop, tools=Tools(losses=losses, cancel=cancel))
     again = learn_shapes(tmp_path / "a", config=config, tools=Tools(losses=losses))
     whole = learn_shapes(tmp_path / "b", config=config, tools=Tools(losses=losses))
     assert weights_of(again.fitted) == weights_of(whole.fitted)

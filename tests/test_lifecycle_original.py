@@ -21,7 +21,6 @@ from hydra_detect.storage import backbones, heads, layout
 from hydra_detect.storage.store import Store
 from hydra_detect.training.config import TrainingConfig
 from hydra_detect.training.original import OriginalSettings
-from hydra_detect.training.tools import Tools
 from hydra_detect.versions import VersionManager
 
 bare = lifecycle_fixtures.bare
@@ -102,7 +101,7 @@ def test_what_finds_nothing_leaves_nothing(bare):
     """Where no threshold can be chosen, neither backbone nor head is published: the same call may be made again."""
     heard = []
     with pytest.raises(InputError, match="cannot choose thresholds"):
-        learn_all(bare, backbone="new", config=DULL, progress=None, tools=Tools(progress=heard.append))
+        learn_all(bare, backbone="new", config=DULL, progress=heard.append)
     assert [state.latest.epoch for state in heard] == [1]
     assert backbones.names(bare) == ["default"]
     assert heads.names(bare) == ["moth"]

@@ -343,8 +343,8 @@ def test_each_role_serves_its_own_work(bare, monkeypatch):
     assert sorted(ids) == sorted(sample.id for sample in lights())
 
 
-def test_progress_is_heard_from_either_place(bare):
-    """A callback given among the tools is called as well as one given by name."""
+def test_progress_is_heard(bare):
+    """A callback is called after each epoch, also where nothing is published."""
     heard = []
-    teach(bare, progress=None, tools=Tools(progress=heard.append), publish=False)
+    teach(bare, progress=heard.append, publish=False)
     assert [state.latest.epoch for state in heard] == [1, 2, 3, 4]

@@ -140,7 +140,9 @@ def checkpoint(folder, fingerprint=FIXED):
     return Checkpoint(folder / "run", fingerprint=fingerprint)
 
 
-def learn_shapes(folder, *, train=TRAIN, select=SELECT, config=CONFIG, seed=0, start=None, tools=None, run=None):
+def learn_shapes(
+    folder, *, train=TRAIN, select=SELECT, config=CONFIG, seed=0, start=None, tools=None, run=None, progress=None
+):
     """Train the tiny head, with its cache and checkpoint in a folder."""
     return learn(
         backbone(),
@@ -151,6 +153,7 @@ def learn_shapes(folder, *, train=TRAIN, select=SELECT, config=CONFIG, seed=0, s
         seed=seed,
         checkpoint=run or checkpoint(folder),
         tools=attrs.evolve(tools or Tools(), cache=folder / "features"),
+        progress=progress,
     )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hydra_detect.storage.store import Store
     from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.learn import Learnt
+    from hydra_detect.training.progress import Progress
     from hydra_detect.training.runs import Run
     from hydra_detect.training.tools import Tools
 
@@ -51,6 +52,7 @@ class Setting:
         seed: Of every random choice.
         run: Where its checkpoints are.
         tools: What it uses.
+        progress: Called after each epoch.
         doubts: Why its figures may look too good, as `judging.doubts` has it.
 
     """
@@ -64,6 +66,7 @@ class Setting:
     seed: int
     run: Run
     tools: Tools
+    progress: Progress
     doubts: tuple[str, ...] = ()
 
     def learn(self, train: Samples, select: Samples | None, stage: str = "") -> Learnt:
@@ -83,6 +86,7 @@ class Setting:
             seed=self.seed,
             checkpoint=checkpoint,
             tools=self.tools,
+            progress=self.progress,
             stage=stage,
         )
         if self.tools.cancel and self.tools.cancel.is_set():

@@ -169,7 +169,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     run = Run.of(store.layout.runs(head), job.fingerprint(tools))
     _check_backbone(store, backbone, run)
     with run.alone(), contextlib.closing(ProgressBar()) as bar:
-        fitted = job.learn(run, attrs.evolve(tools, progress=progress or tools.progress or bar))
+        fitted = job.learn(run, tools, progress or bar)
         run.write_metrics(fitted.history)
         fit, metrics = job.judge(fitted)
         file = _save(fitted, run.folder)
@@ -245,7 +245,7 @@ class _Job:
         }
         return codec.digest_of(facts)
 
-    def learn(self, run: Run, tools: Tools) -> Fitted:
+    def learn(self, run: Run, tools: Tools, progress: Progress) -> Fitted:
         """Train it."""
         return learn_original(
             self.shape,
@@ -256,11 +256,12 @@ class _Job:
             checkpoint=run.checkpoint(),
             tools=tools,
             device=choose_device(self.device),
+            progress=progress,
         )
 
     def judge(self, fitted: Fitted) -> tuple[Calibrated, Metrics]:
         """Calibrate and measure it, before anything is published: where that fails no half an original is left."""
-        backbone, network = _parts(self.shape, fitted)
+        backbone, network = parts(self.shape, fitted)
         backbone = backbone.to(choose_device(self.device))
         contender = Contender(ref=HeadRef(self.head), network=network, class_names=self.plan.samples.class_names)
         objective, test = self.config.objective, self.plan.take(Role.TEST)
@@ -297,8 +298,8 @@ class _Job:
         return (*self.plan.doubts, *cautions(self.plan.samples, coverage(anchors_of(self.shape.head), sides)))
 
 
-def _parts(shape: Design, fitted: Fitted) -> tuple[Backbone, RCNNHead]:
-    """Return backbone and head of an original, as the split will make them."""
+def parts(shape: Design, fitted: Fitted) -> tuple[Backbone, RCNNHead]:
+    """Return backbone and head of an original, as a split will make them."""
     raw = raw_tensors(fitted.tensors)
     own = {name.removeprefix(BACKBONE_PREFIX): raw.pop(name) for name in list(raw) if name.startswith(BACKBONE_PREFIX)}
     contract = BackboneContract(

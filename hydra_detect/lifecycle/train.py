@@ -123,7 +123,8 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             config=settings,
             seed=seed,
             run=run,
-            tools=attrs.evolve(tools, progress=progress or tools.progress or bar),
+            tools=tools,
+            progress=progress or bar,
             doubts=doubts(store, plan.judged, beginning.active),
         )
         made = _told(beginning, attempt(setting))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hydra_detect.training.checkpoint import Checkpoint
     from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.loop import Fitted
+    from hydra_detect.training.progress import Progress
     from hydra_detect.training.source import Source
     from hydra_detect.training.start import Origin
     from hydra_detect.training.tools import Tools
@@ -67,7 +68,7 @@ class Learnt:
     features: FeatureUse
 
 
-def learn(
+def learn(  # noqa: PLR0913  all that a training depends on
     backbone: Backbone,
     origin: Origin,
     *,
@@ -77,6 +78,7 @@ def learn(
     seed: int,
     checkpoint: Checkpoint,
     tools: Tools,
+    progress: Progress | None = None,
     stage: str = "",
 ) -> Learnt:
     """Train a head on a frozen backbone.
@@ -90,6 +92,7 @@ def learn(
         seed: Of every random choice: the same seed, samples and machine give the same bytes on a CPU.
         checkpoint: Where the state is kept, to be taken up again.
         tools: What it uses.
+        progress: Called after each epoch.
         stage: Which of several trainings this is, for the progress.
 
     Raises:
@@ -122,7 +125,7 @@ def learn(
         seed=seed,
         stage=stage,
     )
-    fitted = fit(task, checkpoint=checkpoint, progress=tools.progress, cancel=tools.cancel)
+    fitted = fit(task, checkpoint=checkpoint, progress=progress, cancel=tools.cancel)
     network = RCNNHead(settings, contract.levels)
     network.load_state_dict(fitted.tensors, strict=True, assign=True)
     return Learnt(

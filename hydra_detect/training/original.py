@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.features import Seen
     from hydra_detect.training.loop import Fitted
+    from hydra_detect.training.progress import Progress
     from hydra_detect.training.tools import Tools
 
 IMAGENET = "imagenet"
@@ -262,6 +263,7 @@ def learn_original(
     checkpoint: Checkpoint,
     tools: Tools,
     device: torch.device,
+    progress: Progress | None = None,
 ) -> Fitted:
     """Train a whole detector on augmented pictures.
 
@@ -272,8 +274,9 @@ def learn_original(
         config: All settings; those of features and views mean nothing here.
         seed: Of every random choice.
         checkpoint: Where the state is kept, to be taken up again.
-        tools: Losses and augmentations by name, progress, an event that cancels.
+        tools: Losses and augmentations by name, an event that cancels.
         device: Where it runs.
+        progress: Called after each epoch.
 
     Returns:
         Its weights, by the names of torchvision's FasterRCNN.
@@ -296,7 +299,7 @@ def learn_original(
         config=config,
         seed=seed,
     )
-    return fit(task, checkpoint=checkpoint, progress=tools.progress, cancel=tools.cancel)
+    return fit(task, checkpoint=checkpoint, progress=progress, cancel=tools.cancel)
 
 
 def run_backbone(network: RCNNHead, features: Features) -> Features:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from hydra_detect.training.augment import Augmentation
     from hydra_detect.training.losses import Loss
-    from hydra_detect.training.progress import Progress
 
 
 @attrs.frozen(kw_only=True)
@@ -26,7 +25,6 @@ class Tools:
         losses: Losses by name, beside those of `list_losses()`.
         augmentations: Augmentations by name, beside those of `list_augmentations()`.
         cache: Folder of the feature files; None for `default_cache()`.
-        progress: Called after each epoch.
         cancel: Stops the training once it is set.
 
     """
@@ -34,7 +32,6 @@ class Tools:
     losses: Mapping[str, Loss] = attrs.field(factory=dict)
     augmentations: Mapping[str, Augmentation] = attrs.field(factory=dict)
     cache: Path | None = None
-    progress: Progress | None = None
     cancel: threading.Event | None = None
 
     def code(self) -> dict[str, str]:

@@ -1,0 +1,101 @@
+"""Position bias: heads that saw a kind of blood cell only in the left half of pictures, asked about the right half.
+
+    python benchmarks/bccd_position.py --data BCCD_Dataset --out run
+
+Data and original are those of `bccd_heads.py`, which has to be run first. Of the train list only pictures are drawn in
+which every box of the class has its centre in the left half. Each head is measured at its operating point on those
+pictures of the author's test list where all boxes are in the left half, and on those where all are in the right half;
+once with the views that are usual, which mirror, and once with the plain view alone. The heads are versions of a copy
+of the store.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+from bccd_heads import drawn, joined, lists, say_nothing
+
+from hydra_detect import evaluate, train_head
+from hydra_detect.allocation import keep_freed_memory
+from hydra_detect.training.tools import Tools
+
+VIEWS = {"plain": "plain", "mirrored": "plain,hflip"}
+
+
+def of_side(samples, side):
+    """The samples with boxes all of which are in one half, left or right."""
+
+    def is_there(truth):
+        centres = (truth.boxes[:, 0] + truth.boxes[:, 2]) / 2
+        is_left = centres < truth.image_size[1] / 2
+        return len(truth) and bool((is_left if side == "left" else ~is_left).all())
+
+    return samples[[place for place, sample in enumerate(samples) if is_there(sample.truth)]]
+
+
+def a_head(args, store, label, seed, views):
+    """Train a head on the left half; return AP50 and F1 on both."""
+    own = lists(args.data, label)
+    left = {**own, "train": of_side(own["train"], "left")}
+    samples, split = joined({**drawn(left, args.labels, seed, "test"), "test": own["test"]})
+    report = train_head(
+        store,
+        f"{label.lower()}-{views}",
+        samples,
+        split=split,
+        seed=seed,
+        init="rbc",
+        config={**dict(item.split("=", 1) for item in args.set), "views": VIEWS[views]},
+        progress=say_nothing,
+        tools=Tools(cache=args.out / "features"),
+    )
+    found = {"learnt": report.training.samples.counts["train"]}
+    for side in ("left", "right"):
+        judged = of_side(own["test"], side)
+        metrics = evaluate(store, f"{report.head}@{report.version}", judged, draws=0)
+        found[side] = {"pictures": len(judged), **metrics.figures()}
+    return found
+
+
+def main():
+    """Train the heads; a line for each, and the means."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="checkout of Shenggan/BCCD_Dataset")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="where bccd_heads.py has left its store")
+    parser.add_argument("--labels", type=int, default=20)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--classes", nargs="*", default=["WBC", "Platelets"])
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the heads, as epochs=10")
+    parser.add_argument("--json", type=pathlib.Path)
+    args = parser.parse_args()
+    keep_freed_memory()
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        store = pathlib.Path(place) / "store"
+        shutil.copytree(args.out / "store", store)
+        for label in args.classes:
+            for views in VIEWS:
+                for seed in args.seeds:
+                    rows.append(
+                        {"class": label, "views": views, "seed": seed, **a_head(args, store, label, seed, views)}
+                    )
+                    print(json.dumps(rows[-1]), flush=True)
+                own = [row for row in rows if (row["class"], row["views"]) == (label, views)]
+                told = ", ".join(
+                    f"{side} AP50 {np.mean([row[side]['ap50'] for row in own]):.3f} "
+                    f"F1 {np.mean([row[side]['f1'] for row in own]):.3f} ({own[0][side]['pictures']} pictures)"
+                    for side in ("left", "right")
+                )
+                print(
+                    f"{label}, {views}, {args.labels} pictures with it on the left, {len(own)} seeds: {told}",
+                    flush=True,
+                )
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
