@@ -7,7 +7,8 @@ run/store is there already, an original is trained from scratch on the red cells
 half an hour on 2 cores. `--demo` takes the demo's original instead, which was trained on the same list. Then for each
 class and seed so many pictures that show it are drawn from the train list, half as many (at most 20) for selection and
 40 for calibration from the val list; a head is trained on them and measured once on the author's test list.
-`--judge tune` measures on what train and val have left instead: for choosing settings.
+`--judge tune` measures on what train and val have left instead: for choosing settings. `--plot` draws the figures over
+the number of pictures (extra `plot`).
 """
 
 import argparse
@@ -139,6 +140,26 @@ def a_head(args, label, count, seed):
     }
 
 
+def draw(rows, file):
+    """Draw AP50 and F1 over the number of pictures: a line through the means of each class, a dot for each head."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2, sharey=True), ("ap50", "f1"), strict=True):
+        for place, label in enumerate(dict.fromkeys(row["class"] for row in rows)):
+            own = [row for row in rows if row["class"] == label]
+            counts = sorted({row["labels"] for row in own})
+            means = [np.mean([row[name] for row in own if row["labels"] == count]) for count in counts]
+            axes.plot(counts, means, color=f"C{place}", label=label)
+            axes.plot([row["labels"] for row in own], [row[name] for row in own], "o", color=f"C{place}", alpha=0.4)
+        axes.set(xscale="log", xticks=counts, xticklabels=counts, ylim=(0, 1), xlabel="labelled pictures to learn from")
+        axes.minorticks_off()
+        axes.grid(color="0.9")
+        axes.set_title({"ap50": "AP50", "f1": "F1 at the operating point"}[name])
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(file, dpi=100)
+
+
 def main():
     """Train what is missing, then the heads; a line for each, and the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -152,6 +173,7 @@ def main():
     parser.add_argument("--init", default="rbc", help="what heads start from: rbc or fresh")
     parser.add_argument("--set", nargs="*", default=[], help="settings of the heads, as epochs=10")
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--plot", type=pathlib.Path)
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     keep_freed_memory()
@@ -179,6 +201,8 @@ def main():
             )
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if args.plot:
+        draw(rows, args.plot)
 
 
 if __name__ == "__main__":
