@@ -7,14 +7,13 @@ run/store is there already, an original is trained from scratch on the red cells
 half an hour on 2 cores. `--demo` takes the demo's original instead, which was trained on the same list. Then for each
 class and seed so many pictures that show it are drawn from the train list, half as many (at most 20) for selection and
 40 for calibration from the val list; a head is trained on them and measured once on the author's test list.
-`--judge tune` measures on what train and val have left instead: for choosing settings. `--plot` draws the figures over
-the number of pictures (extra `plot`).
+`--judge tune` measures on what train and val have left instead: for choosing settings.
 """
 
 import argparse
 import json
 import pathlib
-import shutil
+import tempfile
 import time
 
 import numpy as np
@@ -117,47 +116,29 @@ def a_head(args, label, count, seed):
     """Train one head, and return its figures."""
     samples, split = joined(drawn(lists(args.data, label), count, seed, args.judge))
     began = time.perf_counter()
-    report = train_head(
-        args.out / "store",
-        label.lower(),
-        samples,
-        split=split,
-        seed=seed,
-        init=args.init,
-        config=dict(item.split("=", 1) for item in args.set),
-        progress=say_epoch if args.verbose else say_nothing,
-        publish=False,
-        tools=Tools(cache=args.out / "features"),
-    )
+    with tempfile.TemporaryDirectory() as features:  # of its own: the backbone's passes are part of its time
+        report = train_head(
+            args.out / "store",
+            label.lower(),
+            samples,
+            split=split,
+            seed=seed,
+            init=args.init,
+            config=dict(item.split("=", 1) for item in args.set),
+            progress=say_epoch if args.verbose else say_nothing,
+            publish=False,
+            tools=Tools(cache=pathlib.Path(features)),
+        )
     course = report.training.course
     return {
         "roles": dict(report.training.samples.counts),
         **report.metrics.figures(),
         "training": course.seconds["training"],
+        "backbone_passes": course.backbone_passes,
         "seconds": time.perf_counter() - began,
         "best_epoch": course.best_epoch,
         "epochs": len(course.history),
     }
-
-
-def draw(rows, file):
-    """Draw AP50 and F1 over the number of pictures: a line through the means of each class, a dot for each head."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2, sharey=True), ("ap50", "f1"), strict=True):
-        for place, label in enumerate(dict.fromkeys(row["class"] for row in rows)):
-            own = [row for row in rows if row["class"] == label]
-            counts = sorted({row["labels"] for row in own})
-            means = [np.mean([row[name] for row in own if row["labels"] == count]) for count in counts]
-            axes.plot(counts, means, color=f"C{place}", label=label)
-            axes.plot([row["labels"] for row in own], [row[name] for row in own], "o", color=f"C{place}", alpha=0.4)
-        axes.set(xscale="log", xticks=counts, xticklabels=counts, ylim=(0, 1), xlabel="labelled pictures to learn from")
-        axes.minorticks_off()
-        axes.grid(color="0.9")
-        axes.set_title({"ap50": "AP50", "f1": "F1 at the operating point"}[name])
-    axes.legend(frameon=False, loc="lower right")
-    figure.savefig(file, dpi=100)
 
 
 def main():
@@ -173,7 +154,6 @@ def main():
     parser.add_argument("--init", default="rbc", help="what heads start from: rbc or fresh")
     parser.add_argument("--set", nargs="*", default=[], help="settings of the heads, as epochs=10")
     parser.add_argument("--json", type=pathlib.Path)
-    parser.add_argument("--plot", type=pathlib.Path)
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     keep_freed_memory()
@@ -181,7 +161,6 @@ def main():
         settings = json.loads((DATA / "original.json").read_text())["settings"]
         split_checkpoint(DATA / "original.pth", args.out / "store", head="rbc", class_names=["RBC"], settings=settings)
     if not (args.out / "store" / "heads" / "rbc").exists():
-        shutil.rmtree(args.out / "store" / "backbones", ignore_errors=True)
         train_the_original(args.data, args.out / "store")
     rows = []
     for label in args.classes:
@@ -201,8 +180,6 @@ def main():
             )
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
-    if args.plot:
-        draw(rows, args.plot)
 
 
 if __name__ == "__main__":

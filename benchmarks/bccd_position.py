@@ -2,11 +2,11 @@
 
     python benchmarks/bccd_position.py --data BCCD_Dataset --out run
 
-Data and original are those of `bccd_heads.py`, which has to be run first. Of the train list only pictures are drawn in
-which every box of the class has its centre in the left half. Each head is measured at its operating point on those
-pictures of the author's test list where all boxes are in the left half, and on those where all are in the right half;
-once with the views that are usual, which mirror, and once with the plain view alone. The heads are versions of a copy
-of the store.
+Data and original are those of `bccd_heads.py`, which has to be run first. Of the train and val lists only pictures are
+drawn in which every box of the class has its centre in the left half. Each head is measured at its operating point on
+those pictures of the author's test list where all boxes are in the left half, and on those where all are in the right
+half; once with the views that are usual, which mirror, and once with the plain view alone. The heads are versions of a
+copy of the store.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def of_side(samples, side):
 def a_head(args, store, label, seed, views):
     """Train a head on the left half; return AP50 and F1 on both."""
     own = lists(args.data, label)
-    left = {**own, "train": of_side(own["train"], "left")}
+    left = {**own, **{name: of_side(own[name], "left") for name in ("train", "val")}}
     samples, split = joined({**drawn(left, args.labels, seed, "test"), "test": own["test"]})
     report = train_head(
         store,
@@ -90,7 +90,7 @@ def main():
                     for side in ("left", "right")
                 )
                 print(
-                    f"{label}, {views}, {args.labels} pictures with it on the left, {len(own)} seeds: {told}",
+                    f"{label}, {views}, {own[0]['learnt']} pictures with it on the left, {len(own)} seeds: {told}",
                     flush=True,
                 )
     if args.json:

@@ -65,21 +65,22 @@ class Course:
         return next(seconds for seconds, own in self.points if own >= f1)
 
 
-def tune_the_head(store, samples, split, args, seed, settings):
+def tune_the_head(store, samples, split, seed, settings):
     """Train a head; return its figures and its course."""
     course = Course("head")
-    report = train_head(
-        store,
-        "candidate",
-        samples,
-        split=split,
-        seed=seed,
-        init="rbc",
-        config=settings,
-        progress=course,
-        publish=False,
-        tools=Tools(cache=args.out / "features"),
-    )
+    with tempfile.TemporaryDirectory() as features:  # of its own: the backbone's passes are part of its time
+        report = train_head(
+            store,
+            "candidate",
+            samples,
+            split=split,
+            seed=seed,
+            init="rbc",
+            config=settings,
+            progress=course,
+            publish=False,
+            tools=Tools(cache=pathlib.Path(features)),
+        )
     return report.metrics.figures(), course
 
 
@@ -136,7 +137,7 @@ def main():
     for label in args.classes:
         for seed in args.seeds:
             samples, split = joined(drawn(lists(args.data, label), args.labels, seed, args.judge))
-            ours, our_course = tune_the_head(store, samples, split, args, seed, both)
+            ours, our_course = tune_the_head(store, samples, split, seed, both)
             theirs, their_course = tune_the_whole(store, samples, split, seed, whole)
             level = min(our_course.best, their_course.best)
             rows.append(

@@ -207,3 +207,13 @@ def test_noisy_features(tmp_path):
         assert not torch.equal(noisy[0].encoded.maps[name], noisy[1].encoded.maps[name])
     assert torch.equal(noisy[0].boxes, one.boxes)
     assert np.array_equal(noisy[0].labels, one.labels)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_colours_of_pictures_that_have_none(channels):
+    """What changes light or colour is refused for pictures of other than 1 or 3 channels; the rest takes them."""
+    with pytest.raises(InputError, match=f"brightness, colour change pictures of 1 or 3 channels, .* takes {channels}"):
+        Augmenter.named(["hflip", "colour", "brightness"], channels=channels)
+    augmenter = Augmenter.named(["hflip", "vflip", "crop", "gain"], channels=channels)
+    pixels, _boxes, _labels = augmenter(torch.rand(channels, 8, 9), torch.tensor([[1.0, 1, 6, 6]]), torch.tensor([1]))
+    assert pixels.shape[0] == channels

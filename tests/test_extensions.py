@@ -1,15 +1,19 @@
 """Names for what users bring along: ours, theirs, and those of installed packages."""
 
+import functools
 import importlib
 import linecache
 import sys
 
 import pytest
+from torchvision.transforms import v2
 
 from hydra_detect.errors import InputError
 from hydra_detect.training.augment import list_augmentations
-from hydra_detect.training.extensions import found, names, text_digest
+from hydra_detect.training.config import TrainingConfig
+from hydra_detect.training.extensions import found, installed, names, text_digest
 from hydra_detect.training.losses import list_losses, loss_named
+from hydra_detect.training.tools import Tools
 
 GROUP = "hydra_detect.losses"
 
@@ -90,18 +94,28 @@ def test_near_matches_are_told(site):
 
 
 class Doubled:
-    """A loss that is an object."""
+    """A loss that is an object, and shows what it was made with."""
 
     def __init__(self, factor):
         self.factor = factor
+
+    def __repr__(self):
+        """Return a text such as a module of torch has."""
+        return f"Doubled({self.factor})"
 
     def __call__(self, *_predictions):
         """Return nothing."""
         return {}
 
 
+def enclosing(factor, kind=object):
+    """Return a function that encloses values, one of them with an address in how it shows itself."""
+    inside = kind()
+    return lambda *_predictions: {"loss": factor, "inside": inside}
+
+
 def test_the_text_of_what_was_brought_along(site):
-    """Another text or another name is another digest, the same one is the same, and what has no text has a name."""
+    """Another text or name is another digest; the same is the same, and what has no text has a name."""
     install(site, "spare")
     import spare
 
@@ -111,8 +125,31 @@ def test_the_text_of_what_was_brought_along(site):
     again = importlib.reload(spare)
     linecache.checkcache()
     assert text_digest(again.half) != before
-    assert text_digest(Doubled(1)) == text_digest(Doubled(2)) == text_digest(Doubled)
     assert text_digest(len) == text_digest(len) != text_digest(max)
     typed = {}
     exec("def one(): pass\ndef two(): pass", typed)  # noqa: S102  as in an interpreter
     assert text_digest(typed["one"]) != text_digest(typed["two"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Doubled,
+        enclosing,
+        v2.RandomRotation,
+        lambda share: v2.RandomApply([v2.RandomHorizontalFlip(p=share / 9)]),
+        lambda factor: functools.partial(pow, factor),
+        lambda factor: functools.partial(pow, mod=factor),
+    ],
+)
+def test_what_it_was_made_with_counts(make):
+    """Objects, partials and closures made with other values are others; made anew with the same, the same."""
+    assert text_digest(make(2)) == text_digest(make(2)) != text_digest(make(3))
+
+
+def test_an_installed_package_is_known_by_its_version(site):
+    """What is looked up by name is told by the package that declares it."""
+    install(site, "spare_version", "half = spare_version:half")
+    assert installed("half", GROUP) == "spare_version 1.0"
+    assert installed("focal", GROUP) == ""
+    assert Tools().code(TrainingConfig(loss="half"))["half"] == "spare_version 1.0"

@@ -180,7 +180,7 @@ def test_the_bound_is_kept_and_the_rest_computed_each_time(tmp_path):
     tight = features(tmp_path / "tight", limit=one + 100)
     tight.of(SAMPLE)
     assert kept(tmp_path / "tight") == []  # a file has a header too
-    assert (small.cache.hits, small.passes, small.cache.refused) == (3, len(TRAIN) + 5, 10)
+    assert (small.cache.hits, small.passes, small.cache.refused) == (3, len(TRAIN) + 5, 5)
 
 
 def test_others_make_room_the_longest_unused_first_and_own_files_never(tmp_path):

@@ -22,7 +22,7 @@ from training_fixtures import (
 
 from hydra_detect.contracts import Preprocessing
 from hydra_detect.data.samples import Role, Samples
-from hydra_detect.errors import RoleError, TrainingStoppedError
+from hydra_detect.errors import InputError, RoleError, TrainingStoppedError
 from hydra_detect.nets.backbones import build_transform
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.training import loop
@@ -77,7 +77,8 @@ def test_the_cache_decides_nothing(tmp_path):
         found.append((learnt.features, weights_of(learnt.fitted)))
     (everything, first), (some, second), (nothing, third) = found
     assert first == second == third
-    assert everything.passes < some.passes < nothing.passes == 3 * (len(TRAIN) + len(SELECT)) == nothing.not_kept
+    assert everything.passes < some.passes < nothing.passes == 3 * (len(TRAIN) + len(SELECT))
+    assert nothing.not_kept == len(TRAIN) + len(SELECT)
     assert 0 < some.not_kept < nothing.not_kept
 
 
@@ -161,3 +162,11 @@ def test_stopped_before_any_epoch_was_kept(tmp_path):
     with pytest.raises(TrainingStoppedError, match="begin anew: no epoch was kept yet") as caught:
         learn_shapes(tmp_path, tools=Tools(cancel=cancel))
     assert caught.value.facts["checkpoint"] is None
+
+
+def test_augmentations_of_cached_features_are_refused(tmp_path):
+    """What would have no effect is an error that says where it has one, and a misspelt name is found there."""
+    with pytest.raises(InputError, match="use augmentations: features are cached"):
+        learn_shapes(tmp_path, config=attrs.evolve(SHORT, augmentations=("rotate",)))
+    with pytest.raises(InputError, match="Did you mean 'rotate'"):
+        learn_shapes(tmp_path, config=attrs.evolve(SHORT, features="fresh", augmentations=("rotatee",)))

@@ -11,7 +11,7 @@ from lifecycle_fixtures import BADLY, QUICK, give, lights, runs_of, teach
 
 from hydra_detect.data.splits import split
 from hydra_detect.errors import ExtraMissingError, InputError, TrainingStoppedError
-from hydra_detect.lifecycle import origins, plans, train
+from hydra_detect.lifecycle import attempts, origins, plans, train
 from hydra_detect.lifecycle.original import train_original
 from hydra_detect.storage import heads
 from hydra_detect.tensors import tensors_digest
@@ -115,6 +115,23 @@ def test_a_training_that_is_cancelled_at_its_end(bare, tmp_path):
     assert heads.names(bare) == ["moth"]
     assert teach(bare, progress=progress).is_promoted
     assert heard == [1, 2, 3, 4]
+
+
+def test_a_training_that_is_cancelled_while_it_is_measured(bare, monkeypatch):
+    """Cancelled after the last epoch, while it is calibrated or measured, nothing is published either."""
+    cancel, measure = threading.Event(), attempts.measured
+
+    def measured(*arguments, **options):
+        cancel.set()
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(attempts, "measured", measured)
+    with pytest.raises(TrainingStoppedError, match="cancelled before its version was made"):
+        teach(bare, tools=Tools(cancel=cancel))
+    assert heads.names(bare) == ["moth"]
+    cancel.clear()
+    monkeypatch.undo()
+    assert teach(bare).is_promoted
 
 
 def test_the_callers_random_numbers_are_left_alone(bare):

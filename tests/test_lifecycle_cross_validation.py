@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, lights, role_of, runs_of, teach, with_backbone
 
-from hydra_detect.data.samples import Role
+from hydra_detect.data.samples import Role, Samples
 from hydra_detect.errors import RoleError, TrainingStoppedError
 from hydra_detect.lifecycle import attempts, beside
 from hydra_detect.lifecycle.attempts import _as_read_by
@@ -91,7 +91,7 @@ def test_few_samples_are_cross_validated(bare):
     assert report.metrics.samples_digest == FEW.digest
     assert version.record.notes == "trained from fresh; figures by cross-validation"
     (warning,) = report.training.warnings
-    assert warning.startswith("8 labelled samples are too few for four roles: the figures are those of cross-valid")
+    assert warning.startswith("there are too few labelled groups for four roles (8 of 'lamp'; 20 of each class are")
     assert "8 labelled boxes; cross-validation; IoU 0.5" in str(report)
     assert beside.outcomes_of(bare, version).truths.sum() == 8
 
@@ -164,7 +164,21 @@ def test_samples_that_weights_knew_are_told_of(bare):
     assert report.training.warnings[0] == (
         "10 of the 11 samples measured on were used to make lamp@1: it looks too good"
     )
-    assert report.outcome == "kept"
+    told = "lamp@1 has seen 10 of these 11 samples, too many to compare with it"
+    assert (report.outcome, report.reason) == ("kept", f"{told}: promote by hand if the figures please you")
+
+
+def test_two_versions_are_compared_on_what_is_new_to_the_active_one(bare, watched):
+    """With enough new samples both are judged on these alone: on the others the active version knows the answers."""
+    teach(bare, samples=FEW, **BADLY)
+    watched.clear()
+    more = Samples(items=[*FEW, *lights(6, 2, first=800)], class_names=("lamp",))
+    report = teach(bare, samples=more)
+    new = {one.id for one in more} - {one.id for one in FEW}
+    assert [ids for what, ids in watched if what == "find"][5:] == [new]
+    assert report.is_promoted
+    assert report.reason.endswith(", on only 8 samples")
+    assert report.metrics.samples == len(more)
 
 
 def test_no_fold_starts_from_weights_that_knew_it(bare):

@@ -1,5 +1,6 @@
 """One head per class: what each is called, and what it learns from."""
 
+import attrs
 import lifecycle_fixtures
 import pytest
 from data_fixtures import samples_of
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from lifecycle_fixtures import lights, teach
 
 from hydra_detect.data.samples import Samples
-from hydra_detect.errors import NameInvalidError
+from hydra_detect.errors import InputError, NameInvalidError
 from hydra_detect.lifecycle.each_class import each_class
 from hydra_detect.names import check_name
 from hydra_detect.storage import heads
@@ -29,6 +30,16 @@ def test_no_class_gives_no_head():
     """Samples of no class, or none at all, are an ordinary case."""
     assert each_class("night", Samples()) == {}
     assert each_class("", samples_of([], [])) == {}
+
+
+def test_a_class_that_is_only_listed_gives_no_head():
+    """Data sets list classes that they do not use; one with too few labels is refused by name."""
+    samples = five(["owl"], ["owl"])
+    listed = attrs.evolve(samples, class_names=("owl", "unused"))
+    assert list(each_class("", listed)) == ["owl"]
+    with pytest.raises(InputError, match=r"train 'n-red-fox' on class 'red fox': 1 of 6 have a box") as caught:
+        each_class("n", samples_of(*[["owl"]] * 5, ["red fox"]))
+    assert "name the classes that are to have a head" in caught.value.remedy
 
 
 def test_each_head_learns_its_class_from_all_pictures():

@@ -81,12 +81,33 @@ def test_what_a_version_was_made_from_is_no_test(taught, role):
         assert caught.value.facts == {"seen": [sample.id]}
 
 
-def test_an_id_that_is_known_is_known(taught):
-    """A sample of a known id is refused even if its picture is another now: it was labelled again, or retouched."""
+def test_an_id_that_is_known_is_known_in_the_same_data(taught):
+    """A known id is refused even if its picture is another now, retouched; in another data set it says nothing."""
     store, _report = taught
     known, _renamed = _one_known(store, Role.TRAIN)
-    with pytest.raises(RoleError, match=known.id):
-        evaluate(store, "lamp", Samples(items=[light(700, "lamp", name=known.id)], class_names=("lamp",)))
+    retouched = light(700, "lamp", name=known.id)
+    tested = beside.split_of(store, heads.find(store, "lamp")).take(lights(), Role.TEST)
+    with pytest.raises(RoleError, match=f"1 of 4 samples were used to make it: {known.id}"):
+        evaluate(store, "lamp", Samples(items=[retouched, *tested], class_names=("lamp",)))
+    other = Samples(items=[retouched, light(701, "lamp", name=tested[0].id)], class_names=("lamp",))
+    assert evaluate(store, "lamp", other, draws=0).samples == 2
+
+
+def test_its_own_test_samples_are_picked_out(taught):
+    """Of the data that a version was trained with, `own_test` measures on what was for testing; of others on none."""
+    store, report = taught
+    assert evaluate(store, "lamp", lights(), own_test=True) == report.metrics
+    with pytest.raises(NotFoundError, match="of 9 samples none was for testing it"):
+        evaluate(store, "lamp", lights(6, 3, **NEW), own_test=True)
+
+
+def test_a_class_need_not_occur(taught):
+    """A head is measured on samples in which its class does not occur: whatever it finds there is a false alarm."""
+    store, _report = taught
+    dark = evaluate(store, "lamp", attrs.evolve(lights(0, 9, **NEW), class_names=()), draws=0)
+    assert (dark.samples, dark.labels, dark.classes[0].class_name) == (9, 0, "lamp")
+    with pytest.raises(InputError, match="its classes are lamp, those of the samples ember"):
+        evaluate(store, "lamp", lights(2, names=("ember",), **NEW))
 
 
 def test_who_looks_at_what_was_seen_is_told_so(taught):
@@ -334,7 +355,11 @@ def test_an_active_version_without_a_split_is_told_of(bare):
     """Of an active version that keeps no split it is not known what it was trained on, and that is said."""
     give(bare, "lamp", classes=("lamp",))
     report = teach(bare)
-    assert report.training.warnings == (
-        "lamp@1 keeps no split: it may have been trained on these test samples, and look too good",
-    )
+    told = "lamp@1 keeps no split: it may have been trained on these test samples, and look too good"
+    assert report.training.warnings == (told,)
+    again = teach(bare, init="lamp@1", config=HARDLY, publish=False)
+    start = "lamp@1, from which it starts, keeps no split: it may have learnt from these samples"
+    assert again.training.warnings[0] == again.metrics.notes[0] == start
+    sibling = teach(bare, "owl", init="auto", config=HARDLY, publish=False)
+    assert sibling.training.warnings == (start.replace("lamp", "moth"),)
     assert (report.is_promoted, heads.find(bare, "lamp").number) == (True, 2)

@@ -4,6 +4,7 @@ import functools
 import shutil
 from pathlib import Path
 
+import attrs
 import lifecycle_fixtures
 import pytest
 import torch
@@ -11,8 +12,8 @@ from lifecycle_fixtures import QUICK, lights, role_of, silent, teach
 from store_fixtures import snapshot
 
 from hydra_detect import HydraDetector, verify
-from hydra_detect.data.samples import Role, Sample
-from hydra_detect.errors import ConflictError, InputError, NameInvalidError, NotFoundError
+from hydra_detect.data.samples import Role, Sample, Samples
+from hydra_detect.errors import ConflictError, InputError, NameInvalidError, NotFoundError, RoleError
 from hydra_detect.lifecycle import beside, original
 from hydra_detect.lifecycle.judging import evaluate
 from hydra_detect.lifecycle.original import train_original
@@ -206,7 +207,7 @@ def test_a_second_head_on_its_backbone(made):
 def test_what_is_doubtful_is_said(tmp_path):
     """Samples without backgrounds and anchors that resemble few labels are warned about, in report and text."""
     report = learn_all(tmp_path / "store", samples=lights(24, 0), config={**WHOLE, "aspect_ratios": (0.4,)})
-    assert report.warnings[0].startswith("no sample is without labels")
+    assert report.warnings[0].startswith("no sample to learn from is without labels")
     assert report.warnings[1].startswith("0% of the labels resemble an anchor")
     assert f"  warning: {report.warnings[0]}" in str(report)
 
@@ -230,3 +231,18 @@ def test_killed_when_the_backbone_is_there(tmp_path, monkeypatch):
     assert heard == []  # all epochs were kept
     assert report.version == 1
     assert heads.find(Store.open(root), "lamp").record.operating_policy == report.metrics.policy
+
+
+def test_what_the_backbone_learnt_from_is_never_measured_on(made):
+    """However often the original's head was trained again, a new head does not test on what the backbone learnt."""
+    store, _report = made
+    before = role_of(store, heads.find(store, "lamp@1"))
+    more = Samples(items=[*lights(), *lights(30, 6, first=500)], class_names=("lamp",))
+    teach(store, samples=more, init="auto", promote_anyway=True)
+    assert heads.find(store, "lamp").record.source is None
+    teach(store, "ember", attrs.evolve(more, class_names=("lamp",)), init="fresh")
+    own = role_of(store, heads.find(store, "ember"))
+    assert {name: own[name] for name in before} == before
+    learnt = [one for one in lights() if before[one.id] == Role.TRAIN]
+    with pytest.raises(RoleError, match="were used to make it"):
+        evaluate(store, "ember", Samples(items=learnt, class_names=("lamp",)))

@@ -10,7 +10,8 @@ from hydra_detect.data.samples import Role, Sample, Samples
 from hydra_detect.data.splits import Split, SplitSample, given, split
 from hydra_detect.errors import InputError, RoleError
 from hydra_detect.lifecycle import beside
-from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT, plan, remembered
+from hydra_detect.lifecycle.judging import evaluate
+from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT, known_to, plan, remembered
 from hydra_detect.storage import heads
 from hydra_detect.versions import VersionManager
 
@@ -129,7 +130,15 @@ def test_a_given_split_may_spend_what_was_for_testing(taught):
     lists[Role.TRAIN], lists[Role.TEST] = lists[Role.TRAIN] + tested[:1], tested[1:] + lists[Role.SELECT]
     lists[Role.SELECT] = []
     made = plan_for(store, lights(), split=given(lights(), lists))
-    assert made.doubts == (f"1 samples that were for testing before have another use in the given split: {tested[0]}",)
+    assert made.doubts == (f"1 samples that were for testing before have another use now: {tested[0]}",)
+    learnt = [name for name, role in before.roles.items() if role == Role.TRAIN]
+    turned = {Role.TRAIN: [*tested, *learnt[2:]], Role.TEST: learnt[:2]}
+    turned[Role.CALIBRATE] = [name for name, role in before.roles.items() if role in {Role.SELECT, Role.CALIBRATE}]
+    made = plan_for(store, lights(), split=given(lights(), turned))
+    assert [told.split(":")[0] for told in made.doubts] == [
+        "3 samples that were for testing before have another use now",
+        "2 test samples were learnt from before, by the backbone or another version",
+    ]
 
 
 def test_what_was_test_stays_test(taught):
@@ -186,6 +195,62 @@ def test_what_was_learnt_from_is_known_by_its_picture_and_its_group(bare):
     left = [one for one in tested if one.group not in {tested[0].group, tested[2].group}]
     assert {known[one.id] for one in left} == {Role.TEST}
     assert plan_for(bare, grouped).method == HELD_OUT  # no group has two roles
+
+
+def test_groups_that_were_found_later(taught):
+    """Samples that turn out to belong together keep one role: that which was learnt from, or else that of the test."""
+    store, _report = taught
+    before = role_of(store, heads.find(store, "lamp@1"))
+    first = {role: next(name for name, own in before.items() if own == role) for role in Role}
+
+    def joined(*roles):
+        names = {first[role] for role in roles}
+        items = [attrs.evolve(one, group="joined") if one.id in names else one for one in lights()]
+        made = plan_for(store, Samples(items=items, class_names=("lamp",)), seed=7)
+        assert {n: r for n, r in made.split.roles.items() if n not in names} == {
+            n: r for n, r in before.items() if n not in names
+        }
+        return {made.split.roles[name] for name in names}
+
+    assert joined(Role.TRAIN, Role.TEST) == {Role.TRAIN}
+    assert joined(Role.SELECT, Role.TEST) == {Role.TEST}
+    assert joined(Role.SELECT, Role.CALIBRATE, Role.TEST, Role.TRAIN) == {Role.TRAIN}
+
+
+def test_what_a_version_came_from_is_known_to_it(taught):
+    """A version that went on from another on new samples knows those of the other, too: none are measured on."""
+    store, _report = taught
+    before = role_of(store, heads.find(store, "lamp@1"))
+    new = lights(20, 4, first=400)
+    teach(store, samples=new, init="lamp@1", promote_anyway=True)
+    known = role_of(store, heads.find(store, "lamp@2"))
+    assert known.items() >= before.items()
+    assert len(known) == len(before) + len(new)
+    learnt = [one for one in lights() if before[one.id] == Role.TRAIN]
+    with pytest.raises(RoleError, match="were used to make it"):
+        evaluate(store, "lamp@2", Samples(items=learnt, class_names=("lamp",)))
+    report = teach(store, "owl", samples=lights(), init="auto", publish=False)
+    assert report.training.course.started_from != "lamp@2"
+
+
+def test_what_a_version_did_not_come_from_is_none_of_its(taught):
+    """One that began at random knows its own samples alone."""
+    store, _report = taught
+    new = lights(20, 4, first=400)
+    teach(store, samples=new, init="fresh")
+    assert set(role_of(store, heads.find(store, "lamp@2"))) == {one.id for one in new}
+
+
+def test_what_was_learnt_from_stays_so_whatever_it_is_used_for(taught):
+    """A sample that the beginning learnt from is "train" beside the version, though it was tested on now."""
+    store, _report = taught
+    own = beside.split_of(store, heads.find(store, "lamp"))
+    name = next(name for name, role in own.roles.items() if role == Role.TRAIN)
+    turned = attrs.evolve(own, samples=[attrs.evolve(one, role="test") for one in own.samples])
+    known = known_to(turned, [own]).roles
+    assert known[name] == Role.TRAIN
+    assert {known[other] for other, role in own.roles.items() if role != Role.TRAIN} == {Role.TEST}
+    assert known_to(own, []) == own
 
 
 def test_the_order_of_samples_does_not_matter(bare):

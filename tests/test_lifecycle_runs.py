@@ -30,7 +30,8 @@ def put(store, report, head="lamp", name="elsewhere", *, at=None):
 def original(report):
     """Return the report of an original that came to the same figures."""
     return OriginalReport(
-        head="lamp", version=2, backbone="default", settings=OriginalSettings(), config=TrainingConfig(epochs=7),
+        head="lamp", version=2, backbone="default", architecture="resnet18",
+        settings=OriginalSettings(), config=TrainingConfig(epochs=7),
         seed=0, history=report.training.course.history, best_epoch=3, calibration=report.calibration,
         metrics=report.metrics, original="original.pth", run="",
     )  # fmt: skip

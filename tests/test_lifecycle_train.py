@@ -287,7 +287,7 @@ def test_what_a_person_should_know_is_said(bare):
     assert report.training.samples.skipped == {"boxes without area": 3}
     assert report.training.samples.backgrounds == 0
     assert list(report.training.warnings) == [
-        "no sample is without labels: a head that never saw a background finds something everywhere",
+        "no sample to learn from is without labels: a head that never saw a background finds something everywhere",
         "left out on reading: 3 boxes without area",
     ]
     assert "\n  warning: left out on reading: 3 boxes without area" in str(report)
@@ -302,7 +302,7 @@ def test_classes_with_few_labels_or_none(bare):
     odd = light(90, "ember", name="odd")
     report = teach(bare, samples=Samples(items=[*samples, odd], class_names=("lamp", "ember", "unused")), publish=False)
     assert "very few labels: 1 of ember" in report.training.warnings
-    assert "no box is of unused: the head cannot learn to find any" in report.training.warnings
+    assert "no box to learn from is of unused: the head cannot learn to find any" in report.training.warnings
 
 
 def test_the_test_role_is_used_once_and_last(bare, monkeypatch):

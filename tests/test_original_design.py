@@ -195,7 +195,15 @@ def test_a_detector_that_is_none(tmp_path):
     """A file that holds no detector is refused as when it is split."""
     torch.save({"owl": torch.zeros(3)}, tmp_path / "owl.pth")
     with pytest.raises(CheckpointError, match="owl"):
-        designed(weights=str(tmp_path / "owl.pth"))
+        design(OriginalSettings(weights=str(tmp_path / "owl.pth")), classes=1, least_score=0.01)
+
+
+def test_a_detectors_weights_have_their_own_settings():
+    """Settings that would have no effect beside a detector's file are refused by name; beside ImageNet's they count."""
+    with pytest.raises(RecordError, match=r"box_width, min_size cannot be chosen: 'owl\.pth' is a whole detector"):
+        OriginalSettings(weights="owl.pth", min_size=300, box_width=64)
+    assert OriginalSettings(weights=IMAGENET, min_size=300).min_size == 300
+    assert OriginalSettings(weights="torchvision:fasterrcnn_resnet50_fpn").is_detector
 
 
 def test_a_whole_detector_learns_and_splits(tmp_path):

@@ -58,6 +58,15 @@ def test_what_is_better(monitor, min_delta, f1, total, expected):
     assert is_better(judged(f1, total), best(0.5, 1.0), config) is expected
 
 
+@pytest.mark.parametrize("min_delta", [0.0, 0.05])
+def test_while_nothing_is_found_the_loss_decides(min_delta):
+    """As long as F1 is nothing the lower loss is better, however much F1 is asked to gain."""
+    config = attrs.evolve(CONFIG, min_delta=min_delta)
+    assert is_better(judged(0.0, 0.9), best(0.0, 1.0), config)
+    assert not is_better(judged(0.0, 1.1), best(0.0, 1.0), config)
+    assert is_better(judged(0.06, 1.1), best(0.0, 1.0), config)
+
+
 def test_figures_are_those_of_the_best_threshold(trained):
     """F1, precision and recall are those of matching at the one score threshold where F1 is highest."""
     folder, network = trained

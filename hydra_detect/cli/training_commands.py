@@ -141,7 +141,6 @@ def train(  # noqa: PLR0913  each is an option that a person may give
 
     """
     from hydra_detect.allocation import keep_freed_memory
-    from hydra_detect.data.splits import check_enough
     from hydra_detect.lifecycle.each_class import each_class as one_for_each
     from hydra_detect.lifecycle.plots import check_plots, save_plots
     from hydra_detect.lifecycle.train import train_head
@@ -152,8 +151,6 @@ def train(  # noqa: PLR0913  each is an option that a person may give
     chosen = one_for_each(head, samples) if each_class else {head: samples}
     if plots:
         check_plots(plots)
-    for own in chosen.values():  # all of them before the first is trained
-        check_enough(own)
     for name, own in chosen.items():
         report = train_head(
             folder,
@@ -248,6 +245,7 @@ def evaluate(
     data: DataOptions,
     store: StoreOption = None,
     allow_seen: Annotated[bool, Flag] = False,
+    own_test: Annotated[bool, Flag] = False,
     draws: Integer = 1000,
     plots: Path | None = None,
     device: str = "auto",
@@ -261,6 +259,8 @@ def evaluate(
         Head, or NAME@VERSION.
     allow_seen
         Measure on samples that it was made from, too; no evidence of quality, and the answer says so.
+    own_test
+        Measure only on those that were for testing when it was made: give the data that it was trained with.
     draws
         How often groups are drawn for the 95 % intervals.
     plots
@@ -274,7 +274,15 @@ def evaluate(
     folder, samples = store_folder(store), data.read()
     with progress_bar("samples") as progress:
         metrics = measure_version(
-            folder, head, samples, allow_seen=allow_seen, draws=draws, plots=plots, device=device, progress=progress
+            folder,
+            head,
+            samples,
+            allow_seen=allow_seen,
+            own_test=own_test,
+            draws=draws,
+            plots=plots,
+            device=device,
+            progress=progress,
         )
     output.say(output.as_json(metrics.to_dict()) if json else str(metrics))
     return 0

@@ -258,17 +258,22 @@ def check_enough(samples: Samples) -> None:
         raise InputError("learn from these samples", found, "Label pictures of another group too.")
 
 
-def fits_four_roles(samples: Samples) -> bool:
-    """Tell whether select, calibrate and test would each hold at least two labelled groups of every class.
+def thin_classes(samples: Samples) -> dict[str, int]:
+    """Return how many labelled groups those classes have that have too few for four roles.
 
-    At the default shares that takes 20 groups of each class; with fewer, cross-validate with `folds`. A class of which
-    nothing is labelled does not count: data sets list some that they do not use.
+    Select, calibrate and test have to hold at least two of every class: at the default shares that takes 20. A class of
+    which nothing is labelled does not count: data sets list some that they do not use.
     """
     smallest = min(DEFAULT_SHARES[role] for role in (Role.SELECT, Role.CALIBRATE, Role.TEST))
     present = _present(samples)
     groups_of = sum((present[group].any(axis=0).astype(int) for group in together(samples)), 0 * present.sum(axis=0))
-    used = groups_of[groups_of > 0]
-    return bool(len(used) and (used * smallest >= _LEAST_GROUPS).all())
+    counts = dict(zip(samples.class_names, map(int, groups_of), strict=True))
+    return {name: count for name, count in counts.items() if count and count * smallest < _LEAST_GROUPS}
+
+
+def fits_four_roles(samples: Samples) -> bool:
+    """Tell whether four roles would each have enough; with fewer, cross-validate with `folds`."""
+    return samples.labelled > 0 and not thin_classes(samples)
 
 
 def _present(samples: Samples) -> NDArray[np.bool_]:

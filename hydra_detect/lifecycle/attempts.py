@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 
 from hydra_detect.data.samples import Role
-from hydra_detect.data.splits import folds
+from hydra_detect.data.splits import LEAST, folds
+from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
 from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT
@@ -108,16 +109,20 @@ class Attempt:
         learnt: The head.
         fit: How its scores are read.
         metrics: What it is worth.
-        active: What the active version is worth on the same samples; None if there is none, or it has other classes.
         seconds: What each part took.
+        active: What the active version is worth; None if there is none, or it has other classes.
+        against: What the new one is worth on the samples that the active one was measured on, if not on all of them.
+        unfair: Why the two cannot be compared; empty if they can.
 
     """
 
     learnt: Learnt
     fit: Calibrated
     metrics: Metrics
-    active: Metrics | None
     seconds: Mapping[str, float]
+    active: Metrics | None = None
+    against: Metrics | None = None
+    unfair: str = ""
 
 
 def attempt(setting: Setting) -> Attempt:
@@ -165,16 +170,30 @@ def _cross_validated(setting: Setting) -> Attempt:
         theirs = _joined([held_out for other, (_train, held_out) in enumerate(parts) if other != place])
         read += _as_read_by(calibrated(others, theirs, objective=objective).policy, fold, fit.policy)
     metrics = measured(read, pooled, fit.policy, method=CROSS_VALIDATION)
-    rival = _rival(setting)
-    active = None
-    if rival:
-        version, contender = rival
-        rivals = candidates(setting.backbone, [contender], pooled)[version.ref]
-        active = measured(rivals, pooled, version.record.policy, draws=0)
+    compared = _compared(setting, read, pooled, fit.policy)
     clock.mark("measuring")
     learnt = setting.learn(samples.with_role(Role.TRAIN), None)
     clock.mark("training")
-    return Attempt(learnt=learnt, fit=fit, metrics=metrics, active=active, seconds=clock.seconds)
+    return Attempt(learnt=learnt, fit=fit, metrics=metrics, seconds=clock.seconds, **compared)
+
+
+def _compared(setting: Setting, read: list[Detections], pooled: Samples, policy: OperatingPolicy) -> dict[str, Any]:
+    """Compare with the active version on those samples that it has not seen: on the others it knows the answers."""
+    rival = _rival(setting)
+    if rival is None:
+        return {}
+    version, contender = rival
+    seen = set(beside.seen_samples(setting.store, version, pooled, allowed=Role.TEST))
+    places = [place for place, sample in enumerate(pooled) if sample.id not in seen]
+    new = pooled[places]
+    if new.labelled < LEAST:
+        found = f"{version.ref} has seen {len(seen)} of these {len(pooled)} samples"
+        return {"unfair": f"{found}, too many to compare with it: promote by hand if the figures please you"}
+    found_by_rival = candidates(setting.backbone, [contender], new)[version.ref]
+    return {
+        "active": measured(found_by_rival, new, version.record.policy, draws=0),
+        "against": measured([read[place] for place in places], new, policy, draws=0),
+    }
 
 
 def _rival(setting: Setting) -> tuple[VersionRecord, Contender] | None:

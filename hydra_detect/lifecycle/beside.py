@@ -86,14 +86,20 @@ def outcomes_of(store: Store, version: VersionRecord) -> Outcomes:
 def seen_samples(store: Store, version: VersionRecord, samples: Samples, *, allowed: Role) -> list[str]:
     """Return the ids of samples that a version knows in another role than the allowed one.
 
-    Known is a sample by its id, its picture, or its group: another picture of a recording that was learnt from.
+    Known is a sample by its picture, or by its group: another picture of a recording that was learnt from. An id alone,
+    such as "0001.png", says nothing in another data set: it counts if the two have at least one picture in common.
     """
     split = split_of(store, version)
-    others = [sample for sample in split.samples if sample.role != allowed] if split else []
-    names = {sample.id for sample in others} | {sample.group for sample in others}
-    pictures = {sample.picture for sample in others}
+    if split is None:
+        return []
+    others = [one for one in split.samples if one.role != allowed]
+    pictures, groups = {one.picture for one in others}, {one.group for one in others if one.group != one.id}
+    is_same_data = bool({one.picture for one in split.samples} & {sample.picture_digest for sample in samples})
+    ids = {one.id for one in others} if is_same_data else set()
     return sorted(
-        sample.id for sample in samples if {sample.id, sample.group} & names or sample.picture_digest in pictures
+        sample.id
+        for sample in samples
+        if sample.picture_digest in pictures or sample.group in groups or sample.id in ids
     )
 
 

@@ -18,18 +18,20 @@ def cautions(samples: Samples, anchors: Coverage) -> list[str]:
     """Return what is doubtful about samples and the anchors that they are learnt with, a sentence each.
 
     Args:
-        samples: All of them.
-        anchors: How well anchors resemble the labels of those that are learnt from.
+        samples: Those that are learnt from.
+        anchors: How well anchors resemble their labels.
 
     """
     said = []
     if not samples.backgrounds:
-        said.append("no sample is without labels: a head that never saw a background finds something everywhere")
+        said.append(
+            "no sample to learn from is without labels: a head that never saw a background finds something everywhere"
+        )
     if anchors.boxes and anchors.at_half < _GOOD_COVERAGE:
         said.append(f"{anchors.at_half:.0%} of the labels resemble an anchor: anchors='kmeans' fits them")
     unused = [name for name, count in samples.box_counts.items() if not count]
     if unused:
-        said.append(f"no box is of {listed(unused)}: the head cannot learn to find any")
+        said.append(f"no box to learn from is of {listed(unused)}: the head cannot learn to find any")
     few = {name: count for name, count in samples.box_counts.items() if 0 < count < LEAST}
     if few:
         said.append("very few labels: " + ", ".join(f"{count} of {name}" for name, count in few.items()))

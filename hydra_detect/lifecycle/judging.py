@@ -136,6 +136,7 @@ def evaluate(
     samples: Samples,
     *,
     allow_seen: bool = False,
+    own_test: bool = False,
     draws: int = 1000,
     plots: str | os.PathLike[str] | None = None,
     device: str = "auto",
@@ -146,16 +147,17 @@ def evaluate(
     Args:
         store: The store, or its path.
         head: "owl" for the active version, "owl@3" for that one.
-        samples: With the classes of the head; boxes of other classes have to be left out (`samples.choose`).
+        samples: With no other classes than those of the head (`samples.choose`); not all of them need occur.
         allow_seen: Measure on samples that the version was trained, selected or calibrated on, too: the metrics then
             say so, and are no evidence of quality.
+        own_test: Measure only on those that were for testing when the version was made.
         draws: How often groups are drawn for the intervals; 0 gives none.
         plots: A new or empty folder for plots of the figures and pictures of the worst misses (extra `plot`).
         device: Where it runs.
         progress: Called with samples done and in all.
 
     Raises:
-        NotFoundError: If there is no such head or version.
+        NotFoundError: If there is no such head or version, or none of the samples was for testing it.
         RoleError: If the samples have another role than test, or the version has seen one of them.
         InputError: If the samples are of other classes, or a picture cannot be read.
         CorruptError: If the version is damaged.
@@ -169,7 +171,7 @@ def evaluate(
     store = Store.open(store)
     version = heads.find(store, head)
     require(samples, Role.TEST, asked=f"evaluate {version.ref}")
-    check_classes(version, samples)
+    samples = of_classes(version, _own_test(store, version, samples) if own_test else samples)
     seen = seen_samples(store, version, samples, allowed=Role.TEST)
     if seen and not allow_seen:
         raise RoleError(
@@ -226,7 +228,7 @@ def calibrate(
         before = version.record.policy.chosen_on
         fit = fitted_to(beside.outcomes_of(store, version), objective=objective, chosen_on=before)
     else:
-        _check_calibration(store, version, samples)
+        samples = _for_calibration(store, version, samples)
         contender, chosen_on = Contender.of(store, version), f"{len(samples)} samples, {samples.digest}"
         detections = candidates(backbone_of(store, version, device), [contender], samples, progress=progress)
         fit = calibrated(detections[version.ref], samples, objective=objective, chosen_on=chosen_on)
@@ -247,15 +249,27 @@ def calibrate(
     return manager.create(version.head, heads.tensors(store, version), record, attachments=files)
 
 
-def _check_calibration(store: Store, version: VersionRecord, samples: Samples) -> None:
+def _own_test(store: Store, version: VersionRecord, samples: Samples) -> Samples:
+    """Return those of the samples that were for testing when a version was made."""
+    split = beside.split_of(store, version)
+    tested = {(one.id, one.picture) for one in split.samples if one.role == Role.TEST} if split else set()
+    own = samples[[place for place, one in enumerate(samples) if (one.id, one.picture_digest) in tested]]
+    if not own:
+        found = f"of {len(samples)} samples none was for testing it"
+        raise NotFoundError(f"measure {version.ref} on its own test samples", found, "Give those it was made from.")
+    return own
+
+
+def _for_calibration(store: Store, version: VersionRecord, samples: Samples) -> Samples:
     """Refuse samples that a version must not be calibrated on, before it runs over them."""
     asked = f"calibrate {version.ref}"
     require(samples, Role.CALIBRATE, asked=asked)
-    check_classes(version, samples)
+    samples = of_classes(version, samples)
     seen = seen_samples(store, version, samples, allowed=Role.CALIBRATE)
     if seen:
         found = f"{len(seen)} samples had another role when it was made: {listed(seen)}"
         raise RoleError(asked, found, "Give samples of the calibrate role, or new ones.", seen=seen)
+    return samples
 
 
 def _remembering(split: Split | None, samples: Samples) -> Split:
@@ -278,20 +292,21 @@ def check_extras(asked: str) -> None:
         raise missing_extra(asked, "train")
 
 
-def check_classes(version: VersionRecord, samples: Samples) -> None:
-    """See that samples are labelled with the classes of a head.
+def of_classes(version: VersionRecord, samples: Samples) -> Samples:
+    """Return samples with the classes of a head; one that does not occur in them is one that is not there.
 
     Raises:
-        InputError: If they are of others.
+        InputError: If they have others.
 
     """
-    own, theirs = set(version.record.class_names), set(samples.class_names)
-    if own != theirs:
+    own, theirs = version.record.class_names, samples.class_names
+    if not set(theirs) <= set(own):
         raise InputError(
             f"judge {version.ref}",
-            f"its classes are {listed(own)}, those of the samples {listed(theirs) or 'none'}",
+            f"its classes are {listed(own)}, those of the samples {listed(theirs)}",
             "Choose or merge classes with samples.choose(...).",
         )
+    return attrs.evolve(samples, class_names=own)
 
 
 def doubts(store: Store, judged: Samples, active: VersionRecord | None) -> tuple[str, ...]:

@@ -66,6 +66,7 @@ class OriginalReport(Record):
         head: Name of the head that was split from it.
         version: Number of its version, which is active.
         backbone: Name of the backbone that was split from it, new in the store.
+        architecture: Of its body.
         settings: What the original is made of.
         config: All settings of the training.
         seed: Of every random choice.
@@ -82,6 +83,7 @@ class OriginalReport(Record):
     head: str
     version: int
     backbone: str
+    architecture: str
     settings: OriginalSettings
     config: TrainingConfig
     seed: int
@@ -102,7 +104,7 @@ class OriginalReport(Record):
         """Return what a person wants to see after a training."""
         lines = [
             f"{self.head}@{self.version} on the new backbone {self.backbone!r}, split from {self.original}",
-            f"  training   {self.settings.architecture}; best of {len(self.history)} epochs is {self.best_epoch}",
+            f"  training   {self.architecture}; best of {len(self.history)} epochs is {self.best_epoch}",
             f"  scores     {self.calibration}",
             *(f"  {line}" for line in str(self.metrics).splitlines()),
             *(f"  warning: {one}" for one in self.warnings),
@@ -178,6 +180,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
             head=head,
             version=whole.head.version or 0,
             backbone=whole.backbone,
+            architecture=whole.architecture,
             settings=job.settings,
             config=job.config,
             seed=seed,
@@ -239,7 +242,7 @@ class _Job:
             "classes": list(self.plan.samples.class_names),
             "split": str(self.plan.split.digest),
             "config": {**codec.to_dict(self.config), "objective": ""},  # another one needs no other weights
-            "code": tools.code(),
+            "code": tools.code(self.config),
             "seed": self.seed,
             "libraries": libraries(),
         }
@@ -275,7 +278,7 @@ class _Job:
             **self.shape.split_settings(),
             operating_policy=fit.policy,
             claimed_metrics=metrics.figures(),
-            sample_count=split.counts[Role.TRAIN],
+            sample_count=len(self.plan.take(Role.TRAIN)),
             notes="trained as a whole and split; figures by held out samples",
         )
         return split_checkpoint(
@@ -295,7 +298,7 @@ class _Job:
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should know."""
         sides = label_sides(self.plan.take(Role.TRAIN), self.shape.preprocessing)
-        return (*self.plan.doubts, *cautions(self.plan.samples, coverage(anchors_of(self.shape.head), sides)))
+        return (*self.plan.doubts, *cautions(self.plan.take(Role.TRAIN), coverage(anchors_of(self.shape.head), sides)))
 
 
 def parts(shape: Design, fitted: Fitted) -> tuple[Backbone, RCNNHead]:

@@ -8,7 +8,7 @@ import attrs
 
 from hydra_detect.data.samples import Role
 from hydra_detect.errors import IncompatibleError, NotFoundError, near_matches
-from hydra_detect.lifecycle.beside import seen_samples
+from hydra_detect.lifecycle.beside import seen_samples, split_of
 from hydra_detect.names import HeadRef
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import backbones, heads
@@ -35,6 +35,7 @@ class Beginning:
         active: The active version of the head, if there is one.
         version: The version that the weights are of; None if they are random.
         spoilt: Why figures of what starts from here are no evidence; empty if they are.
+        doubt: Why they may be none; empty if nothing speaks against them.
 
     """
 
@@ -44,6 +45,7 @@ class Beginning:
     active: VersionRecord | None
     version: VersionRecord | None = None
     spoilt: str = ""
+    doubt: str = ""
 
 
 def begin(store: Store, head: str, *, init: str, backbone: str | None) -> Beginning:
@@ -106,14 +108,22 @@ def judged_on(store: Store, beginning: Beginning, judged: Samples, *, init: str)
         return beginning
     seen = seen_samples(store, beginning.version, judged, allowed=Role.TEST)
     if not seen:
-        return beginning
+        return _doubted(store, beginning)
     if init != AUTO:
         told = f"{len(seen)} of the {len(judged)} samples measured on were used to make {beginning.version.ref}"
         return attrs.evolve(beginning, spoilt=f"{told}, from which it starts: no evidence of quality")
     for version in _relatives(store, beginning.backbone.record.contract):
         if not seen_samples(store, version, judged, allowed=Role.TEST):
-            return _from(store, version, beginning)
+            return _doubted(store, _from(store, version, beginning))
     return attrs.evolve(beginning, origin=Origin(settings=beginning.origin.settings), told=FRESH, version=None)
+
+
+def _doubted(store: Store, beginning: Beginning) -> Beginning:
+    """Return a beginning that says so if nobody knows what its weights have learnt from."""
+    if beginning.version is None or split_of(store, beginning.version) is not None:
+        return beginning
+    told = f"{beginning.version.ref}, from which it starts, keeps no split: it may have learnt from these samples"
+    return attrs.evolve(beginning, doubt=told)
 
 
 def _from(store: Store, version: VersionRecord, beginning: Beginning) -> Beginning:

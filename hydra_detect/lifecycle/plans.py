@@ -8,14 +8,15 @@ import attrs
 
 from hydra_detect.data.groups import connected
 from hydra_detect.data.samples import Role
-from hydra_detect.data.splits import Split, check_enough, fits_four_roles, require
+from hydra_detect.data.splits import Split, check_enough, fits_four_roles, require, thin_classes
 from hydra_detect.data.splits import split as deal
 from hydra_detect.errors import InputError, listed
 from hydra_detect.lifecycle import beside
-from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import heads
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.data.samples import Samples
     from hydra_detect.storage.store import Store
@@ -32,7 +33,7 @@ class Plan:
         method: "held out", or "cross-validation".
         split: The role of each sample; for cross-validation all of them are "train".
         samples: All of them.
-        doubts: What a caller's split makes doubtful, a sentence each.
+        doubts: What a caller's split makes doubtful, or why there are no four roles; a sentence each.
 
     """
 
@@ -81,7 +82,7 @@ def plan(
     require(samples, Role.TRAIN, asked=f"train {head!r}")
     check_enough(samples)
     samples = attrs.evolve(samples, items=sorted(samples, key=lambda sample: sample.id))
-    previous = remembered(store, head, contract)
+    previous = remembered(store, head, contract, samples)
     if given is not None:
         return _as_given(head, Plan(method=HELD_OUT, split=given, samples=samples), previous)
     if fits_four_roles(samples):
@@ -89,7 +90,16 @@ def plan(
         # Where most of the samples were learnt from before, new ones may be too few for the other roles.
         if all(own.take(role).labelled >= _LEAST for role in (Role.SELECT, Role.CALIBRATE, Role.TEST)):
             return own
-    return Plan(method=CROSS_VALIDATION, split=deal(samples, shares={Role.TRAIN: 1.0}, seed=seed), samples=samples)
+        why = "most samples were learnt from before, and too few are left for the other roles"
+    else:
+        thin = ", ".join(f"{count} of {name!r}" for name, count in thin_classes(samples).items())
+        why = f"there are too few labelled groups for four roles ({thin}; 20 of each class are enough)"
+    return Plan(
+        method=CROSS_VALIDATION,
+        split=deal(samples, shares={Role.TRAIN: 1.0}, seed=seed),
+        samples=samples,
+        doubts=(f"{why}: the figures are those of cross-validation, of heads like this one",),
+    )
 
 
 def _as_given(head: str, own: Plan, previous: Split | None) -> Plan:
@@ -99,29 +109,69 @@ def _as_given(head: str, own: Plan, previous: Split | None) -> Plan:
     if lacking:
         found = f"the given split has no labelled sample for {' and '.join(lacking)}"
         raise InputError(f"train {head!r}", found, "Give those roles samples, or leave the split out.")
-    tested = {one.id for one in previous.samples if one.role == Role.TEST} if previous else set()
-    spent = [name for name, role in own.split.roles.items() if name in tested and role != Role.TEST]
-    if not spent:
-        return own
-    told = f"{len(spent)} samples that were for testing before have another use in the given split: {listed(spent)}"
-    return attrs.evolve(own, doubts=(told,))
+    before, doubts = previous.roles if previous else {}, []
+    spent = [name for name, role in own.split.roles.items() if before.get(name) == Role.TEST != role]
+    if spent:
+        doubts.append(f"{len(spent)} samples that were for testing before have another use now: {listed(spent)}")
+    stale = [name for name, role in own.split.roles.items() if role == Role.TEST and before.get(name) == Role.TRAIN]
+    if stale:
+        found = f"{len(stale)} test samples were learnt from before, by the backbone or another version"
+        doubts.append(f"{found}: {listed(stale)}")
+    return attrs.evolve(own, doubts=tuple(doubts))
 
 
-def remembered(store: Store, head: str, contract: BackboneContract | None) -> Split | None:
+def remembered(
+    store: Store, head: str, contract: BackboneContract | None, samples: Samples | None = None
+) -> Split | None:
     """Return the roles that samples had for the versions of a head, and for the original of its backbone.
 
     A sample that any of these learnt from is "train" for ever, and so is what belongs together with it: the same sample
-    under another id, its picture, its group. Of others the newest role counts.
+    under another id, its picture, its group, as it was recorded or as the samples at hand have it now. What belongs to
+    a sample that was for testing is for testing. Of others the newest role counts.
+
+    Args:
+        store: Where they are.
+        head: The head.
+        contract: Of the backbone; None where there is none yet.
+        samples: Those at hand: by their groups, too, others belong together.
+
     """
-    every = [sample for split in (*_of_original(store, contract), *_of_head(store, head)) for sample in split.samples]
+    every = [sample for split in (*of_original(store, contract), *_of_head(store, head)) for sample in split.samples]
     facts = [(("id", one.id), ("picture", one.picture), ("group", one.group)) for one in every]
+    present = [(("id", s.id), ("picture", s.picture_digest), ("group", s.group)) for s in samples or ()]
     newest = {}
-    for places in connected(facts):
-        is_learnt = any(every[place].role == Role.TRAIN for place in places)
-        for one in (every[place] for place in places):  # oldest first
-            newest[one.id] = attrs.evolve(one, role=Role.TRAIN) if is_learnt else one
+    for places in connected([*facts, *present]):
+        known = {every[place].id: every[place] for place in places if place < len(every)}  # oldest first
+        roles = [every[place].role for place in places if place < len(every)]
+        common = _common([one.role for one in known.values()], has_learnt=Role.TRAIN in roles)
+        newest.update({name: attrs.evolve(one, role=common or one.role) for name, one in known.items()})
     rows = sorted(newest.values(), key=lambda one: one.id)
     return Split(samples=tuple(rows), shares={Role.TRAIN: 1.0}) if rows else None
+
+
+def _common(roles: Sequence[Role], *, has_learnt: bool) -> Role | None:
+    """Return the one role of samples that belong together; None where each may keep its own, which is the same."""
+    if has_learnt:
+        return Role.TRAIN
+    if len(set(roles)) < 2:  # noqa: PLR2004  one role, or none
+        return None
+    return Role.TEST if Role.TEST in roles else roles[-1]
+
+
+def known_to(own: Split, earlier: Sequence[Split]) -> Split:
+    """Return a split that knows, beside its own samples, those that its weights and its backbone have seen before.
+
+    Args:
+        own: The roles for one training.
+        earlier: Those for what it starts from. What these learnt from is "train", whatever use it has now.
+
+    """
+    rows = {one.id: one for one in own.samples}
+    for one in (one for split in earlier for one in split.samples):
+        mine = rows.setdefault(one.id, one)
+        if one.role == Role.TRAIN and mine.role != Role.TRAIN:
+            rows[one.id] = attrs.evolve(mine, role=Role.TRAIN)
+    return attrs.evolve(own, samples=tuple(rows[name] for name in sorted(rows)))
 
 
 def _of_head(store: Store, head: str) -> list[Split]:
@@ -131,11 +181,11 @@ def _of_head(store: Store, head: str) -> list[Split]:
     return [split for split in splits if split is not None]
 
 
-def _of_original(store: Store, contract: BackboneContract | None) -> list[Split]:
-    """Return the splits of heads that came out of the original with this backbone."""
-    found = []
-    for name in HeadRegistry(store).fitting(contract) if contract is not None else ():
-        version = heads.find(store, name)
-        split = beside.split_of(store, version) if version.record.source is not None else None
-        found += [split] if split is not None else []
-    return found
+def of_original(store: Store, contract: BackboneContract | None) -> list[Split]:
+    """Return the splits of versions that came out of the original with this backbone, active or not."""
+    if contract is None:
+        return []
+    every = [heads.find(store, f"{name}@{n}") for name in heads.names(store) for n in store.head(name).numbers()]
+    originals = [one for one in every if one.record.source and not contract.differences(one.record.backbone)]
+    splits = [beside.split_of(store, version) for version in originals]
+    return [split for split in splits if split is not None]

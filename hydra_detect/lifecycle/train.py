@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from hydra_detect.records import VersionRecord
     from hydra_detect.training.progress import Progress
 
+_FEW = 10  # samples, each of which moves F1 by some hundredths
+
 
 def train_head(  # noqa: PLR0913  each is a question of its own that a user may have
     store: str | os.PathLike[str] | Store,
@@ -128,7 +130,8 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             doubts=doubts(store, plan.judged, beginning.active),
         )
         made = _told(beginning, attempt(setting))
-        record = _record(setting, made, unchanged.check(store, before, network))
+        kept = _kept_split(store, beginning, plan)
+        record = _record(setting, made, kept, unchanged.check(store, before, network))
         report = TrainingReport(
             head=head,
             backbone=beginning.backbone.name,
@@ -139,7 +142,8 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             run=str(run.folder),
         )
         if publish:
-            version = _publish(manager, head, beginning, plan, made, record)
+            _check_wanted(run, tools)
+            version = _publish(manager, head, beginning, kept, made, record)
             report = _promote(manager, version, report, beginning, made, anyway=promote_anyway)
         return run.finish(report)
 
@@ -154,8 +158,21 @@ def _ready(store: str | os.PathLike[str] | Store, head: str) -> Store:
 
 def _told(beginning: Beginning, made: Attempt) -> Attempt:
     """Return an attempt whose figures say so where they are no evidence."""
-    notes = (beginning.spoilt, *made.metrics.notes) if beginning.spoilt else made.metrics.notes
+    notes = (*filter(None, [beginning.spoilt, beginning.doubt]), *made.metrics.notes)
     return attrs.evolve(made, metrics=attrs.evolve(made.metrics, notes=notes))
+
+
+def _check_wanted(run: Run, tools: Tools) -> None:
+    """See that nobody has cancelled while it was calibrated and measured."""
+    if tools.cancel and tools.cancel.is_set():
+        raise run.checkpoint().stopped("it was cancelled before its version was made")
+
+
+def _kept_split(store: Store, beginning: Beginning, plan: Plan) -> Split:
+    """Return the roles that samples had for a version and for all that it came from."""
+    start = beside.split_of(store, beginning.version) if beginning.version else None
+    earlier = plans.of_original(store, beginning.backbone.record.contract)
+    return plans.known_to(plan.split, [*earlier, *([start] if start else [])])
 
 
 def _fingerprint(
@@ -174,14 +191,14 @@ def _fingerprint(
         "split": str(plan.split.digest),
         "method": plan.method,
         "config": {**codec.to_dict(config), "objective": ""},  # another one needs no other weights
-        "code": tools.code(),
+        "code": tools.code(config),
         "seed": seed,
         "libraries": libraries(),
     }
     return codec.digest_of(facts)
 
 
-def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
+def _record(setting: Setting, made: Attempt, kept: Split, same: Unchanged) -> TrainingRecord:
     plan, beginning, learnt = setting.plan, setting.beginning, made.learnt
     samples = plan.samples
     return TrainingRecord(
@@ -190,8 +207,8 @@ def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
         seed=setting.seed,
         samples=SampleUse(
             digest=samples.digest,
-            split=plan.split.digest,
-            counts={str(role): count for role, count in plan.split.counts.items()},
+            split=kept.digest,
+            counts={str(role): len(plan.take(role)) for role in Role},
             labelled=samples.labelled,
             backgrounds=samples.backgrounds,
             boxes=samples.box_counts,
@@ -215,19 +232,14 @@ def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
 
 def _warnings(setting: Setting, made: Attempt) -> tuple[str, ...]:
     plan, learnt = setting.plan, made.learnt
-    said = [*setting.doubts, *plan.doubts]
-    if plan.method == plans.CROSS_VALIDATION:
-        said.append(
-            f"{plan.samples.labelled} labelled samples are too few for four roles: the figures are those of "
-            "cross-validation, of heads like this one"
-        )
+    said = [*filter(None, [setting.beginning.doubt]), *setting.doubts, *plan.doubts]
     if learnt.features.not_kept:
         said.append(f"the cache had no room for {learnt.features.not_kept} maps: raise cache_bytes to train faster")
-    return (*said, *cautions(plan.samples, learnt.coverage))
+    return (*said, *cautions(plan.take(Role.TRAIN), learnt.coverage))
 
 
 def _publish(
-    manager: VersionManager, head: str, beginning: Beginning, plan: Plan, made: Attempt, training: TrainingRecord
+    manager: VersionManager, head: str, beginning: Beginning, kept: Split, made: Attempt, training: TrainingRecord
 ) -> VersionRecord:
     tensors = raw_tensors(made.learnt.fitted.tensors)
     record = HeadRecord(
@@ -235,15 +247,15 @@ def _publish(
         backbone=beginning.backbone.record.contract,
         backbone_name=beginning.backbone.name,
         settings=made.learnt.settings,
-        class_names=plan.samples.class_names,
+        class_names=made.fit.outcomes.class_names,
         operating_policy=made.fit.policy,
         sample_count=training.samples.counts[Role.TRAIN],
         claimed_metrics=made.metrics.figures(),
-        notes=f"trained from {beginning.told}; figures by {plan.method}",
+        notes=f"trained from {beginning.told}; figures by {training.method}",
         libraries=libraries(),
     )
     files = beside.files(
-        split=plan.split,
+        split=kept,
         training=training,
         calibration=made.fit.calibration,
         outcomes=made.fit.outcomes,
@@ -258,7 +270,15 @@ def _decision(beginning: Beginning, made: Attempt) -> Decision:
         return Decision(promote=False, reason=beginning.spoilt, candidate=candidate)
     if beginning.active is None:
         return decide(candidate, NONE_ACTIVE)
-    return decide(candidate, None if made.active is None else made.active.measurement())
+    if made.unfair:
+        return Decision(promote=False, reason=made.unfair, candidate=candidate)
+    if made.against is not None:
+        candidate = made.against.measurement()
+    decision = decide(candidate, None if made.active is None else made.active.measurement())
+    judged = made.against or made.metrics
+    if made.active is None or judged.samples >= _FEW:
+        return decision
+    return attrs.evolve(decision, reason=f"{decision.reason}, on only {judged.samples} samples")
 
 
 def _promote(

@@ -14,7 +14,8 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from hydra_detect.training.extensions import found, names
+from hydra_detect.errors import InputError, listed
+from hydra_detect.training.extensions import AUGMENTATIONS, found, names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from hydra_detect.training.features import Seen
 
-_GROUP = "hydra_detect.augmentations"
+_OF_LIGHT, _LIGHT_CHANNELS = frozenset({"brightness", "contrast", "colour"}), (1, 3)  # which torchvision's can change
 _LEAST_SIDE = 2.0  # pixels: what a crop leaves of a box below that is no object any more
 
 Augmentation = Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]
@@ -111,7 +112,7 @@ def built_in() -> Mapping[str, Augmentation]:
 
 def list_augmentations() -> list[str]:
     """Return the names that `TrainingConfig.augmentations` may have: ours, and those of installed packages."""
-    return names(built_in(), _GROUP)
+    return names(built_in(), AUGMENTATIONS)
 
 
 @attrs.frozen
@@ -121,15 +122,26 @@ class Augmenter:
     steps: tuple[Augmentation, ...]
 
     @classmethod
-    def named(cls, wanted: Sequence[str], given: Mapping[str, Augmentation] | None = None) -> Augmenter:
+    def named(
+        cls, wanted: Sequence[str], given: Mapping[str, Augmentation] | None = None, *, channels: int = 3
+    ) -> Augmenter:
         """Return the augmentations of these names: given, our own, or an installed package's.
 
+        Args:
+            wanted: The names.
+            given: Those that the caller brings along.
+            channels: Of the pictures.
+
         Raises:
-            InputError: If there is none of a name, or two.
+            InputError: If there is none of a name, or two, or it cannot change pictures of so many channels.
 
         """
         own = built_in()
-        return cls(tuple(found(name, own, group=_GROUP, given=given) for name in wanted))
+        unfit = sorted({name for name in wanted if name in _OF_LIGHT}) if channels not in _LIGHT_CHANNELS else []
+        if unfit:
+            found_here = f"{listed(unfit)} change pictures of 1 or 3 channels, and the backbone takes {channels}"
+            raise InputError("augment pictures", found_here, "Name others, as augmentations=hflip,crop.")
+        return cls(tuple(found(name, own, group=AUGMENTATIONS, given=given) for name in wanted))
 
     def __call__(self, pixels: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a changed picture [channel, height, width] with its boxes [N, 4] xyxy and labels [N]."""

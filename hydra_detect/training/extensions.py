@@ -5,15 +5,22 @@ Nothing is registered in a global: what a name means can be seen from the call a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 from hydra_detect.errors import InputError, near_matches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+LOSSES, AUGMENTATIONS = "hydra_detect.losses", "hydra_detect.augmentations"
+"""Entry-point groups in which installed packages declare theirs."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def names(own: Mapping[str, Any], group: str) -> list[str]:
@@ -40,15 +47,34 @@ def found(name: str, own: Mapping[str, Any], *, group: str, given: Mapping[str, 
     return installed[0].load() if installed else own[name] if name in own else given[name]
 
 
-def text_digest(value: Any) -> str:
-    """Return a digest of the source text of what a user brought along, or of its name where there is no text.
+def installed(name: str, group: str) -> str:
+    """Return which package declares a name, and its version; nothing if none does."""
+    found = [entry.dist for entry in importlib.metadata.entry_points(group=group) if entry.name == name]
+    return "".join(f"{dist.name} {dist.version}" for dist in found if dist is not None)
 
-    It is that of the function or class itself; what that calls or reads from elsewhere is not seen.
+
+def text_digest(value: Any) -> str:
+    """Return a digest of what a user brought along: its source text or name, and what it was made with.
+
+    Of a function that is its text and the values that it encloses, of a partial its arguments, of an object the text of
+    its class and how it shows itself. What it calls or reads from elsewhere is not seen.
     """
-    what = inspect.unwrap(value) if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+    return hashlib.sha256("\n".join(_texts(value)).encode()).hexdigest()
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, functools.partial):
+        return [*_texts(value.func), _shown(value.args), _shown(sorted(value.keywords.items()))]
+    is_code = inspect.isroutine(value) or inspect.isclass(value)
+    what = inspect.unwrap(value) if is_code else type(value)
     try:
         text = inspect.getsource(what)
     except (OSError, TypeError):  # typed into an interpreter, or built in
         text = ""
-    named = f"{what.__module__}.{what.__qualname__}\n{text}"
-    return hashlib.sha256(named.encode()).hexdigest()
+    enclosed = [cell.cell_contents for cell in getattr(what, "__closure__", None) or ()]
+    return [f"{what.__module__}.{what.__qualname__}", text, _shown(enclosed), "" if is_code else _shown(value)]
+
+
+def _shown(value: Any) -> str:
+    """Return how a value shows itself, without the addresses by which two runs would differ."""
+    return _ADDRESS.sub("", repr(value))

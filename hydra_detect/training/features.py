@@ -115,8 +115,14 @@ class FeatureCache:
     def __init__(self, folder: Path, *, limit: int) -> None:
         self.folder = folder
         self.limit = limit
-        self.hits = self.misses = self.refused = 0
+        self.hits = self.misses = 0
+        self._refused: set[str] = set()
         self._own: set[str] = set()
+
+    @property
+    def refused(self) -> int:
+        """Files for which there was no room, each counted once."""
+        return len(self._refused)
 
     def get(self, key: str) -> Encoded | None:
         """Return what is kept under a key, or None; what is damaged is deleted and computed again."""
@@ -149,7 +155,7 @@ class FeatureCache:
         facts = {name: " ".join(map(str, getattr(encoded, name))) for name in _SIZES}
         with explained(f"keep features in {self.folder}", "Name another folder, or set cache_bytes to 0."):
             if not self._make_room(sum(level.nbytes for level in encoded.maps.values()) + _HEADER):
-                self.refused += 1
+                self._refused.add(key)
                 return
             tensor_files.save(self.folder / (key + _SUFFIX), encoded.maps, facts)
         self._own.add(key)

@@ -8,6 +8,7 @@ import attrs
 
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import require, require_disjoint
+from hydra_detect.errors import InputError
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.training.anchors import coverage, label_sides
 from hydra_detect.training.augment import Augmenter
@@ -138,7 +139,11 @@ def learn(  # noqa: PLR0913  all that a training depends on
 
 
 def _source(features: FrozenFeatures, train: Samples, config: TrainingConfig, tools: Tools) -> Source:
+    if config.augmentations and config.features != "fresh":
+        found = f"features are {config.features}: the network sees the views of each picture, and nothing else"
+        raise InputError("use augmentations", found, "Set features=fresh for them, or name views instead.")
     if config.features == "fresh":
-        augmenter = Augmenter.named(config.augmented_by, tools.augmentations)
+        channels = features.backbone.contract.architecture.in_channels
+        augmenter = Augmenter.named(config.augmented_by, tools.augmentations, channels=channels)
         return FreshSource(features, train.class_names, augmenter=augmenter)
     return CachedSource(features, train.class_names, views=config.seen_as)

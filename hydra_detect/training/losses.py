@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from hydra_detect.errors import InputError
-from hydra_detect.training.extensions import found, names
+from hydra_detect.training.extensions import LOSSES, found, names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.step import Predictions
 
-_GROUP = "hydra_detect.losses"
 _BETA = 1 / 9  # where torchvision's smooth L1 turns from square to straight
 _EFFECTIVE = 0.9999  # Cui et al. 2019, arXiv:1901.05555: the effective number of samples is (1 - b**n) / (1 - b)
 
@@ -123,7 +122,7 @@ BUILT_IN: Mapping[str, Loss] = {"torchvision": torchvision_loss, "focal": focal_
 
 def list_losses() -> list[str]:
     """Return the names that `TrainingConfig.loss` may have: our own, and those that installed packages declare."""
-    return names(BUILT_IN, _GROUP)
+    return names(BUILT_IN, LOSSES)
 
 
 def loss_named(name: str, given: Mapping[str, Loss] | None = None) -> Loss:
@@ -133,5 +132,5 @@ def loss_named(name: str, given: Mapping[str, Loss] | None = None) -> Loss:
         InputError: If there is none of that name, or two.
 
     """
-    loss: Loss = found(name, BUILT_IN, group=_GROUP, given=given)
+    loss: Loss = found(name, BUILT_IN, group=LOSSES, given=given)
     return loss

@@ -16,7 +16,7 @@ from hydra_detect.checkpoints.settings import SplitSettings, resolve
 from hydra_detect.checkpoints.zoo import read_original
 from hydra_detect.codec import Record
 from hydra_detect.contracts import Architecture, Preprocessing
-from hydra_detect.errors import CheckpointError, InputError, near_matches
+from hydra_detect.errors import CheckpointError, InputError, RecordError, listed, near_matches
 from hydra_detect.nets.backbones import Features, build_network, build_transform, levels_of
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.records import HeadSettings
@@ -56,6 +56,7 @@ _RESNETS = {
     "resnet101": ("bottleneck", (3, 4, 23, 3), 256),
     "resnet152": ("bottleneck", (3, 8, 36, 3), 256),
 }
+_MADE_ANEW = ("architecture", "min_size", "max_size", "mean", "std", "pyramid_channels", "box_width", "proposals")
 ARCHITECTURES = (*_RESNETS, _MOBILENET)
 """Bodies that an original can be made with, each under a feature pyramid of its own."""
 
@@ -87,6 +88,21 @@ class OriginalSettings(Record):
     pyramid_channels: int = attrs.field(default=256, validator=fields.bounded(1, 4096))
     box_width: int = attrs.field(default=1024, validator=fields.bounded(1, 65536))
     proposals: int = attrs.field(default=1000, validator=fields.COUNT)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what would have no effect beside the weights of a whole detector, which has its own."""
+        if not self.is_detector:
+            return
+        usual = {field.name: field.default for field in attrs.fields(OriginalSettings)}
+        own = {name for name, value in usual.items() if name in _MADE_ANEW and getattr(self, name) != value}
+        if own:
+            found = f"{listed(own)} cannot be chosen: {self.weights!r:.80} is a whole detector with its own"
+            raise RecordError("make an original", found, "Leave them out, or the weights.")
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether the weights are those of a whole detector."""
+        return self.weights is not None and self.weights != IMAGENET
 
 
 @attrs.frozen(kw_only=True)
@@ -134,7 +150,7 @@ def design(settings: OriginalSettings, *, classes: int, least_score: float) -> D
         CheckpointError: If the weights cannot be read or fetched.
 
     """
-    if settings.weights is not None and settings.weights != IMAGENET:
+    if settings.weights is not None and settings.is_detector:
         return _of_detector(settings.weights, classes=classes, least_score=least_score)
     architecture = _architecture(settings)
     levels = levels_of(architecture)
@@ -288,7 +304,8 @@ def learn_original(
         StoreError: If the disk refuses.
 
     """
-    augmenter = Augmenter.named(config.augmented_by, tools.augmentations)
+    channels = len(plan.preprocessing.mean)
+    augmenter = Augmenter.named(config.augmented_by, tools.augmentations, channels=channels)
     task = Task(
         network=WholeDetector(plan, sampling=sampling(config), seed=seed).to(device),
         source=PictureSource(plan.preprocessing, train.class_names, augmenter=augmenter, device=device),

@@ -77,14 +77,19 @@ def judge(head: RCNNHead, task: Task) -> Judged:
 
 
 def is_better(judged: Judged, best: EpochRecord | None, config: TrainingConfig) -> bool:
-    """Whether weights are better than the best so far, by at least `min_delta`; of equal F1, the lower loss is."""
+    """Whether weights are better than the best so far, by at least `min_delta`; of equal F1, the lower loss is.
+
+    While nothing was found yet the loss alone decides: F1 says nothing of what is still learning.
+    """
     if best is None or best.f1 is None:
         return True
     gain = judged.f1 - best.f1
     cheaper = best.select_losses["total"] - judged.select_losses["total"]
     if config.monitor == "loss":
         return cheaper > config.min_delta
-    return gain > config.min_delta or (gain == 0 and config.min_delta == 0 and cheaper > 0)
+    if judged.f1 == best.f1 and (config.min_delta == 0 or not best.f1):
+        return cheaper > 0
+    return gain > config.min_delta
 
 
 def order(task: Task) -> list[int]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from hydra_detect.training import extensions
+from hydra_detect.training.extensions import AUGMENTATIONS, LOSSES, installed, text_digest
 
 if TYPE_CHECKING:
     import threading
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hydra_detect.training.augment import Augmentation
+    from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.losses import Loss
 
 
@@ -34,8 +35,15 @@ class Tools:
     cache: Path | None = None
     cancel: threading.Event | None = None
 
-    def code(self) -> dict[str, str]:
-        """Return the text of each loss and augmentation, digested: with another it is another training."""
+    def code(self, config: TrainingConfig) -> dict[str, str]:
+        """Return what tells the code of each loss and augmentation from another: with another it is another training.
+
+        Args:
+            config: By whose names installed packages are used.
+
+        """
         every: dict[str, object] = {f"loss {name}": value for name, value in self.losses.items()}
         every |= {f"augmentation {name}": value for name, value in self.augmentations.items()}
-        return {name: extensions.text_digest(value) for name, value in sorted(every.items())}
+        digests = {name: text_digest(value) for name, value in sorted(every.items())}
+        wanted = [(LOSSES, config.loss), *((AUGMENTATIONS, name) for name in config.augmented_by)]
+        return digests | {name: installed(name, group) for group, name in wanted}
