@@ -10,7 +10,8 @@ from hydra_detect.data.samples import Role, Sample, Samples
 from hydra_detect.data.splits import Split, SplitSample, given, split
 from hydra_detect.errors import InputError, RoleError
 from hydra_detect.lifecycle import beside
-from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT, plan, remembered
+from hydra_detect.lifecycle.plans import plan, remembered
+from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
 from hydra_detect.storage import heads
 from hydra_detect.versions import VersionManager
 

@@ -16,6 +16,7 @@ from hydra_detect.lifecycle.attempts import Setting, attempt
 from hydra_detect.lifecycle.cautions import cautions
 from hydra_detect.lifecycle.judging import check_extras, doubts
 from hydra_detect.lifecycle.report import KEPT, PROMOTED, Course, SampleUse, TrainingRecord, TrainingReport
+from hydra_detect.measure.metrics import CROSS_VALIDATION
 from hydra_detect.measure.promotion import NONE_ACTIVE, Decision, decide
 from hydra_detect.names import Digest, check_name
 from hydra_detect.nets.backbones import Backbone
@@ -216,7 +217,7 @@ def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
 def _warnings(setting: Setting, made: Attempt) -> tuple[str, ...]:
     plan, learnt = setting.plan, made.learnt
     said = [*setting.doubts, *plan.doubts]
-    if plan.method == plans.CROSS_VALIDATION:
+    if plan.method == CROSS_VALIDATION:
         said.append(
             f"{plan.samples.labelled} labelled samples are too few for four roles: the figures are those of "
             "cross-validation, of heads like this one"

@@ -17,7 +17,8 @@ import numpy as np
 from hydra_detect import fields
 from hydra_detect.detections import missing_extra
 from hydra_detect.errors import InputError
-from hydra_detect.measure.outcomes import check_pictures, class_numbers, numbered
+from hydra_detect.measure.matching import check_pictures
+from hydra_detect.measure.outcomes import class_numbers, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

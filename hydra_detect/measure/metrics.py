@@ -15,6 +15,7 @@ import numpy as np
 from hydra_detect import codec, fields
 from hydra_detect.codec import Record
 from hydra_detect.errors import InputError, RecordError
+from hydra_detect.measure import columns
 from hydra_detect.measure.average_precision import average_precision, average_precisions
 from hydra_detect.measure.bootstrap import Figure, Groups, figure, rates
 from hydra_detect.measure.confusion import Confusion, confuse
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from hydra_detect.measure.columns import Doubles, Integers
     from hydra_detect.measure.outcomes import Outcomes
 
-METHODS = ("held out", "cross-validation")
+HELD_OUT, CROSS_VALIDATION = "held out", "cross-validation"
+METHODS = (HELD_OUT, CROSS_VALIDATION)
 _FEW_GROUPS = 10
 _COLUMNS = ("", "threshold", "labels", "TP", "FP", "FN", "precision", "recall", "F1", "AP50", "AP75", "AP")
 
@@ -107,7 +109,7 @@ class Metrics(Record):
     sweep: SweepRecord
     confusion: Confusion
     samples_digest: Digest | None = None
-    method: str = attrs.field(default="held out", validator=_method)
+    method: str = attrs.field(default=HELD_OUT, validator=_method)
     notes: tuple[str, ...] = attrs.field(default=(), converter=fields.texts)
 
     def figures(self) -> dict[str, float]:
@@ -166,7 +168,7 @@ def measure(
     policy: OperatingPolicy,
     groups: Sequence[str] | None = None,
     samples_digest: Digest | None = None,
-    method: str = "held out",
+    method: str = HELD_OUT,
     seed: int = 0,
     draws: int = 1000,
 ) -> Metrics:
@@ -296,9 +298,7 @@ def _mean_rates(counts: Integers) -> list[Doubles]:
 def _mean_of_known(values: Doubles) -> Doubles:
     """Return the means [D] over the classes of [D, C] that are not NaN; NaN where all are."""
     known = ~np.isnan(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0).sum(axis=1)
-    return np.divide(total, count, out=np.full(len(values), math.nan), where=count > 0)
+    return columns.shares(np.where(known, values, 0).sum(axis=1), known.sum(axis=1), otherwise=math.nan)
 
 
 def _rates(figures: Sequence[Figure]) -> Rates:

@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 
 from hydra_detect.errors import InputError
+from hydra_detect.measure import columns
 from hydra_detect.measure.calibration import apply_temperature
 from hydra_detect.measure.sweep import sweep
 from hydra_detect.names import shown
@@ -56,7 +57,7 @@ class FBeta:
         square = self.beta**2
         hits = (1 + square) * curve.true_positives
         whole = hits + square * curve.false_negatives + curve.false_positives
-        return np.divide(hits, whole, out=np.zeros(len(hits)), where=whole > 0)
+        return columns.shares(hits, whole)
 
     def __str__(self) -> str:
         """Return the form that `parse_objective` reads."""
@@ -79,7 +80,7 @@ class Mcc:
         )
         quiet = curve.wrong - alarms
         whole = (hits + alarms) * (hits + missed) * (quiet + alarms) * (quiet + missed)
-        return np.divide(hits * quiet - alarms * missed, np.sqrt(whole), out=np.zeros(len(hits)), where=whole > 0)
+        return columns.shares(hits * quiet - alarms * missed, np.sqrt(whole))
 
     def __str__(self) -> str:
         """Return the form that `parse_objective` reads."""

@@ -53,18 +53,18 @@ class Curve:
     @property
     def precision(self) -> Doubles:
         """[K] share of the counted candidates that are hits."""
-        return _shares(self.true_positives, self.true_positives + self.false_positives)
+        return columns.shares(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> Doubles:
         """[K] share of the labelled boxes that were found."""
-        return _shares(self.true_positives, np.full_like(self.true_positives, self.labels))
+        return columns.shares(self.true_positives, np.full_like(self.true_positives, self.labels))
 
     @property
     def f1(self) -> Doubles:
         """[K] harmonic mean of precision and recall."""
         twice = 2 * self.true_positives
-        return _shares(twice, twice + self.false_positives + self.false_negatives)
+        return columns.shares(twice, twice + self.false_positives + self.false_negatives)
 
     def at(self, thresholds: Any) -> Curve:
         """Return the same curve at other thresholds; exact if this one holds every distinct score.
@@ -234,7 +234,3 @@ def _on_grid(curve: Curve) -> CurveRecord:
         labels=here.labels,
         wrong=here.wrong,
     )
-
-
-def _shares(parts: Integers, wholes: Integers) -> Doubles:
-    return np.divide(parts, wholes, out=np.zeros(len(parts)), where=wholes > 0)
