@@ -17,7 +17,7 @@ from hydra_detect.errors import InputError, RecordError
 from hydra_detect.measure.average_precision import average_precisions
 from hydra_detect.measure.confusion import confuse
 from hydra_detect.measure.matching import Counts, count
-from hydra_detect.measure.metrics import Metrics, measure
+from hydra_detect.measure.metrics import Metrics, Precisions, measure
 from hydra_detect.measure.outcomes import judge
 from hydra_detect.measure.policy import accepted, fit_policy
 from hydra_detect.measure.promotion import NONE_ACTIVE, Measurement, decide
@@ -27,6 +27,7 @@ from hydra_detect.records import OperatingPolicy
 
 POLICY = OperatingPolicy(score_threshold=0.5)
 SAMPLES = Digest("a" * 64)
+RATES = ("precision", "recall", "f1")
 policies = st.builds(
     OperatingPolicy,
     score_threshold=st.floats(0, 1),
@@ -60,7 +61,7 @@ def test_empty_first():
     none = quick(([], []), samples_digest=SAMPLES)
     assert (none.samples, none.labels, none.groups) == (0, 0, 0)
     assert counts_of(none.micro) == Counts()
-    assert none.micro.average_precision.ap50 is None
+    assert none.micro.average_precision == none.macro.average_precision == Precisions()
     assert none.macro.f1.low is None
     assert none.figures() == {}
     assert math.isnan(none.measurement().f1)
@@ -136,8 +137,10 @@ def test_the_parts_are_those_of_their_modules():
         precisions = one.average_precision
         assert precisions.ap50.value == library.ap50[place]
         assert (precisions.ap75, precisions.ap) == (library.ap75[place], library.ap[place])
-    overall = found.micro.average_precision
-    assert (overall.ap50.value, overall.ap75, overall.ap) == library.means
+    for overall, expected in ((found.micro, library.pooled), (found.macro, library.means)):
+        precisions = overall.average_precision
+        assert (precisions.ap50.value, precisions.ap75, precisions.ap) == expected
+    assert library.pooled != library.means
     assert found.sweep == sweep(judge(*both, class_names=CLASSES), temperature=1.5).on_grid()
     assert found.confusion == confuse(*both, class_names=CLASSES, policy=policy)
     assert found.sweep.micro.true_positives[40] == found.micro.true_positives
@@ -152,6 +155,9 @@ def test_macro_is_the_mean_over_classes_with_labels():
     found = quick(both, class_names=(*CLASSES, "unseen"))
     shares = [one.rates.f1.value for one in found.classes[:2]]
     assert found.macro.f1.value == pytest.approx(sum(shares) / 2)
+    precisions = [one.average_precision for one in found.classes[:2]]
+    assert found.macro.average_precision.ap50.value == pytest.approx(sum(one.ap50.value for one in precisions) / 2)
+    assert found.macro.average_precision.ap == pytest.approx(sum(one.ap for one in precisions) / 2)
     assert found.notes == ("no labelled box of class unseen: its figures say nothing",)
     assert found.classes[2].average_precision.ap is None
     assert found.macro == quick(both).macro
@@ -160,13 +166,16 @@ def test_macro_is_the_mean_over_classes_with_labels():
 def test_intervals_hold_their_figures_and_narrow():
     """Every interval holds its figure, is narrower on more pictures, and comes again with the same seed."""
     few, many = quick(crowd(pictures=12), draws=400), quick(crowd(pictures=100), draws=400)
-    for one, other in zip((*few.classes, few.micro), (*many.classes, many.micro), strict=True):
-        figures = [(getattr(one.rates, name), getattr(other.rates, name)) for name in ("precision", "recall", "f1")]
-        for small, large in [*figures, (one.average_precision.ap50, other.average_precision.ap50)]:
-            assert small.low <= small.value <= small.high
-            assert large.low <= large.value <= large.high
-            assert large.high - large.low < small.high - small.low
-    assert few.macro.f1.low < few.macro.f1.value < few.macro.f1.high
+    pairs = [(one.rates, other.rates) for one, other in zip(few.classes, many.classes, strict=True)]
+    pairs += [(few.micro.rates, many.micro.rates), (few.macro, many.macro)]
+    figures = [(getattr(one, name), getattr(other, name)) for one, other in pairs for name in RATES]
+    pairs = zip((*few.classes, few.micro, few.macro), (*many.classes, many.micro, many.macro), strict=True)
+    figures += [(one.average_precision.ap50, other.average_precision.ap50) for one, other in pairs]
+    assert len(figures) == 16
+    for small, large in figures:
+        assert small.low <= small.value <= small.high
+        assert large.low <= large.value <= large.high
+        assert large.high - large.low < small.high - small.low
     again = quick(crowd(pictures=12), draws=400)
     assert again == few
     assert quick(crowd(pictures=12), draws=400, seed=1).micro.rates != few.micro.rates
@@ -202,7 +211,8 @@ def test_short_figures_are_those_of_all_classes():
     figures = found.figures()
     assert list(figures) == ["precision", "recall", "f1", "ap50", "ap75", "ap"]
     assert figures["f1"] == found.micro.rates.f1.value
-    assert figures["ap"] == found.micro.average_precision.ap
+    assert figures["ap"] == found.macro.average_precision.ap  # COCO's: the mean over the classes
+    assert figures["ap50"] == found.macro.average_precision.ap50.value != found.micro.average_precision.ap50.value
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
 
 
@@ -230,13 +240,13 @@ def test_it_prints_a_table():
     found = detect([(0, 0, 10, 10), (200, 200, 300, 300)], ["owl", "owl"], [0.9, 0.8])
     lines = str(quick(([found], [truth]))).splitlines()
     assert lines[0] == ("1 samples in 1 groups, 2 labelled boxes; held out; IoU 0.5; temperature 1.000; 95 % intervals")
-    assert [line.split() for line in lines[1:5]] == [
+    assert [line.split() for line in lines[1:6]] == [
         ["threshold", "labels", "TP", "FP", "FN", "precision", "recall", "F1", "AP50", "AP75", "AP"],
         ["owl", "0.500", "1", "1", "1", "0", "0.500", "1.000", "0.667", "1.000", "1.000", "1.000"],
         ["fox", "0.500", "1", "0", "0", "1", "0.000", "0.000", "0.000", "0.000", "0.000", "0.000"],
-        ["all", "classes", "0.500", "2", "1", "1", "1", "0.500", "0.500", "0.500", "0.500", "0.500", "0.500"],
+        ["all", "classes", "0.500", "2", "1", "1", "1", "0.500", "0.500", "0.500", "0.505", "0.505", "0.505"],
+        ["mean", "of", "classes", "0.250", "0.500", "0.333", "0.500", "0.500", "0.500"],
     ]
-    assert lines[5].split() == ["mean", "of", "classes", "0.250", "0.500", "0.333"]
     assert lines[6].startswith("note: intervals from 1 groups")
 
 
