@@ -141,7 +141,7 @@ def test_the_parts_are_those_of_their_modules():
         precisions = overall.average_precision
         assert (precisions.ap50.value, precisions.ap75, precisions.ap) == expected
     assert library.pooled != library.means
-    assert found.sweep == sweep(judge(*both, class_names=CLASSES), temperature=1.5).on_grid()
+    assert found.sweep == sweep(judge(*both, class_names=CLASSES), temperature=1.5).on_grid(policy)
     assert found.confusion == confuse(*both, class_names=CLASSES, policy=policy)
     assert found.sweep.micro.true_positives[40] == found.micro.true_positives
     assert (found.policy, found.iou, found.micro.threshold) == (policy, 0.5, 0.4)

@@ -220,7 +220,7 @@ def measure(
         classes=classes,
         micro=_micro(counts, drawn, pooled, classes=classes),
         macro=_macro(counts, drawn, mean),
-        sweep=sweep(outcomes, temperature=policy.temperature).on_grid(),
+        sweep=sweep(outcomes, temperature=policy.temperature).on_grid(policy),
         confusion=confusion,
         samples_digest=samples_digest,
         method=method,
