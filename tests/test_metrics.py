@@ -15,6 +15,12 @@ from hydra_detect import codec
 from hydra_detect.detections import Detections, GroundTruth
 from hydra_detect.errors import InputError, RecordError
 from hydra_detect.measure.average_precision import average_precisions
+from hydra_detect.measure.calibration import (
+    apply_temperature,
+    calibration_at,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
 from hydra_detect.measure.confusion import confuse
 from hydra_detect.measure.matching import Counts, count
 from hydra_detect.measure.metrics import Metrics, Precisions, measure
@@ -64,6 +70,8 @@ def test_empty_first():
     assert none.micro.average_precision == none.macro.average_precision == Precisions()
     assert none.macro.f1.low is None
     assert none.figures() == {}
+    assert none.calibration is None
+    assert "scores on these pictures" not in str(none)
     assert math.isnan(none.measurement().f1)
     assert not decide(none.measurement(), NONE_ACTIVE)
     assert round_trip(none) == none
@@ -202,6 +210,26 @@ def test_calibration_and_threshold_work_together():
     assert found.sweep != raw.sweep
 
 
+def test_calibration_is_judged_on_these_pictures():
+    """The errors of calibration are those of the judged pictures, raw and as the policy reads them."""
+    outcomes = judge(*crowd(1), class_names=CLASSES)
+    policy = fit_policy(judge(*crowd(0), class_names=CLASSES), temperature=0.7)
+    found = quick(crowd(1), policy=policy)
+    assert found.calibration == calibration_at(outcomes, 0.7)
+    assert found.calibration.before.ece == expected_calibration_error(outcomes.scores, outcomes.hits)
+    read = apply_temperature(outcomes.scores, 0.7)
+    assert found.calibration.after.nll == negative_log_likelihood(read, outcomes.hits)
+    assert f"ECE {found.calibration.before.ece:.3f} raw, {found.calibration.after.ece:.3f} calibrated" in str(found)
+
+
+def test_cross_validated_scores_are_not_raw():
+    """By cross-validation the scores are those of several heads on one scale: of their calibration nothing is said."""
+    found = quick(crowd(), method="cross-validation")
+    assert found.calibration is None
+    assert "scores on these pictures" not in str(found)
+    assert attrs.evolve(found, method="held out", calibration=quick(crowd()).calibration) == quick(crowd())
+
+
 # For promotion, records and people
 
 
@@ -234,6 +262,16 @@ def test_it_is_a_record():
         quick(crowd(), method="guessed")
 
 
+def test_a_record_of_before_is_read():
+    """What was stored without errors of calibration and without a mean of average precision is read, as not known."""
+    plain = quick(crowd()).to_dict()
+    del plain["calibration"], plain["macro"]["average_precision"]
+    found = codec.from_dict(Metrics, plain, "metrics")
+    assert (found.calibration, found.macro.average_precision) == (None, Precisions())
+    assert list(found.figures()) == ["precision", "recall", "f1"]
+    assert attrs.evolve(found, calibration=quick(crowd()).calibration, macro=quick(crowd()).macro) == quick(crowd())
+
+
 def test_it_prints_a_table():
     """A line says what was measured, then a line per class and for all, and every number stands in its column."""
     truth = GroundTruth([(0, 0, 10, 10), (50, 50, 90, 90)], ["owl", "fox"], SIZE)
@@ -247,7 +285,10 @@ def test_it_prints_a_table():
         ["all", "classes", "0.500", "2", "1", "1", "1", "0.500", "0.500", "0.500", "0.505", "0.505", "0.505"],
         ["mean", "of", "classes", "0.250", "0.500", "0.333", "0.500", "0.500", "0.500"],
     ]
-    assert lines[6].startswith("note: intervals from 1 groups")
+    raw = -(math.log(0.9) + math.log(0.2)) / 2  # of a hit at 0.9 and a false alarm at 0.8
+    said = f"ECE 0.450 raw, 0.450 calibrated; NLL {raw:.3f} raw, {raw:.3f} calibrated"
+    assert lines[6] == f"scores on these pictures: {said}"
+    assert lines[7].startswith("note: intervals from 1 groups")
 
 
 def test_what_cannot_be_measured_is_refused():

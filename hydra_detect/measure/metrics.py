@@ -18,6 +18,7 @@ from hydra_detect.errors import InputError, RecordError
 from hydra_detect.measure import columns
 from hydra_detect.measure.average_precision import average_precision, average_precisions
 from hydra_detect.measure.bootstrap import Figure, Groups, figure, rates
+from hydra_detect.measure.calibration import Calibration, calibration_at
 from hydra_detect.measure.confusion import Confusion, confuse
 from hydra_detect.measure.outcomes import judge
 from hydra_detect.measure.policy import accepted
@@ -104,6 +105,10 @@ class Metrics(Record):
     class; `micro` takes all boxes together, counts added up and candidates pooled; `macro` is the mean over the classes
     that have labels. `method` is "held out", or "cross-validation" where each picture was judged
     by a head that had not seen it, but not by this one. `samples_digest` is that of the pictures and their labels.
+
+    `calibration` says how well scores can be read as chances on these very pictures, raw and as the policy reads them.
+    It is None where that cannot be known: without candidates, and by cross-validation, where the scores are those of
+    several heads, put on one scale.
     """
 
     samples: int
@@ -119,6 +124,7 @@ class Metrics(Record):
     samples_digest: Digest | None = None
     method: str = attrs.field(default=HELD_OUT, validator=_method)
     notes: tuple[str, ...] = attrs.field(default=(), converter=fields.texts)
+    calibration: Calibration | None = None
 
     def figures(self) -> dict[str, float]:
         """Return the main figures by short names, for a record's `claimed_metrics`; those not measured are left out.
@@ -157,7 +163,7 @@ class Metrics(Record):
         return dict(codec.to_dict(self))
 
     def __str__(self) -> str:
-        """Return a table: a line per class, and where there are several, all together."""
+        """Return a table: a line per class, and where there are several, all together; below it what scores say."""
         whole = [_row(self.micro), _macro_row(self.macro)] if len(self.classes) > 1 else []
         rows = [_COLUMNS, *map(_row, self.classes), *whole]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -169,7 +175,8 @@ class Metrics(Record):
             "95 % intervals",
         )
         table = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-        return "\n".join(["; ".join(told), *table, *(f"note: {note}" for note in self.notes)])
+        scores = [] if self.calibration is None else [_scores(self.calibration)]
+        return "\n".join(["; ".join(told), *table, *scores, *(f"note: {note}" for note in self.notes)])
 
 
 def measure(
@@ -225,6 +232,8 @@ def measure(
         samples_digest=samples_digest,
         method=method,
         notes=_notes(classes, grouped.count),
+        # What cross-validation found by several heads was put on one scale: no score is raw any more.
+        calibration=calibration_at(outcomes, policy.temperature) if len(outcomes) and method == HELD_OUT else None,
     )
 
 
@@ -345,5 +354,16 @@ def _figures(shares: Rates, precisions: Precisions) -> tuple[str, ...]:
     return (
         *map(str, (shares.precision, shares.recall, shares.f1)),
         "-" if precisions.ap50 is None else str(precisions.ap50),
-        *("-" if value is None else f"{value:.3f}" for value in (precisions.ap75, precisions.ap)),
+        *map(_text, (precisions.ap75, precisions.ap)),
     )
+
+
+def _scores(calibration: Calibration) -> str:
+    before, after = calibration.before, calibration.after
+    pairs = (("ECE", before.ece, after.ece), ("NLL", before.nll, after.nll))
+    changes = [f"{title} {_text(raw)} raw, {_text(read)} calibrated" for title, raw, read in pairs]
+    return f"scores on these pictures: {'; '.join(changes)}"
+
+
+def _text(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.3f}"
