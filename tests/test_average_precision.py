@@ -45,6 +45,20 @@ def assert_equal_to_pycocotools(detections, truths, class_names):
     expected = of_pycocotools(detections, truths, class_names)
     for ours, theirs in ((found.ap50, expected[0]), (found.ap75, expected[5]), (found.ap, expected.mean(axis=0))):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+    expected = of_pycocotools(*as_one_class(detections, truths, class_names), ["owl"])
+    theirs = (expected[0, 0], expected[5, 0], expected[:, 0].mean())
+    np.testing.assert_allclose(found.pooled, theirs, rtol=0, atol=1e-12)
+
+
+def as_one_class(detections, truths, class_names):
+    """Return (detections, truths) in which each class of each picture is a picture of its own, all called owl."""
+    pairs = [
+        (d.filter(label_names=[name]), t.only(name))
+        for d, t in zip(detections, truths, strict=True)
+        for name in class_names
+    ]
+    found = [detect(d.boxes, ["owl"] * len(d), d.scores) for d, _ in pairs]
+    return found, [GroundTruth(t.boxes, ["owl"] * len(t), SIZE) for _, t in pairs]
 
 
 def test_empty_first():
@@ -53,12 +67,14 @@ def test_empty_first():
     none = average_precisions([], [], class_names=["owl"])
     assert math.isnan(none.ap50[0])
     assert all(map(math.isnan, none.means))
+    assert all(map(math.isnan, none.pooled))
     unseen = average_precisions([detect([], [])], [GroundTruth([(0, 0, 5, 5)], ["owl"], SIZE)], class_names=CLASSES)
     assert (unseen.ap50[0], unseen.ap75[0], unseen.ap[0]) == (0, 0, 0)
     assert math.isnan(unseen.ap[1])
-    assert unseen.means == (0, 0, 0)
+    assert unseen.means == unseen.pooled == (0, 0, 0)
     unasked = average_precisions([detect([(0, 0, 5, 5)], ["owl"])], [GroundTruth([], [])], class_names=["owl"])
     assert math.isnan(unasked.ap[0])
+    assert math.isnan(average_precision(judge([], [], class_names=[]))(np.zeros(0, dtype=np.int64)))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -121,6 +137,40 @@ def distinct(found, place):
     )  # fmt: skip
 
 
+# All classes pooled
+
+
+def test_pooled_is_one_list_of_all_candidates():
+    """Of three candidates of two classes, a hit, a false alarm of the other class and its hit, the list is one."""
+    truth = GroundTruth([(0, 0, 10, 10), (50, 50, 90, 90)], ["owl", "fox"], SIZE)
+    boxes = [(0, 0, 10, 10), (200, 200, 300, 300), (50, 50, 90, 90)]
+    found = average_precisions([detect(boxes, ["owl", "fox", "fox"], [0.9, 0.8, 0.7])], [truth], class_names=CLASSES)
+    np.testing.assert_allclose((*found.ap50, found.means[0]), (1, 1 / 2, 3 / 4))
+    np.testing.assert_allclose(found.pooled, (51 + 50 * 2 / 3) / 101)  # precision 1 to a recall of 1/2, then 2/3
+
+
+def test_pooled_matches_within_the_class():
+    """A box of the wrong class on a label is a false alarm in the pooled list, too."""
+    truth = GroundTruth([(0, 0, 10, 10)], ["owl"], SIZE)
+    found = average_precisions([detect([(0, 0, 10, 10)], ["fox"])], [truth], class_names=CLASSES)
+    assert found.pooled == (0, 0, 0)
+
+
+@given(pictures())
+def test_pooled_of_one_class_is_that_of_the_class(both):
+    """Where there is one class, its figure, the mean and the pooled one are the same."""
+    found = [d.filter(label_names=["owl"]) for d in both[0]]
+    one = average_precisions(found, [truth.only("owl") for truth in both[1]], class_names=["owl"])
+    np.testing.assert_array_equal(one.pooled, one.means)
+
+
+@given(pictures())
+def test_pooled_is_that_of_one_class_in_pictures_of_one_class(both):
+    """It is the figure of one class, were each class of each picture a picture of its own."""
+    one = average_precisions(*as_one_class(*both, CLASSES), class_names=["owl"])
+    np.testing.assert_array_equal(average_precisions(*both, class_names=CLASSES).pooled, one.means)
+
+
 # The weighted figure
 
 
@@ -132,6 +182,16 @@ def test_weights_of_one_give_the_librarys_figure(seed):
     for name, expected in zip(CLASSES, library.ap50, strict=True):
         figure = average_precision(outcomes, name)(np.ones(len(both[0]), dtype=np.int64))
         assert figure == pytest.approx(expected, abs=1e-12)
+    pooled = average_precision(outcomes)(np.ones(len(both[0]), dtype=np.int64))
+    assert pooled == pytest.approx(library.pooled[0], abs=1e-12)
+
+
+@given(pictures())
+def test_pooled_weights_of_one_give_the_librarys_figure(both):
+    """Of equal scores, too, the one that stands first in the list is the same as there."""
+    pooled = average_precision(judge(*both, class_names=CLASSES))(np.ones(len(both[0]), dtype=np.int64))
+    expected = average_precisions(*both, class_names=CLASSES).pooled[0]
+    assert pooled == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 @settings(max_examples=20)
@@ -146,7 +206,7 @@ def test_a_weight_is_a_repetition(seed, random):
         [t for t, weight in zip(truths, weights, strict=True) for _ in range(weight)],
         class_names=CLASSES,
     )
-    for name, expected in zip(CLASSES, repeated.ap50, strict=True):
+    for name, expected in zip((*CLASSES, None), (*repeated.ap50, repeated.pooled[0]), strict=True):
         assert average_precision(outcomes, name)(weights) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 

@@ -17,6 +17,7 @@ from hydra_detect.measure.calibration import (
     Calibration,
     apply_temperature,
     calibrate,
+    calibration_at,
     detection_calibration_error,
     expected_calibration_error,
     fit_temperature,
@@ -290,8 +291,18 @@ def test_calibrating_a_head():
     assert record.before.ece == expected_calibration_error(found.scores, found.hits)
     assert record.before.d_ece == detection_calibration_error(found.scores, found.hits, found.places)
     assert codec.decode(Calibration, codec.encode(record), "a calibration") == record
-    assert str(record).startswith(f"temperature {record.temperature:.3f} from {len(found)} candidates, ")
+    assert str(record).startswith(f"temperature {record.temperature:.3f} on {len(found)} candidates, ")
     assert f"NLL {record.before.nll:.4f} to {record.after.nll:.4f}" in str(record)
+
+
+def test_a_temperature_on_other_candidates():
+    """Of a temperature from elsewhere the record tells what it changes here, be it for the worse."""
+    found = judge(*crowd(), class_names=CLASSES)
+    record = calibration_at(found, 8.0)
+    assert (record.temperature, record.candidates) == (8, len(found))
+    assert record.before == calibrate(found).before
+    assert record.after.ece == expected_calibration_error(apply_temperature(found.scores, 8.0), found.hits)
+    assert record.after.nll > record.before.nll
 
 
 def test_calibrating_nothing():
@@ -300,6 +311,6 @@ def test_calibrating_nothing():
     assert (record.temperature, record.candidates, record.before.ece) == (1, 0, None)
     assert codec.decode(Calibration, codec.encode(record), "a calibration") == record
     assert str(record) == (
-        "temperature 1.000 from 0 candidates, 0 of them hits: ECE unknown to unknown, MCE unknown to unknown, "
+        "temperature 1.000 on 0 candidates, 0 of them hits: ECE unknown to unknown, MCE unknown to unknown, "
         "D-ECE unknown to unknown, NLL unknown to unknown"
     )

@@ -11,7 +11,8 @@ from hydra_detect.data.splits import Split, SplitSample, given, split
 from hydra_detect.errors import InputError, RoleError
 from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.judging import evaluate
-from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT, known_to, plan, remembered
+from hydra_detect.lifecycle.plans import known_to, plan, remembered
+from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
 from hydra_detect.storage import heads
 from hydra_detect.versions import VersionManager
 

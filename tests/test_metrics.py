@@ -15,9 +15,15 @@ from hydra_detect import codec
 from hydra_detect.detections import Detections, GroundTruth
 from hydra_detect.errors import InputError, RecordError
 from hydra_detect.measure.average_precision import average_precisions
+from hydra_detect.measure.calibration import (
+    apply_temperature,
+    calibration_at,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
 from hydra_detect.measure.confusion import confuse
 from hydra_detect.measure.matching import Counts, count
-from hydra_detect.measure.metrics import Metrics, measure
+from hydra_detect.measure.metrics import Metrics, Precisions, measure
 from hydra_detect.measure.outcomes import judge
 from hydra_detect.measure.policy import accepted, fit_policy
 from hydra_detect.measure.promotion import NONE_ACTIVE, Measurement, decide
@@ -27,6 +33,7 @@ from hydra_detect.records import OperatingPolicy
 
 POLICY = OperatingPolicy(score_threshold=0.5)
 SAMPLES = Digest("a" * 64)
+RATES = ("precision", "recall", "f1")
 policies = st.builds(
     OperatingPolicy,
     score_threshold=st.floats(0, 1),
@@ -60,9 +67,11 @@ def test_empty_first():
     none = quick(([], []), samples_digest=SAMPLES)
     assert (none.samples, none.labels, none.groups) == (0, 0, 0)
     assert counts_of(none.micro) == Counts()
-    assert none.micro.average_precision.ap50 is None
+    assert none.micro.average_precision == none.macro.average_precision == Precisions()
     assert none.macro.f1.low is None
     assert none.figures() == {}
+    assert none.calibration is None
+    assert "scores on these pictures" not in str(none)
     assert math.isnan(none.measurement().f1)
     assert not decide(none.measurement(), NONE_ACTIVE)
     assert round_trip(none) == none
@@ -136,9 +145,11 @@ def test_the_parts_are_those_of_their_modules():
         precisions = one.average_precision
         assert precisions.ap50.value == library.ap50[place]
         assert (precisions.ap75, precisions.ap) == (library.ap75[place], library.ap[place])
-    overall = found.micro.average_precision
-    assert (overall.ap50.value, overall.ap75, overall.ap) == library.means
-    assert found.sweep == sweep(judge(*both, class_names=CLASSES), temperature=1.5).on_grid()
+    for overall, expected in ((found.micro, library.pooled), (found.macro, library.means)):
+        precisions = overall.average_precision
+        assert (precisions.ap50.value, precisions.ap75, precisions.ap) == expected
+    assert library.pooled != library.means
+    assert found.sweep == sweep(judge(*both, class_names=CLASSES), temperature=1.5).on_grid(policy)
     assert found.confusion == confuse(*both, class_names=CLASSES, policy=policy)
     assert found.sweep.micro.true_positives[40] == found.micro.true_positives
     assert (found.policy, found.iou, found.micro.threshold) == (policy, 0.5, 0.4)
@@ -152,6 +163,9 @@ def test_macro_is_the_mean_over_classes_with_labels():
     found = quick(both, class_names=(*CLASSES, "unseen"))
     shares = [one.rates.f1.value for one in found.classes[:2]]
     assert found.macro.f1.value == pytest.approx(sum(shares) / 2)
+    precisions = [one.average_precision for one in found.classes[:2]]
+    assert found.macro.average_precision.ap50.value == pytest.approx(sum(one.ap50.value for one in precisions) / 2)
+    assert found.macro.average_precision.ap == pytest.approx(sum(one.ap for one in precisions) / 2)
     assert found.notes == ("no labelled box of class unseen: its figures say nothing",)
     assert found.classes[2].average_precision.ap is None
     assert found.macro == quick(both).macro
@@ -160,13 +174,16 @@ def test_macro_is_the_mean_over_classes_with_labels():
 def test_intervals_hold_their_figures_and_narrow():
     """Every interval holds its figure, is narrower on more pictures, and comes again with the same seed."""
     few, many = quick(crowd(pictures=12), draws=400), quick(crowd(pictures=100), draws=400)
-    for one, other in zip((*few.classes, few.micro), (*many.classes, many.micro), strict=True):
-        figures = [(getattr(one.rates, name), getattr(other.rates, name)) for name in ("precision", "recall", "f1")]
-        for small, large in [*figures, (one.average_precision.ap50, other.average_precision.ap50)]:
-            assert small.low <= small.value <= small.high
-            assert large.low <= large.value <= large.high
-            assert large.high - large.low < small.high - small.low
-    assert few.macro.f1.low < few.macro.f1.value < few.macro.f1.high
+    pairs = [(one.rates, other.rates) for one, other in zip(few.classes, many.classes, strict=True)]
+    pairs += [(few.micro.rates, many.micro.rates), (few.macro, many.macro)]
+    figures = [(getattr(one, name), getattr(other, name)) for one, other in pairs for name in RATES]
+    pairs = zip((*few.classes, few.micro, few.macro), (*many.classes, many.micro, many.macro), strict=True)
+    figures += [(one.average_precision.ap50, other.average_precision.ap50) for one, other in pairs]
+    assert len(figures) == 16
+    for small, large in figures:
+        assert small.low <= small.value <= small.high
+        assert large.low <= large.value <= large.high
+        assert large.high - large.low < small.high - small.low
     again = quick(crowd(pictures=12), draws=400)
     assert again == few
     assert quick(crowd(pictures=12), draws=400, seed=1).micro.rates != few.micro.rates
@@ -193,6 +210,26 @@ def test_calibration_and_threshold_work_together():
     assert found.sweep != raw.sweep
 
 
+def test_calibration_is_judged_on_these_pictures():
+    """The errors of calibration are those of the judged pictures, raw and as the policy reads them."""
+    outcomes = judge(*crowd(1), class_names=CLASSES)
+    policy = fit_policy(judge(*crowd(0), class_names=CLASSES), temperature=0.7)
+    found = quick(crowd(1), policy=policy)
+    assert found.calibration == calibration_at(outcomes, 0.7)
+    assert found.calibration.before.ece == expected_calibration_error(outcomes.scores, outcomes.hits)
+    read = apply_temperature(outcomes.scores, 0.7)
+    assert found.calibration.after.nll == negative_log_likelihood(read, outcomes.hits)
+    assert f"ECE {found.calibration.before.ece:.3f} raw, {found.calibration.after.ece:.3f} calibrated" in str(found)
+
+
+def test_cross_validated_scores_are_not_raw():
+    """By cross-validation the scores are those of several heads on one scale: of their calibration nothing is said."""
+    found = quick(crowd(), method="cross-validation")
+    assert found.calibration is None
+    assert "scores on these pictures" not in str(found)
+    assert attrs.evolve(found, method="held out", calibration=quick(crowd()).calibration) == quick(crowd())
+
+
 # For promotion, records and people
 
 
@@ -202,7 +239,8 @@ def test_short_figures_are_those_of_all_classes():
     figures = found.figures()
     assert list(figures) == ["precision", "recall", "f1", "ap50", "ap75", "ap"]
     assert figures["f1"] == found.micro.rates.f1.value
-    assert figures["ap"] == found.micro.average_precision.ap
+    assert figures["ap"] == found.macro.average_precision.ap  # COCO's: the mean over the classes
+    assert figures["ap50"] == found.macro.average_precision.ap50.value != found.micro.average_precision.ap50.value
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
 
 
@@ -224,20 +262,33 @@ def test_it_is_a_record():
         quick(crowd(), method="guessed")
 
 
+def test_a_record_of_before_is_read():
+    """What was stored without errors of calibration and without a mean of average precision is read, as not known."""
+    plain = quick(crowd()).to_dict()
+    del plain["calibration"], plain["macro"]["average_precision"]
+    found = codec.from_dict(Metrics, plain, "metrics")
+    assert (found.calibration, found.macro.average_precision) == (None, Precisions())
+    assert list(found.figures()) == ["precision", "recall", "f1"]
+    assert attrs.evolve(found, calibration=quick(crowd()).calibration, macro=quick(crowd()).macro) == quick(crowd())
+
+
 def test_it_prints_a_table():
     """A line says what was measured, then a line per class and for all, and every number stands in its column."""
     truth = GroundTruth([(0, 0, 10, 10), (50, 50, 90, 90)], ["owl", "fox"], SIZE)
     found = detect([(0, 0, 10, 10), (200, 200, 300, 300)], ["owl", "owl"], [0.9, 0.8])
     lines = str(quick(([found], [truth]))).splitlines()
     assert lines[0] == ("1 samples in 1 groups, 2 labelled boxes; held out; IoU 0.5; temperature 1.000; 95 % intervals")
-    assert [line.split() for line in lines[1:5]] == [
+    assert [line.split() for line in lines[1:6]] == [
         ["threshold", "labels", "TP", "FP", "FN", "precision", "recall", "F1", "AP50", "AP75", "AP"],
         ["owl", "0.500", "1", "1", "1", "0", "0.500", "1.000", "0.667", "1.000", "1.000", "1.000"],
         ["fox", "0.500", "1", "0", "0", "1", "0.000", "0.000", "0.000", "0.000", "0.000", "0.000"],
-        ["all", "classes", "0.500", "2", "1", "1", "1", "0.500", "0.500", "0.500", "0.500", "0.500", "0.500"],
+        ["all", "classes", "0.500", "2", "1", "1", "1", "0.500", "0.500", "0.500", "0.505", "0.505", "0.505"],
+        ["mean", "of", "classes", "0.250", "0.500", "0.333", "0.500", "0.500", "0.500"],
     ]
-    assert lines[5].split() == ["mean", "of", "classes", "0.250", "0.500", "0.333"]
-    assert lines[6].startswith("note: intervals from 1 groups")
+    raw = -(math.log(0.9) + math.log(0.2)) / 2  # of a hit at 0.9 and a false alarm at 0.8
+    said = f"ECE 0.450 raw, 0.450 calibrated; NLL {raw:.3f} raw, {raw:.3f} calibrated"
+    assert lines[6] == f"scores on these pictures: {said}"
+    assert lines[7].startswith("note: intervals from 1 groups")
 
 
 def test_what_cannot_be_measured_is_refused():

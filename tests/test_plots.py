@@ -9,12 +9,15 @@ import pytest
 from measure_fixtures import CLASSES, crowd, table
 from PIL import Image
 
+from hydra_detect import codec
 from hydra_detect.errors import ExtraMissingError
 from hydra_detect.measure.calibration import calibrate
+from hydra_detect.measure.metrics import Metrics, measure
 from hydra_detect.measure.outcomes import judge
 from hydra_detect.measure.plots import plot_f1, plot_precision_recall, plot_reliability
 from hydra_detect.measure.policy import fit_policy
 from hydra_detect.measure.sweep import sweep
+from hydra_detect.records import OperatingPolicy
 
 OUTCOMES = judge(*crowd(), class_names=CLASSES)
 SWEEP = sweep(OUTCOMES)
@@ -88,9 +91,23 @@ def test_many_classes_have_one_curve():
 
 
 def test_a_sweep_from_a_record_is_plotted_too():
-    """The 101 points of a record give the same picture but for its steps."""
-    figure = plot_f1(SWEEP.on_grid().to_sweep(), policy=POLICY)
-    assert len(lines(figure)["owl"].get_xdata()) == 102
+    """The 101 points of a record, and its operating point, give the same picture but for its steps."""
+    figure = plot_f1(SWEEP.on_grid(POLICY).to_sweep(), policy=POLICY)
+    assert len(lines(figure)["owl"].get_xdata()) == 1 + 101 + 1
+
+
+@pytest.mark.parametrize("own", [{}, {"owl": 0.437}])
+def test_marks_of_a_stored_record_are_the_figures_of_its_table(own):
+    """Between two points of the grid, too, what is marked is what the record says of the operating point."""
+    policy = OperatingPolicy(score_threshold=0.4233, class_thresholds=own, temperature=1.3)
+    measured = measure(*crowd(), class_names=CLASSES, policy=policy, draws=0)
+    stored = codec.decode(Metrics, codec.encode(measured), "metrics")
+    shown = [*stored.classes, *([] if own else [stored.micro])]  # classes of their own have no common point
+    curves = stored.sweep.to_sweep()
+    assert marks(plot_precision_recall(curves, policy=stored.policy)) == [
+        (one.rates.recall.value, one.rates.precision.value) for one in shown
+    ]
+    assert marks(plot_f1(curves, policy=stored.policy)) == [(one.threshold, one.rates.f1.value) for one in shown]
 
 
 def test_reliability_before_and_after():

@@ -189,17 +189,61 @@ def test_what_cannot_be_chosen_by():
 
 
 def test_what_is_out_of_reach():
-    """An objective that no threshold reaches is refused with the best there was; a class alone uses the common one."""
+    """An objective that no threshold reaches is refused with the best there was."""
     found = table([0.5, 0.5, 0.5, 0.5], [True, True, True, False])
     with pytest.raises(
         InputError, match=r"out of reach for all classes together: the best precision is 0\.7500"
     ) as caught:
         fit_policy(found, objective=RecallAtPrecision(0.9))
     assert caught.value.facts["best"] == 0.75
-    two = table([0.9, 0.5, 0.5], [True, True, False], labels=[1, 2, 2], names=("a", "b"))
-    policy = fit_policy(two, objective=RecallAtPrecision(0.9), least=1)
-    assert set(policy.class_thresholds) == {"a"}
-    assert policy.threshold("b") == policy.score_threshold == pytest.approx(0.7)
+
+
+def test_what_is_out_of_reach_for_a_class():
+    """A class with labels enough that cannot reach the precision is named, with its best, as is every other one."""
+    names = ("a", "b", "c", "d")
+    found = table(
+        [0.9, 0.5, 0.5, 0.4, 0.3, 0.3, 0.3],
+        [True, True, False, False, True, False, False],
+        labels=[1, 2, 2, 3, 4, 4, 4],
+        names=names,
+    )
+    found = attrs.evolve(found, truths=[[1, 1, 2, 1]])
+    objective = RecallAtPrecision(0.6)
+    told = (
+        r"0\.6 is out of reach for class 'b': the best precision is 0\.5000, class 'c': the best precision is 0\.0000"
+    )
+    with pytest.raises(InputError, match=rf"{told}, class 'd': .* 0\.3333\. Ask for less, or train longer") as caught:
+        fit_policy(found, objective=objective, least=1)
+    assert caught.value.facts["best"] == 0
+    with pytest.raises(InputError, match=r"out of reach for class 'c': the best precision is 0\.0000\. Ask"):
+        fit_policy(found, objective=objective, least=2)
+    for few in (
+        fit_policy(found, objective=objective, least=3),
+        fit_policy(found, objective=objective, per_class=False),
+    ):
+        assert few.class_thresholds == {}
+        assert few.score_threshold == pytest.approx(0.45)
+    assert set(fit_policy(found, least=1).class_thresholds) == {"a", "b", "d"}  # F1 is never out of reach
+
+
+def test_a_class_without_candidates_is_in_reach():
+    """Of a class of which nothing was found there is nothing to choose by: it uses the threshold for all."""
+    found = attrs.evolve(table([0.9], [True], names=("a", "b")), truths=[[1, 5]])
+    policy = fit_policy(found, objective=RecallAtPrecision(0.9), least=1)
+    assert (set(policy.class_thresholds), policy.threshold("b")) == ({"a"}, policy.score_threshold)
+
+
+@given(outcomes, st.floats(0.1, 1), st.floats(0.3, 3))
+def test_no_threshold_pretends(found, precision, temperature):
+    """Where thresholds are chosen at all, each class that has its own reaches the precision that was asked for."""
+    try:
+        policy = fit_policy(found, objective=RecallAtPrecision(precision), temperature=temperature, least=1)
+    except InputError:
+        return
+    curves = sweep(found, temperature=temperature)
+    for name, curve in zip(curves.class_names, curves.curves, strict=True):
+        if curve.labels and len(curve.thresholds):
+            assert curve.counts(policy.threshold(name)).precision >= precision
 
 
 # Accepting

@@ -12,6 +12,7 @@ from hydra_detect.measure.calibration import apply_temperature
 from hydra_detect.measure.matching import Counts, count
 from hydra_detect.measure.outcomes import judge
 from hydra_detect.measure.sweep import GRID, SweepRecord, sweep
+from hydra_detect.records import OperatingPolicy
 
 
 def test_empty_first():
@@ -100,6 +101,27 @@ def test_on_a_grid(found):
     for name in CLASSES:
         assert coarse.curve(name) == whole.curve(name).at(GRID)
     assert coarse.micro == whole.micro.at(GRID)
+
+
+@given(outcomes, st.floats(0, 1), st.floats(0, 1))
+def test_the_operating_point_is_on_the_grid(found, common, own):
+    """A record made for a policy holds the counts at its very thresholds, each curve at its own, and reads back."""
+    whole, policy = sweep(found), OperatingPolicy(score_threshold=common, class_thresholds={"owl": own})
+    record = whole.on_grid(policy)
+    assert codec.decode(SweepRecord, codec.encode(record), "a sweep") == record
+    coarse = record.to_sweep()
+    assert coarse.micro.counts(common) == whole.micro.counts(common)
+    for name, threshold in (("owl", own), ("fox", common)):
+        assert coarse.curve(name).counts(threshold) == whole.curve(name).counts(threshold)
+        assert coarse.curve(name).at(GRID) == whole.curve(name).at(GRID)
+
+
+def test_a_record_of_the_grid_alone_is_read():
+    """A record without an operating point, as they were at first, is one of the 101 thresholds."""
+    plain = codec.to_dict(sweep(table([0.5], [True])).on_grid())
+    for curve in (plain["micro"], *plain["curves"]):
+        assert curve.pop("operating") is None
+    assert codec.from_dict(SweepRecord, plain, "a sweep").micro.thresholds == GRID
 
 
 def test_unknown_classes_are_named():

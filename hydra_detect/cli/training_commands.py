@@ -167,7 +167,7 @@ def train(  # noqa: PLR0913  each is an option that a person may give
         )
         output.say(output.as_json(report.to_dict()) if json else str(report))
         if plots:
-            save_plots(plots / name if each_class else plots, report.metrics, calibration=report.calibration)
+            save_plots(plots / name if each_class else plots, report.metrics)
     return 0
 
 

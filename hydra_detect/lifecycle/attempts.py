@@ -13,7 +13,7 @@ from hydra_detect.data.splits import LEAST, folds
 from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
-from hydra_detect.lifecycle.plans import CROSS_VALIDATION, HELD_OUT
+from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
 from hydra_detect.measure.policy import accepted
 from hydra_detect.names import HeadRef
 from hydra_detect.training.learn import learn

@@ -16,7 +16,7 @@ from hydra_detect.lifecycle.beside import seen_samples
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.plots import check_plots, drawn, save_plots
 from hydra_detect.measure.calibration import calibrate as fit_calibration
-from hydra_detect.measure.metrics import measure
+from hydra_detect.measure.metrics import HELD_OUT, measure
 from hydra_detect.measure.misses import worst_misses
 from hydra_detect.measure.outcomes import judge
 from hydra_detect.measure.policy import fit_policy, parse_objective
@@ -108,7 +108,7 @@ def measured(
     samples: Samples,
     policy: OperatingPolicy,
     *,
-    method: str = "held out",
+    method: str = HELD_OUT,
     draws: int = 1000,
 ) -> Metrics:
     """Measure what a head found in samples, at an operating point.
@@ -188,8 +188,7 @@ def evaluate(
         truths = [sample.truth for sample in samples]
         policy, names = version.record.policy, samples.class_names
         misses = worst_misses(found[version.ref], truths, policy=policy, class_names=names)
-        kept = beside.calibration_of(store, version)
-        save_plots(plots, metrics, calibration=kept, misses=drawn(misses, samples))
+        save_plots(plots, metrics, misses=drawn(misses, samples))
     return metrics
 
 

@@ -23,7 +23,7 @@ from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.cautions import cautions
 from hydra_detect.lifecycle.judging import calibrated_on, check_extras, measured
 from hydra_detect.measure.calibration import Calibration
-from hydra_detect.measure.metrics import Metrics
+from hydra_detect.measure.metrics import HELD_OUT, Metrics
 from hydra_detect.names import Digest, HeadRef, check_name
 from hydra_detect.nets.backbones import Backbone, levels_of
 from hydra_detect.nets.devices import choose_device
@@ -213,7 +213,7 @@ def _check_backbone(store: Store, backbone: str, run: Run) -> None:
 
 def _plan(store: Store, head: str, samples: Samples, split: Split | None, seed: int) -> Plan:
     plan = plans.plan(store, head, samples, given=split, seed=seed, contract=None)
-    if plan.method != plans.HELD_OUT:
+    if plan.method != HELD_OUT:
         found = f"{samples.labelled} labelled samples are too few for four roles, and for a backbone"
         raise InputError(f"train the original of {head!r}", found, "Label more, or train a head on another backbone.")
     return plan

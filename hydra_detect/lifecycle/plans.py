@@ -12,6 +12,7 @@ from hydra_detect.data.splits import Split, check_enough, fits_four_roles, requi
 from hydra_detect.data.splits import split as deal
 from hydra_detect.errors import InputError, listed
 from hydra_detect.lifecycle import beside
+from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
 from hydra_detect.storage import heads
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from hydra_detect.storage.store import Store
 
 _LEAST = 2  # labelled samples of a role, below which it says nothing
-HELD_OUT, CROSS_VALIDATION = "held out", "cross-validation"
 
 
 @attrs.frozen(kw_only=True)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from hydra_detect.data.samples import Samples
-    from hydra_detect.measure.calibration import Calibration
     from hydra_detect.measure.metrics import Metrics
     from hydra_detect.measure.misses import Miss
 
@@ -46,15 +45,13 @@ def save_plots(
     folder: str | os.PathLike[str],
     metrics: Metrics,
     *,
-    calibration: Calibration | None = None,
     misses: Sequence[Image] = (),
 ) -> list[Path]:
     """Draw what was measured, as PNG files.
 
     Args:
         folder: A new or empty folder.
-        metrics: Of them precision_recall.png and f1.png.
-        calibration: Of it reliability.png.
+        metrics: Of them precision_recall.png and f1.png, and reliability.png where raw scores were judged.
         misses: Pictures for miss-01.png and so on, the worst first.
 
     Raises:
@@ -69,8 +66,8 @@ def save_plots(
         "precision_recall.png": plot_precision_recall(curves, policy=metrics.policy),
         "f1.png": plot_f1(curves, policy=metrics.policy),
     }
-    if calibration is not None:
-        figures["reliability.png"] = plot_reliability(calibration)
+    if metrics.calibration is not None:
+        figures["reliability.png"] = plot_reliability(metrics.calibration)
     with explained(f"draw plots into {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():

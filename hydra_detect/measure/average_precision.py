@@ -1,9 +1,14 @@
 """Average precision by the COCO convention (Lin et al. 2014, arXiv:1405.0312), over all candidates of a head.
 
 AP50, AP75, and AP: the mean over the overlaps 0.50, 0.55, to 0.95. Precision is taken at the 101 recalls 0, 0.01, to 1;
-of each class in each picture the best 100 candidates are judged. The figures are those of the library hotcoco (extra
-`train`), which stays in memory and prints nothing; tests hold it equal to pycocotools. Our own is `average_precision`
-over outcomes at one overlap, with weights: what a bootstrap needs a thousand times.
+of each class in each picture the best 100 candidates are judged. What COCO gives for all classes is the mean over them.
+Beside it stands the pooled figure: one list of all candidates, best score first, each matched within its own class. It
+is the same computation with each class of each picture taken for a picture of its own, all of them of one class. A
+frequent class weighs more in it, and a class whose scores are lower than those of the others costs.
+
+The figures are those of the library hotcoco (extra `train`), which stays in memory and prints nothing; tests hold it
+equal to pycocotools. Our own is `average_precision` over outcomes at one overlap, with weights: what a bootstrap needs
+a thousand times.
 """
 
 from __future__ import annotations
@@ -17,13 +22,14 @@ import numpy as np
 from hydra_detect import fields
 from hydra_detect.detections import missing_extra
 from hydra_detect.errors import InputError
-from hydra_detect.measure.outcomes import check_pictures, class_numbers, numbered
+from hydra_detect.measure.matching import check_pictures
+from hydra_detect.measure.outcomes import class_numbers, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hydra_detect.detections import Detections, GroundTruth
-    from hydra_detect.measure.columns import Doubles, Floats, Integers
+    from hydra_detect.measure.columns import Doubles, Flags, Floats, Integers
     from hydra_detect.measure.outcomes import Outcomes
 
 MOST_DETECTIONS = 100
@@ -36,13 +42,14 @@ _EVERY_AREA = [0.0, 1e10]
 
 @attrs.frozen(kw_only=True)
 class AveragePrecisions:
-    """AP50, AP75 and AP of each class and their means.
+    """AP50, AP75 and AP of each class, their means, and those of all classes pooled.
 
     Args:
         class_names: C names.
         ap50: C figures at overlap 0.5; NaN for a class without labels.
         ap75: C figures at overlap 0.75.
         ap: C means over the overlaps 0.50, 0.55, to 0.95.
+        pooled: AP50, AP75 and AP of the candidates of all classes in one list; NaN without labels.
 
     """
 
@@ -50,6 +57,7 @@ class AveragePrecisions:
     ap50: tuple[float, ...] = attrs.field(converter=fields.floats)
     ap75: tuple[float, ...] = attrs.field(converter=fields.floats)
     ap: tuple[float, ...] = attrs.field(converter=fields.floats)
+    pooled: tuple[float, ...] = attrs.field(converter=fields.floats)
 
     @property
     def means(self) -> tuple[float, float, float]:
@@ -66,7 +74,7 @@ def mean_of_known(figures: Sequence[float]) -> float:
 def average_precisions(
     detections: Sequence[Detections], truths: Sequence[GroundTruth], *, class_names: Sequence[str]
 ) -> AveragePrecisions:
-    """Return AP50, AP75 and AP of each class.
+    """Return AP50, AP75 and AP of each class, and of all classes pooled.
 
     Args:
         detections: One per picture, with raw scores, down to the head's own low threshold.
@@ -80,15 +88,12 @@ def average_precisions(
     """
     check_pictures(detections, truths)
     numbers = numbered(class_names)
-    precision = _precision(
-        _rows([(d.boxes, d.label_names.tolist()) for d in detections], numbers, "a detection"),
-        np.concatenate([np.zeros(0), *(d.scores for d in detections)]),
-        _rows([(t.boxes, t.label_names) for t in truths], numbers, "a label"),
-        pictures=len(truths),
-        classes=len(numbers),
-    )
-    each = precision.mean(axis=1)  # [overlap, class]
-    return AveragePrecisions(class_names=numbers, ap50=each[_AP50], ap75=each[_AP75], ap=each.mean(axis=0))
+    found = _rows([(d.boxes, d.label_names.tolist()) for d in detections], numbers, "a detection")
+    scores = np.concatenate([np.zeros(0), *(d.scores for d in detections)])
+    present = _rows([(t.boxes, t.label_names) for t in truths], numbers, "a label")
+    ap50, ap75, ap = _figures(found, scores, present, classes=len(numbers))
+    pooled = _figures(_as_one_class(found, len(numbers)), scores, _as_one_class(present, len(numbers)), classes=1)
+    return AveragePrecisions(class_names=numbers, ap50=ap50, ap75=ap75, ap=ap, pooled=np.concatenate(pooled))
 
 
 def _rows(pictures: Sequence[tuple[Floats, Sequence[str]]], numbers: dict[str, int], what: str) -> Doubles:
@@ -99,14 +104,27 @@ def _rows(pictures: Sequence[tuple[Floats, Sequence[str]]], numbers: dict[str, i
     return np.concatenate([np.stack([images, labels], axis=1), corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
-def _precision(found: Doubles, scores: Doubles, present: Doubles, *, pictures: int, classes: int) -> Doubles:
+def _as_one_class(rows: Doubles, classes: int) -> Doubles:
+    """Return rows [N, 6] in which each class of each picture is a picture of its own, and all boxes are of class 1."""
+    pairs = rows[:, 0] * classes + rows[:, 1] - 1
+    return np.concatenate([np.stack([pairs, np.ones(len(rows))], axis=1), rows[:, 2:]], axis=1)
+
+
+def _figures(found: Doubles, scores: Doubles, present: Doubles, *, classes: int) -> tuple[Doubles, Doubles, Doubles]:
+    """Return AP50, AP75 and AP, [C] each, NaN for a class without labels."""
+    each = _precision(found, scores, present, classes=classes).mean(axis=1)  # [overlap, class]
+    return each[_AP50], each[_AP75], each.mean(axis=0)
+
+
+def _precision(found: Doubles, scores: Doubles, present: Doubles, *, classes: int) -> Doubles:
     """Return [overlap, recall, class] precision, NaN for a class without labels."""
     try:
         import hotcoco
     except ImportError:
         raise missing_extra("measure average precision", "train") from None
+    pictures = np.unique(np.concatenate([found[:, 0], present[:, 0]])).astype(np.int64).tolist()  # others say nothing
     truth = hotcoco.COCO.from_arrays(
-        [{"id": picture, "width": 1, "height": 1} for picture in range(pictures)],
+        [{"id": picture, "width": 1, "height": 1} for picture in pictures],
         [{"id": number, "name": str(number)} for number in range(1, classes + 1)],
         present[:, 0].astype(np.int64),
         present[:, 1].astype(np.int64),
@@ -123,14 +141,14 @@ def _precision(found: Doubles, scores: Doubles, present: Doubles, *, pictures: i
     return np.where(precision < 0, np.nan, precision)  # -1 is its word for a class without labels
 
 
-def average_precision(outcomes: Outcomes, class_name: str) -> Callable[[Integers], float]:
-    """Return a function that gives one class's average precision at the outcomes' overlap, pictures weighted.
+def average_precision(outcomes: Outcomes, class_name: str | None = None) -> Callable[[Integers], float]:
+    """Return a function that gives average precision at the outcomes' overlap, pictures weighted.
 
     With weights of 1 it is the library's figure at that overlap; a weight of 2 is as if the picture were there twice.
 
     Args:
         outcomes: What became of each candidate.
-        class_name: One of its classes.
+        class_name: One of its classes; None for all of them pooled.
 
     Returns:
         A function from weights, [P] whole numbers, to the figure; NaN if no labelled box has weight.
@@ -139,12 +157,12 @@ def average_precision(outcomes: Outcomes, class_name: str) -> Callable[[Integers
         InputError: If there is no class of this name.
 
     """
-    if class_name not in outcomes.class_names:
+    if class_name not in {None, *outcomes.class_names}:
         raise InputError("measure average precision", f"no class {class_name!r:.80} was judged", "Name a judged class.")
-    number = outcomes.class_names.index(class_name)
-    rows = _best_rows(outcomes, number + 1)
+    wanted = [class_name in {None, name} for name in outcomes.class_names]
+    rows = _best_rows(outcomes, np.array(wanted, dtype=np.bool_))
     images, hits = outcomes.images[rows], np.flatnonzero(outcomes.hits[rows])
-    labels = outcomes.truths[:, number]
+    labels = outcomes.truths[:, wanted].sum(axis=1)
 
     def weighted(weights: Integers) -> float:
         total = int(labels @ weights)
@@ -161,12 +179,13 @@ def average_precision(outcomes: Outcomes, class_name: str) -> Callable[[Integers
     return weighted
 
 
-def _best_rows(outcomes: Outcomes, label: int) -> Integers:
-    """Return the rows of one class, best score first, at most `MOST_DETECTIONS` of each picture."""
-    rows = np.flatnonzero(outcomes.labels == label)
-    rows = rows[np.argsort(-outcomes.scores[rows], kind="stable")]
-    by_image = np.argsort(outcomes.images[rows], kind="stable")
-    images = outcomes.images[rows][by_image]
+def _best_rows(outcomes: Outcomes, wanted: Flags) -> Integers:
+    """Return the rows of the wanted classes [C], best first, at most `MOST_DETECTIONS` of each class in a picture."""
+    rows = np.flatnonzero(wanted[outcomes.labels - 1])
+    pairs = outcomes.images * len(wanted) + outcomes.labels  # one number for each class of each picture
+    rows = rows[np.lexsort((pairs[rows], -outcomes.scores[rows]))]
+    by_pair = np.argsort(pairs[rows], kind="stable")
+    ordered = pairs[rows][by_pair]
     ranks = np.empty(len(rows), dtype=np.int64)
-    ranks[by_image] = np.arange(len(rows)) - np.searchsorted(images, images, side="left")
+    ranks[by_pair] = np.arange(len(rows)) - np.searchsorted(ordered, ordered, side="left")
     return rows[ranks < MOST_DETECTIONS]

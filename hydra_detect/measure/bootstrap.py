@@ -16,6 +16,7 @@ import numpy as np
 from hydra_detect import fields
 from hydra_detect.codec import Record
 from hydra_detect.errors import InputError
+from hydra_detect.measure import columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,8 +115,8 @@ def rates(counts: NDArray[Any]) -> tuple[Doubles, Doubles, Doubles]:
 
     """
     hits, alarms, missed = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
-    return _share(hits, hits + alarms), _share(hits, hits + missed), _share(2 * hits, 2 * hits + alarms + missed)
-
-
-def _share(part: Doubles, whole: Doubles) -> Doubles:
-    return np.divide(part, whole, out=np.full(np.shape(whole), math.nan), where=whole > 0)
+    return (
+        columns.shares(hits, hits + alarms, otherwise=math.nan),
+        columns.shares(hits, hits + missed, otherwise=math.nan),
+        columns.shares(2 * hits, 2 * hits + alarms + missed, otherwise=math.nan),
+    )

@@ -241,7 +241,11 @@ class CalibrationFigures(Record):
 
 @attrs.frozen(kw_only=True)
 class Calibration(Record):
-    """A temperature, what it was fitted on, and what it changed there."""
+    """A temperature, and how well the scores of some candidates can be read as chances before and after it.
+
+    On what a temperature was fitted to, what is after it looks better than it is: metrics have the same of the pictures
+    that they judge.
+    """
 
     temperature: float
     candidates: int
@@ -251,7 +255,7 @@ class Calibration(Record):
 
     def __str__(self) -> str:
         """One line."""
-        head = f"temperature {self.temperature:.3f} from {self.candidates} candidates, {self.hits} of them hits"
+        head = f"temperature {self.temperature:.3f} on {self.candidates} candidates, {self.hits} of them hits"
         changes = [
             f"{title} {_text(getattr(self.before, name))} to {_text(getattr(self.after, name))}"
             for title, name in (("ECE", "ece"), ("MCE", "mce"), ("D-ECE", "d_ece"), ("NLL", "nll"))
@@ -269,7 +273,20 @@ def calibrate(outcomes: Outcomes) -> Calibration:
         ExtraMissingError: If scipy is not installed.
 
     """
-    temperature = fit_temperature(outcomes.scores, outcomes.hits)
+    return calibration_at(outcomes, fit_temperature(outcomes.scores, outcomes.hits))
+
+
+def calibration_at(outcomes: Outcomes, temperature: float) -> Calibration:
+    """Tell what a temperature changes on candidates that it need not have been fitted to.
+
+    Args:
+        outcomes: What became of them.
+        temperature: That of the head.
+
+    Raises:
+        InputError: If the temperature is not a positive number.
+
+    """
     return Calibration(
         temperature=temperature,
         candidates=len(outcomes),

@@ -1,4 +1,4 @@
-"""Columns: the read-only numpy arrays that the values of this room are made of."""
+"""Columns: the read-only numpy arrays that the values of this room are made of, and the shares taken of them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def doubles(values: Any) -> Doubles:
 def integers(values: Any) -> Integers:
     """Return a read-only copy as int64."""
     return _frozen(values, np.int64)
+
+
+def shares(parts: Any, wholes: Any, *, otherwise: float = 0.0) -> Doubles:
+    """Return parts / wholes as float64, each of one shape; `otherwise` where there is nothing to take a share of."""
+    divisors = np.asarray(wholes)
+    return np.divide(parts, divisors, out=np.full(divisors.shape, otherwise), where=divisors > 0)
 
 
 def _frozen(values: Any, dtype: Any) -> NDArray[Any]:

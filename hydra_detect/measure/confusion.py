@@ -11,8 +11,8 @@ from hydra_detect import codec, fields
 from hydra_detect.codec import Record
 from hydra_detect.detections import box_iou
 from hydra_detect.errors import RecordError
-from hydra_detect.measure.matching import assign
-from hydra_detect.measure.outcomes import check_pictures, class_numbers, numbered
+from hydra_detect.measure.matching import assign, check_pictures
+from hydra_detect.measure.outcomes import class_numbers, numbered
 from hydra_detect.measure.policy import accepted
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Owns the one rule of the library for a hit: in order of score, each detection takes the free labelled box of its class
 that it overlaps best, if by at least the threshold. A labelled box is taken once, so finding it twice is one hit and
-one false alarm.
+one false alarm. Owns too what every judging begins with: that there are as many labels as detections.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from hydra_detect.detections import Detections, GroundTruth, box_iou
 from hydra_detect.errors import InputError
+from hydra_detect.measure import columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,17 +83,18 @@ class Counts:
     @property
     def precision(self) -> float:
         """Share of the detections that are hits; 0.0 where there are no detections."""
-        return _share(self.true_positives, self.true_positives + self.false_positives)
+        return float(columns.shares(self.true_positives, self.true_positives + self.false_positives))
 
     @property
     def recall(self) -> float:
         """Share of the labelled boxes that were found; 0.0 where there are none."""
-        return _share(self.true_positives, self.true_positives + self.false_negatives)
+        return float(columns.shares(self.true_positives, self.true_positives + self.false_negatives))
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall; 0.0 where nothing was found and nothing was there to find."""
-        return _share(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.false_negatives)
+        twice = 2 * self.true_positives
+        return float(columns.shares(twice, twice + self.false_positives + self.false_negatives))
 
 
 def match(
@@ -146,6 +148,32 @@ def assign(overlaps: NDArray[np.float32], scores: NDArray[np.float32], *, iou: f
     return Matching(truth_of, overlaps.shape[1])
 
 
+def check_pictures(
+    detections: Sequence[Detections],
+    truths: Sequence[GroundTruth],
+    groups: Sequence[str] | None = None,
+    *,
+    asked: str = "judge detections",
+) -> None:
+    """Refuse detections, labels and groups that are not one of each per picture.
+
+    Args:
+        detections: One per picture.
+        truths: One per picture.
+        groups: One per picture, or None.
+        asked: What they are wanted for, for the error.
+
+    Raises:
+        InputError: If they are not.
+
+    """
+    grouped = len(truths) if groups is None else len(groups)
+    if isinstance(groups, str) or not len(detections) == len(truths) == grouped:
+        named = "" if groups is None else f", and {grouped} groups"
+        found = f"there are detections of {len(detections)} pictures and labels of {len(truths)}{named}"
+        raise InputError(asked, found, "Give one of each per picture, in the same order.")
+
+
 def count(
     detections: Sequence[Detections], truths: Sequence[GroundTruth], *, iou: float = 0.5, score: float = 0.0
 ) -> Counts:
@@ -162,9 +190,7 @@ def count(
         InputError: If there are not as many truths as detections.
 
     """
-    if len(detections) != len(truths):
-        found = f"there are detections of {len(detections)} pictures and labels of {len(truths)}"
-        raise InputError("count hits", found, "Give one GroundTruth per Detections, in the same order.")
+    check_pictures(detections, truths, asked="count hits")
     return sum((_count_one(d, t, iou, score) for d, t in zip(detections, truths, strict=True)), Counts())
 
 
@@ -173,7 +199,3 @@ def _count_one(detections: Detections, truth: GroundTruth, iou: float, score: fl
     names = sorted({*kept.label_names.tolist(), *truth.label_names})
     per_class = ((kept[kept.label_names == name], truth.only(name)) for name in names)
     return sum((match(d.boxes, d.scores, t.boxes, iou=iou).counts for d, t in per_class), Counts())
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0

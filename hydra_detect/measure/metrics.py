@@ -15,8 +15,10 @@ import numpy as np
 from hydra_detect import codec, fields
 from hydra_detect.codec import Record
 from hydra_detect.errors import InputError, RecordError
+from hydra_detect.measure import columns
 from hydra_detect.measure.average_precision import average_precision, average_precisions
 from hydra_detect.measure.bootstrap import Figure, Groups, figure, rates
+from hydra_detect.measure.calibration import Calibration, calibration_at
 from hydra_detect.measure.confusion import Confusion, confuse
 from hydra_detect.measure.outcomes import judge
 from hydra_detect.measure.policy import accepted
@@ -26,7 +28,7 @@ from hydra_detect.names import Digest
 from hydra_detect.records import OperatingPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from hydra_detect.measure.columns import Doubles, Integers
     from hydra_detect.measure.outcomes import Outcomes
 
-METHODS = ("held out", "cross-validation")
+HELD_OUT, CROSS_VALIDATION = "held out", "cross-validation"
+METHODS = (HELD_OUT, CROSS_VALIDATION)
 _FEW_GROUPS = 10
 _COLUMNS = ("", "threshold", "labels", "TP", "FP", "FN", "precision", "recall", "F1", "AP50", "AP75", "AP")
 
@@ -60,15 +63,23 @@ class Rates(Record):
 class Precisions(Record):
     """Average precision by the COCO convention; None where nothing is labelled. `ap50` has a 95 % interval."""
 
-    ap50: Figure | None
-    ap75: float | None
-    ap: float | None
+    ap50: Figure | None = None
+    ap75: float | None = None
+    ap: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ClassMeans(Rates):
+    """The means over the classes that have labels; that of average precision is what COCO calls AP."""
+
+    average_precision: Precisions = Precisions()
 
 
 @attrs.frozen(kw_only=True)
 class Performance(Record):
     """How one class, or all together, did at the operating point, and its average precision over all candidates.
 
+    For all together that is the pooled one: the candidates of all classes in one list, each matched within its class.
     `threshold` is the calibrated score from which a detection counted; None for all together where classes differ.
     """
 
@@ -91,9 +102,13 @@ class Metrics(Record):
     """What was measured of a head on labelled pictures.
 
     `samples`, `labels` and `groups` count pictures, labelled boxes and groups of pictures. `classes` has one entry per
-    class; `micro` adds up the counts of all, its average precisions being the means of the classes; `macro` is the
-    mean over the classes that have labels. `method` is "held out", or "cross-validation" where each picture was judged
+    class; `micro` takes all boxes together, counts added up and candidates pooled; `macro` is the mean over the classes
+    that have labels. `method` is "held out", or "cross-validation" where each picture was judged
     by a head that had not seen it, but not by this one. `samples_digest` is that of the pictures and their labels.
+
+    `calibration` says how well scores can be read as chances on these very pictures, raw and as the policy reads them.
+    It is None where that cannot be known: without candidates, and by cross-validation, where the scores are those of
+    several heads, put on one scale.
     """
 
     samples: int
@@ -103,18 +118,23 @@ class Metrics(Record):
     policy: OperatingPolicy
     classes: tuple[Performance, ...]
     micro: Performance
-    macro: Rates
+    macro: ClassMeans
     sweep: SweepRecord
     confusion: Confusion
     samples_digest: Digest | None = None
-    method: str = attrs.field(default="held out", validator=_method)
+    method: str = attrs.field(default=HELD_OUT, validator=_method)
     notes: tuple[str, ...] = attrs.field(default=(), converter=fields.texts)
+    calibration: Calibration | None = None
 
     def figures(self) -> dict[str, float]:
-        """Return the main figures by short names, for a record's `claimed_metrics`; those not measured are left out."""
+        """Return the main figures by short names, for a record's `claimed_metrics`; those not measured are left out.
+
+        Precision, recall and F1 are those of all boxes together; average precisions are means over the classes, as COCO
+        has them.
+        """
         if not self.labels:
             return {}
-        shares, precisions = self.micro.rates, self.micro.average_precision
+        shares, precisions = self.micro.rates, self.macro.average_precision
         ap50 = None if precisions.ap50 is None else precisions.ap50.value
         found = {
             "precision": shares.precision.value,
@@ -143,7 +163,7 @@ class Metrics(Record):
         return dict(codec.to_dict(self))
 
     def __str__(self) -> str:
-        """Return a table: a line per class, and where there are several, all together."""
+        """Return a table: a line per class, and where there are several, all together; below it what scores say."""
         whole = [_row(self.micro), _macro_row(self.macro)] if len(self.classes) > 1 else []
         rows = [_COLUMNS, *map(_row, self.classes), *whole]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -155,7 +175,8 @@ class Metrics(Record):
             "95 % intervals",
         )
         table = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-        return "\n".join(["; ".join(told), *table, *(f"note: {note}" for note in self.notes)])
+        scores = [] if self.calibration is None else [_scores(self.calibration)]
+        return "\n".join(["; ".join(told), *table, *scores, *(f"note: {note}" for note in self.notes)])
 
 
 def measure(
@@ -166,7 +187,7 @@ def measure(
     policy: OperatingPolicy,
     groups: Sequence[str] | None = None,
     samples_digest: Digest | None = None,
-    method: str = "held out",
+    method: str = HELD_OUT,
     seed: int = 0,
     draws: int = 1000,
 ) -> Metrics:
@@ -193,9 +214,9 @@ def measure(
     grouped = Groups.of(outcomes.groups)
     drawn = grouped.draw(draws, seed=seed)
     counts = grouped.add_up(_counts(outcomes, policy))  # [G, C, 3]
-    precisions = average_precisions(detections, truths, class_names=class_names)
-    ap50_draws = _ap50_draws(outcomes, grouped, drawn)
-    classes = _performances(counts, drawn, precisions, ap50_draws=ap50_draws, policy=policy)
+    found = average_precisions(detections, truths, class_names=class_names)
+    each, pooled, mean = _averages(found, _ap50_draws(outcomes, grouped, drawn))
+    classes = _performances(counts, drawn, dict(zip(outcomes.class_names, each, strict=True)), policy=policy)
     confusion = confuse(detections, truths, class_names=class_names, policy=policy, iou=outcomes.iou)
     return Metrics(
         samples=len(truths),
@@ -204,13 +225,15 @@ def measure(
         iou=outcomes.iou,
         policy=policy,
         classes=classes,
-        micro=_micro(counts, drawn, precisions, ap50_draws=ap50_draws, classes=classes),
-        macro=_macro(counts, drawn),
-        sweep=sweep(outcomes, temperature=policy.temperature).on_grid(),
+        micro=_micro(counts, drawn, pooled, classes=classes),
+        macro=_macro(counts, drawn, mean),
+        sweep=sweep(outcomes, temperature=policy.temperature).on_grid(policy),
         confusion=confusion,
         samples_digest=samples_digest,
         method=method,
         notes=_notes(classes, grouped.count),
+        # What cross-validation found by several heads was put on one scale: no score is raw any more.
+        calibration=calibration_at(outcomes, policy.temperature) if len(outcomes) and method == HELD_OUT else None,
     )
 
 
@@ -223,36 +246,34 @@ def _counts(outcomes: Outcomes, policy: OperatingPolicy) -> Integers:
 
 
 def _ap50_draws(outcomes: Outcomes, groups: Groups, drawn: Integers) -> Doubles:
-    """Return [D, C] AP50 of each class on each draw; NaN where a class has no label in it."""
-    each: list[Callable[[Integers], float]] = [average_precision(outcomes, name) for name in outcomes.class_names]
+    """Return [D, C + 1] AP50 of each class, and last of all pooled, on each draw; NaN where it has no label."""
+    names = (*outcomes.class_names, None)
+    each: list[Callable[[Integers], float]] = [average_precision(outcomes, name) for name in names]
     found = [[weighted(draw[groups.of_image]) for weighted in each] for draw in drawn]
     return np.array(found, dtype=np.float64).reshape(len(drawn), len(each))
 
 
+def _averages(found: AveragePrecisions, draws: Doubles) -> tuple[list[Precisions], Precisions, Precisions]:
+    """Return average precisions of each class, of all pooled, and their means, with intervals of draws [D, C + 1]."""
+    each = zip(found.ap50, found.ap75, found.ap, strict=True)
+    return (
+        [_precisions(figures, draws[:, place]) for place, figures in enumerate(each)],
+        _precisions(found.pooled, draws[:, -1]),
+        _precisions(found.means, _mean_of_known(draws[:, :-1])),
+    )
+
+
 def _performances(
-    counts: Integers, drawn: Integers, precisions: AveragePrecisions, *, ap50_draws: Doubles, policy: OperatingPolicy
+    counts: Integers, drawn: Integers, precisions: Mapping[str, Precisions], *, policy: OperatingPolicy
 ) -> tuple[Performance, ...]:
     return tuple(
-        _performance(
-            name,
-            counts[:, place],
-            drawn,
-            threshold=policy.threshold(name),
-            precisions=_precisions(
-                (precisions.ap50[place], precisions.ap75[place], precisions.ap[place]), ap50_draws[:, place]
-            ),
-        )
-        for place, name in enumerate(precisions.class_names)
+        _performance(name, counts[:, place], drawn, threshold=policy.threshold(name), precisions=own)
+        for place, (name, own) in enumerate(precisions.items())
     )
 
 
 def _micro(
-    counts: Integers,
-    drawn: Integers,
-    precisions: AveragePrecisions,
-    *,
-    ap50_draws: Doubles,
-    classes: tuple[Performance, ...],
+    counts: Integers, drawn: Integers, precisions: Precisions, *, classes: tuple[Performance, ...]
 ) -> Performance:
     thresholds = {one.threshold for one in classes}
     return _performance(
@@ -260,7 +281,7 @@ def _micro(
         counts.sum(axis=1),
         drawn,
         threshold=thresholds.pop() if len(thresholds) == 1 else None,
-        precisions=_precisions(precisions.means, _mean_of_known(ap50_draws)),
+        precisions=precisions,
     )
 
 
@@ -269,22 +290,24 @@ def _performance(
 ) -> Performance:
     """Return the performance of counts [G, 3]."""
     hits, alarms, missed = counts.sum(axis=0).tolist()
-    figures = zip(rates(counts.sum(axis=0)), rates(np.tensordot(drawn, counts, axes=1)), strict=True)
+    points = zip(rates(counts.sum(axis=0)), rates(np.tensordot(drawn, counts, axes=1)), strict=True)
+    precision, recall, f1 = (figure(_or_zero(value), draws) for value, draws in points)
     return Performance(
         name=name,
         threshold=threshold,
         true_positives=hits,
         false_positives=alarms,
         false_negatives=missed,
-        rates=_rates([figure(_or_zero(value), draws) for value, draws in figures]),
+        rates=Rates(precision=precision, recall=recall, f1=f1),
         average_precision=precisions,
     )
 
 
-def _macro(counts: Integers, drawn: Integers) -> Rates:
-    """Return the mean rates of the classes that have labels, of counts [G, C, 3]."""
+def _macro(counts: Integers, drawn: Integers, precisions: Precisions) -> ClassMeans:
+    """Return the means over the classes that have labels, of counts [G, C, 3]."""
     points = zip(_mean_rates(counts.sum(axis=0)[None]), _mean_rates(np.tensordot(drawn, counts, axes=1)), strict=True)
-    return _rates([figure(_or_zero(value[0]), draws) for value, draws in points])
+    precision, recall, f1 = (figure(_or_zero(value[0]), draws) for value, draws in points)
+    return ClassMeans(precision=precision, recall=recall, f1=f1, average_precision=precisions)
 
 
 def _mean_rates(counts: Integers) -> list[Doubles]:
@@ -296,20 +319,13 @@ def _mean_rates(counts: Integers) -> list[Doubles]:
 def _mean_of_known(values: Doubles) -> Doubles:
     """Return the means [D] over the classes of [D, C] that are not NaN; NaN where all are."""
     known = ~np.isnan(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0).sum(axis=1)
-    return np.divide(total, count, out=np.full(len(values), math.nan), where=count > 0)
+    return columns.shares(np.where(known, values, 0).sum(axis=1), known.sum(axis=1), otherwise=math.nan)
 
 
-def _rates(figures: Sequence[Figure]) -> Rates:
-    precision, recall, f1 = figures
-    return Rates(precision=precision, recall=recall, f1=f1)
-
-
-def _precisions(figures: tuple[float, float, float], draws: Doubles) -> Precisions:
+def _precisions(figures: Sequence[float], draws: Doubles) -> Precisions:
     ap50, ap75, ap = figures
     if math.isnan(ap50):
-        return Precisions(ap50=None, ap75=None, ap=None)
+        return Precisions()
     return Precisions(ap50=figure(ap50, draws), ap75=ap75, ap=ap)
 
 
@@ -326,16 +342,28 @@ def _notes(classes: tuple[Performance, ...], groups: int) -> tuple[str, ...]:
 
 def _row(one: Performance) -> tuple[str, ...]:
     counts = (one.labels, one.true_positives, one.false_positives, one.false_negatives)
-    precisions = one.average_precision
+    threshold = "" if one.threshold is None else f"{one.threshold:.3f}"
+    return one.name, threshold, *map(str, counts), *_figures(one.rates, one.average_precision)
+
+
+def _macro_row(means: ClassMeans) -> tuple[str, ...]:
+    return "mean of classes", *[""] * 5, *_figures(means, means.average_precision)
+
+
+def _figures(shares: Rates, precisions: Precisions) -> tuple[str, ...]:
     return (
-        one.name,
-        "" if one.threshold is None else f"{one.threshold:.3f}",
-        *map(str, counts),
-        *map(str, (one.rates.precision, one.rates.recall, one.rates.f1)),
+        *map(str, (shares.precision, shares.recall, shares.f1)),
         "-" if precisions.ap50 is None else str(precisions.ap50),
-        *("-" if value is None else f"{value:.3f}" for value in (precisions.ap75, precisions.ap)),
+        *map(_text, (precisions.ap75, precisions.ap)),
     )
 
 
-def _macro_row(shares: Rates) -> tuple[str, ...]:
-    return ("mean of classes", *[""] * 5, *map(str, (shares.precision, shares.recall, shares.f1)), "", "", "")
+def _scores(calibration: Calibration) -> str:
+    before, after = calibration.before, calibration.after
+    pairs = (("ECE", before.ece, after.ece), ("NLL", before.nll, after.nll))
+    changes = [f"{title} {_text(raw)} raw, {_text(read)} calibrated" for title, raw, read in pairs]
+    return f"scores on these pictures: {'; '.join(changes)}"
+
+
+def _text(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.3f}"

@@ -13,8 +13,8 @@ from hydra_detect import drawing
 from hydra_detect.detections import Detections, box_iou
 from hydra_detect.errors import InputError
 from hydra_detect.measure.calibration import apply_temperature
-from hydra_detect.measure.matching import assign
-from hydra_detect.measure.outcomes import check_pictures, class_numbers, numbered
+from hydra_detect.measure.matching import assign, check_pictures
+from hydra_detect.measure.outcomes import class_numbers, numbered
 from hydra_detect.measure.policy import accepted
 from hydra_detect.pictures import open_picture, to_channels
 

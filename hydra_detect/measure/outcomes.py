@@ -17,7 +17,7 @@ from hydra_detect.detections import box_iou
 from hydra_detect.errors import CorruptError, HydraDetectError, InputError, listed, near_matches
 from hydra_detect.measure import columns
 from hydra_detect.measure.columns import SAME, Flags, Floats, Integers
-from hydra_detect.measure.matching import assign
+from hydra_detect.measure.matching import assign, check_pictures
 from hydra_detect.tensors import RawTensor
 
 if TYPE_CHECKING:
@@ -193,27 +193,6 @@ def judge(
         groups=map(str, range(len(rows))) if groups is None else groups,
         iou=iou,
     )
-
-
-def check_pictures(
-    detections: Sequence[Detections], truths: Sequence[GroundTruth], groups: Sequence[str] | None = None
-) -> None:
-    """Refuse detections, labels and groups that are not one of each per picture.
-
-    Args:
-        detections: One per picture.
-        truths: One per picture.
-        groups: One per picture, or None.
-
-    Raises:
-        InputError: If they are not.
-
-    """
-    grouped = len(truths) if groups is None else len(groups)
-    if isinstance(groups, str) or not len(detections) == len(truths) == grouped:
-        named = "" if groups is None else f", and {grouped} groups"
-        found = f"there are detections of {len(detections)} pictures and labels of {len(truths)}{named}"
-        raise InputError(_ASKED, found, "Give one of each per picture, in the same order.")
 
 
 def _judge_one(

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from hydra_detect.errors import InputError
+from hydra_detect.errors import InputError, listed
+from hydra_detect.measure import columns
 from hydra_detect.measure.calibration import apply_temperature
 from hydra_detect.measure.sweep import sweep
 from hydra_detect.names import shown
 from hydra_detect.records import OperatingPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from hydra_detect.measure.columns import Doubles, Flags
     from hydra_detect.measure.outcomes import Outcomes
@@ -56,7 +57,7 @@ class FBeta:
         square = self.beta**2
         hits = (1 + square) * curve.true_positives
         whole = hits + square * curve.false_negatives + curve.false_positives
-        return np.divide(hits, whole, out=np.zeros(len(hits)), where=whole > 0)
+        return columns.shares(hits, whole)
 
     def __str__(self) -> str:
         """Return the form that `parse_objective` reads."""
@@ -79,7 +80,7 @@ class Mcc:
         )
         quiet = curve.wrong - alarms
         whole = (hits + alarms) * (hits + missed) * (quiet + alarms) * (quiet + missed)
-        return np.divide(hits * quiet - alarms * missed, np.sqrt(whole), out=np.zeros(len(hits)), where=whole > 0)
+        return columns.shares(hits * quiet - alarms * missed, np.sqrt(whole))
 
     def __str__(self) -> str:
         """Return the form that `parse_objective` reads."""
@@ -88,7 +89,7 @@ class Mcc:
 
 @attrs.frozen
 class RecallAtPrecision:
-    """The highest recall among the thresholds that reach this precision."""
+    """The highest recall among the thresholds that reach this precision; it holds for each threshold that is chosen."""
 
     precision: float = attrs.field(converter=_plain, validator=_share)
 
@@ -167,11 +168,13 @@ def fit_policy(
         objective: What to serve.
         temperature: That of the head, 1 where it is not calibrated.
         per_class: Whether classes have thresholds of their own beside the one for all.
-        least: A class with fewer labelled boxes, without a hit, or out of the objective's reach uses the one for all.
+        least: A class with fewer labelled boxes, or without a hit, uses the one for all.
         chosen_on: On what, for the record.
 
     Raises:
-        InputError: If there are no candidates, no labels or no hits to choose by, or the objective is out of reach.
+        InputError: If there are no candidates, no labels or no hits to choose by, or the objective is out of reach, for
+            all classes together or for one that has labels enough for a threshold of its own. Its `facts["best"]` is
+            what all of them reach.
 
     """
     curves = sweep(outcomes, temperature=temperature)
@@ -180,11 +183,12 @@ def fit_policy(
     own = {
         name: curve
         for name, curve in named
-        if curve.labels >= least and curve.true_positives.any() and not np.isnan(objective.values(curve)).all()
+        if curve.labels >= least and (curve.true_positives.any() or _is_out_of_reach(objective, curve))
     }
+    _check_reach(objective, {"all classes together": curves.micro} | {f"class {name!r}": own[name] for name in own})
     return OperatingPolicy(
-        score_threshold=_best(curves.micro, objective, "all classes together"),
-        class_thresholds={name: _best(curve, objective, f"class {name!r}") for name, curve in own.items()},
+        score_threshold=_best(curves.micro, objective),
+        class_thresholds={name: _best(curve, objective) for name, curve in own.items()},
         temperature=temperature,
         objective=str(objective),
         chosen_on=chosen_on,
@@ -201,12 +205,25 @@ def _check(curve: Curve) -> None:
         raise InputError(_ASKED, f"none of the {curve.wrong} detections is a hit", remedy)
 
 
-def _best(curve: Curve, objective: Objective, what: str) -> float:
+def _is_out_of_reach(objective: Objective, curve: Curve) -> bool:
+    """Whether there are candidates, but none of their scores as a threshold would serve the objective."""
+    return len(curve.thresholds) > 0 and bool(np.isnan(objective.values(curve)).all())
+
+
+def _check_reach(objective: Objective, curves: Mapping[str, Curve]) -> None:
+    """Refuse an objective that one of them cannot reach: at no threshold would it be what was asked for.
+
+    All that cannot are named at once, as whoever asks for less wants to know how much less.
+    """
+    best = {what: float(curve.precision.max()) for what, curve in curves.items() if _is_out_of_reach(objective, curve)}
+    if best:
+        told = listed(f"{what}: the best precision is {precision:.4f}" for what, precision in best.items())
+        found = f"{objective} is out of reach for {told}"
+        raise InputError(_ASKED, found, "Ask for less, or train longer.", best=min(best.values()))
+
+
+def _best(curve: Curve, objective: Objective) -> float:
     values = objective.values(curve)
-    if np.isnan(values).all():
-        best = float(curve.precision.max())
-        found = f"{objective} is out of reach for {what}: the best precision is {best:.4f}"
-        raise InputError(_ASKED, found, "Ask for less, or train longer.", best=best)
     place = int(np.flatnonzero(values >= np.nanmax(values) - _EQUAL)[-1])
     return _between(0.0 if place == 0 else float(curve.thresholds[place - 1]), float(curve.thresholds[place]))
 

@@ -21,9 +21,10 @@ from hydra_detect.measure.matching import Counts
 
 if TYPE_CHECKING:
     from hydra_detect.measure.outcomes import Outcomes
+    from hydra_detect.records import OperatingPolicy
 
 GRID = tuple(step / 100 for step in range(101))
-"""The thresholds of a sweep in a record: 0, 0.01, to 1."""
+"""The thresholds of a sweep in a record, beside the operating point: 0, 0.01, to 1."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,18 +54,18 @@ class Curve:
     @property
     def precision(self) -> Doubles:
         """[K] share of the counted candidates that are hits."""
-        return _shares(self.true_positives, self.true_positives + self.false_positives)
+        return columns.shares(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> Doubles:
         """[K] share of the labelled boxes that were found."""
-        return _shares(self.true_positives, np.full_like(self.true_positives, self.labels))
+        return columns.shares(self.true_positives, np.full_like(self.true_positives, self.labels))
 
     @property
     def f1(self) -> Doubles:
         """[K] harmonic mean of precision and recall."""
         twice = 2 * self.true_positives
-        return _shares(twice, twice + self.false_positives + self.false_negatives)
+        return columns.shares(twice, twice + self.false_positives + self.false_negatives)
 
     def at(self, thresholds: Any) -> Curve:
         """Return the same curve at other thresholds; exact if this one holds every distinct score.
@@ -146,25 +147,43 @@ class Sweep:
             f1=np.mean([curve.f1 for curve in here] or none, axis=0),
         )
 
-    def on_grid(self) -> SweepRecord:
-        """Return the sweep at 101 thresholds, for a record."""
-        curves = {name: _on_grid(curve) for name, curve in zip(self.class_names, self.curves, strict=True)}
-        return SweepRecord(class_names=self.class_names, curves=tuple(curves.values()), micro=_on_grid(self.micro))
+    def on_grid(self, policy: OperatingPolicy | None = None) -> SweepRecord:
+        """Return the sweep at 101 thresholds, and at those of a policy, for a record.
+
+        Args:
+            policy: The operating point that is to be read off exactly, too; of the curve for all its common threshold.
+
+        """
+        named = zip(self.class_names, self.curves, strict=True)
+        return SweepRecord(
+            class_names=self.class_names,
+            curves=tuple(_on_grid(curve, None if policy is None else policy.threshold(name)) for name, curve in named),
+            micro=_on_grid(self.micro, None if policy is None else policy.score_threshold),
+        )
 
 
 @attrs.frozen(kw_only=True)
 class CurveRecord(Record):
-    """Hits and false alarms at the thresholds 0, 0.01, to 1; `labels` and `wrong` as in `Curve`."""
+    """Hits and false alarms at `thresholds`; `labels` and `wrong` as in `Curve`.
+
+    `operating` is the threshold of the operating point: between two of the grid's the counts may be others.
+    """
 
     true_positives: tuple[int, ...] = attrs.field(converter=fields.integers)
     false_positives: tuple[int, ...] = attrs.field(converter=fields.integers)
     labels: int
     wrong: int
+    operating: float | None = None
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """0, 0.01, to 1 and, where there is one, the operating point, ascending."""
+        return _thresholds(self.operating)
 
     def to_curve(self) -> Curve:
         """Return the curve, as plots take it."""
         return Curve(
-            thresholds=GRID,
+            thresholds=self.thresholds,
             true_positives=self.true_positives,
             false_positives=self.false_positives,
             labels=self.labels,
@@ -174,7 +193,7 @@ class CurveRecord(Record):
 
 @attrs.frozen(kw_only=True)
 class SweepRecord(Record):
-    """A sweep at the thresholds 0, 0.01, to 1."""
+    """A sweep at the thresholds 0, 0.01, to 1 and at the operating point."""
 
     class_names: tuple[str, ...] = attrs.field(converter=fields.texts)
     curves: tuple[CurveRecord, ...]
@@ -226,15 +245,16 @@ def _curve(scores: Floats, hits: Flags, labels: int) -> Curve:
     )
 
 
-def _on_grid(curve: Curve) -> CurveRecord:
-    here = curve.at(GRID)
+def _thresholds(operating: float | None) -> tuple[float, ...]:
+    return GRID if operating is None else tuple(sorted({*GRID, operating}))
+
+
+def _on_grid(curve: Curve, operating: float | None) -> CurveRecord:
+    here = curve.at(_thresholds(operating))
     return CurveRecord(
         true_positives=here.true_positives.tolist(),
         false_positives=here.false_positives.tolist(),
         labels=here.labels,
         wrong=here.wrong,
+        operating=operating,
     )
-
-
-def _shares(parts: Integers, wholes: Integers) -> Doubles:
-    return np.divide(parts, wholes, out=np.zeros(len(parts)), where=wholes > 0)
