@@ -148,6 +148,11 @@ def test_names_in_a_data_yaml(text, names):
         ("a: b: c", "no YAML"),
         ("!!python/object/apply:os.getcwd []", "no YAML of plain values"),
         ("2026-99-99", "no YAML"),
+        ("!!timestamp soon", "no YAML of plain values"),
+        ("!!int ''", "no YAML of plain values"),
+        ("!!bool maybe", "no YAML of plain values"),
+        ("names: &n [a]\nval: *n", r"write out what \*n stands for"),
+        ("a: &a [0,0]\nb: &b [*a,*a]\nnames: [*b,*b]", "write out what"),
     ],
 )
 def test_malformed_data_yaml_is_named(text, found):

@@ -18,6 +18,7 @@ from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError
 from hydra_detect.formats.labels import PictureLabels, upright
 from hydra_detect.formats.rows import Row, as_kind, detections_of, rows_of, shortest, wrong
+from hydra_detect.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -188,7 +189,7 @@ def _float(parent: ET.Element, path: str, place: str) -> float:
     except ValueError:
         number = float("nan")
     if number - number != 0:  # NaN and infinity alone
-        raise wrong(_ASKED, f"'{path}' of {place} is {text!r:.60} and not a finite number")
+        raise wrong(_ASKED, f"'{path}' of {place} is {shown(text)} and not a finite number")
     return number
 
 
@@ -197,7 +198,7 @@ def _int(parent: ET.Element, path: str, place: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        raise wrong(_ASKED, f"'{path}' of {place} is {text!r:.60} and not a whole number") from None
+        raise wrong(_ASKED, f"'{path}' of {place} is {shown(text)} and not a whole number") from None
     return as_kind(number, int, asked=_ASKED, place=f"'{path}' of {place}")
 
 
