@@ -235,7 +235,7 @@ def test_ground_truth_coco_skips_and_counts(caplog):
         ({"categories": []}, "'category_id' of annotations.0. is 90"),
         ({"categories": [{"id": 90}]}, "categories.0. has no 'name'"),
         ({"annotations": 3}, "'annotations' is 3"),
-        ({"images": [{"id": 5}], "annotations": []}, "images.0. has no 'height'"),
+        ({"images": [{"id": 5, "height": "5"}], "annotations": []}, "'height' of images.0. is '5' and not a whole"),
     ],
 )
 def test_malformed_annotations_are_named(changes, found):

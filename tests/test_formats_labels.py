@@ -124,6 +124,56 @@ def test_a_label_line_is_as_documented():
 
 
 @pytest.mark.parametrize(
+    ("sides", "size"),
+    [
+        ({}, None),
+        ({"height": None, "width": None}, None),
+        ({"width": 6}, None),
+        ({"height": 5, "width": None}, None),
+        ({"height": 5, "width": 6}, (5, 6)),
+        ({"height": 5.0, "width": 6.0}, (5, 6)),
+        ({"height": 0, "width": 0}, (0, 0)),
+    ],
+)
+def test_sizes_that_are_not_known(sides, size):
+    """A size that is absent or null is unknown, one of whole floats is one; as truth the unknown one is (0, 0)."""
+    document = {"images": [{"id": 1} | sides], "annotations": [], "categories": []}
+    xml = "".join(f"<{side}>{'' if value is None else value}</{side}>" for side, value in sides.items())
+    annotation = f"<annotation><size>{xml}</size></annotation>" if sides else "<annotation/>"
+    (labels,) = coco.labels_from_coco(document).pictures
+    assert (labels.image_size, voc.labels_from_voc(annotation).image_size) == (size, size)
+    (truth,) = coco.ground_truth_from_coco(document)
+    assert truth.image_size == voc.ground_truth_from_voc(annotation).image_size == (size or (0, 0))
+    assert coco.ground_truth_from_coco(coco.ground_truth_to_coco([truth])) == [truth]
+
+
+@pytest.mark.parametrize("side", [5.5, "tall", float("nan"), float("inf"), 1e300, True])
+def test_sizes_that_are_none(side):
+    """Half a pixel, a word or what is beyond all numbers is no side of a picture, whether the other is known or not."""
+    for key, sides in (("height", {"height": side}), ("width", {"height": 5, "width": side})):
+        xml = "".join(f"<{name}>{value}</{name}>" for name, value in sides.items())
+        with pytest.raises(InputError, match=f"'{key}' of the annotation is .* and not a whole number"):
+            voc.labels_from_voc(f"<annotation><size>{xml}</size></annotation>")
+        document = {"images": [{"id": 1} | sides], "annotations": [], "categories": []}
+        with pytest.raises(InputError, match=rf"'{key}' of images\[0\] is .* and not a whole number"):
+            coco.labels_from_coco(document)
+
+
+def test_spaces_around_the_name_of_a_class_are_none_of_it():
+    """Stray spaces in the categories of COCO and the names of a data.yaml are taken off, as in VOC and CSV."""
+    categories = [{"id": 1, "name": " owl"}, {"id": 2, "name": "red fox "}]
+    document = {"images": [{"id": 1}], "annotations": [], "categories": categories}
+    document["annotations"] = [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4]}]
+    read = coco.labels_from_coco(document)
+    assert (read.class_names, read.category_ids) == (("owl", "red fox"), {"owl": 1, "red fox": 2})
+    assert read.pictures[0].label_names == ["red fox"]
+    assert data_yaml.class_names_from_yaml("names: [' owl', 'red fox ']") == ("owl", "red fox")
+    categories.append({"id": 3, "name": "owl"})
+    with pytest.raises(InputError, match="category 'owl' stands twice"):
+        coco.labels_from_coco(document)
+
+
+@pytest.mark.parametrize(
     ("text", "names"),
     [
         ("names: [a, b]", ("a", "b")),

@@ -19,7 +19,7 @@ _ASKED = "read a data.yaml"
 
 
 def class_names_from_yaml(text: str) -> tuple[str, ...]:
-    """Read `names`: a list, or a mapping from each number from 0 to a name.
+    """Read `names`: a list, or a mapping from each number from 0 to a name; spaces around a name are none of it.
 
     Raises:
         InputError: If it is no YAML of plain values, or the names are none.
@@ -32,7 +32,9 @@ def class_names_from_yaml(text: str) -> tuple[str, ...]:
         names = [names[number] for number in range(len(names))]
     # YAML reads an unquoted 7 as a number, and means the same by it; of an unquoted "no" it leaves only False.
     texts = [str(name) if type(name) is int else name for name in as_list(names, asked=_ASKED, place="'names'")]
-    return tuple(as_kind(name, str, asked=_ASKED, place=f"names[{number}]") for number, name in enumerate(texts))
+    return tuple(
+        as_kind(name, str, asked=_ASKED, place=f"names[{number}]").strip() for number, name in enumerate(texts)
+    )
 
 
 def pictures_from_yaml(text: str) -> list[str]:

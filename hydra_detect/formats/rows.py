@@ -161,6 +161,21 @@ def as_numbers(value: Any, count: int, *, asked: str, place: str) -> list[float]
     return [as_kind(item, float, asked=asked, place=f"number {index} of {place}") for index, item in enumerate(value)]
 
 
+def as_size(height: Any, width: Any, *, asked: str, place: str) -> tuple[int, int] | None:
+    """Return a picture's (height, width), which may be written as 480.0; None, which is unknown, if a side is None.
+
+    Raises:
+        InputError: If a side is anything but a whole number or None.
+
+    """
+    sides = []
+    for key, value in (("height", height), ("width", width)):
+        if value is not None:
+            whole = int(value) if isinstance(value, float) and value.is_integer() else value
+            sides.append(as_kind(whole, int, asked=asked, place=f"'{key}' of {place}"))
+    return None if len(sides) < 2 else (sides[0], sides[1])  # noqa: PLR2004  both
+
+
 def as_list(value: Any, *, asked: str, place: str) -> list[Any]:
     """Return `value`, which must be a list or tuple.
 
