@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hydra_detect.data.looking import entries, is_file, is_folder, looking_at
 from hydra_detect.errors import InputError, listed, near_matches
 from hydra_detect.names import shown
 from hydra_detect.pictures import SUFFIXES
@@ -43,9 +44,9 @@ def recognise(path: Path) -> str:
 
     """
     asked = f"recognise the labels in {str(path)!r}"
-    if path.is_file():
+    if is_file(path):
         found = _formats_of_file(path)
-    elif path.is_dir():
+    elif is_folder(path):
         found = [name for name, is_there in _IN_FOLDER.items() if is_there(path)]
     else:
         raise InputError(asked, "there is no such file or folder", "Check the path.")
@@ -65,7 +66,7 @@ def label_file(path: Path, suffix: str) -> Path:
         InputError: If there is none, or more than one.
 
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return path
     files = _jsons_of_coco(path) if suffix == ".json" else _files(path, suffix)
     if len(files) == 1:
@@ -76,8 +77,8 @@ def label_file(path: Path, suffix: str) -> Path:
 
 def voc_annotations(path: Path) -> Path:
     """Return the folder of `.xml` that a data set's folder, that folder itself, or a list in `ImageSets` means."""
-    root = path if path.is_dir() else path.parent.parent.parent
-    return root / "Annotations" if (root / "Annotations").is_dir() else root
+    root = path if is_folder(path) else path.parent.parent.parent
+    return root / "Annotations" if is_folder(root / "Annotations") else root
 
 
 def voc_files(folder: Path) -> list[Path]:
@@ -88,8 +89,8 @@ def voc_files(folder: Path) -> list[Path]:
 
 def yolo_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """Return folders of labels, each with that of its pictures; `folder` is the data set's, or one of labels alone."""
-    roots = [folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir())]
-    with_labels = [root for root in roots if (root / "labels").is_dir()]
+    roots = [folder, *filter(is_folder, entries(folder))]
+    with_labels = [root for root in roots if is_folder(root / "labels")]
     if not with_labels:
         return [(folder, _images_of(folder))]
     splits = [folder] if folder in with_labels else with_labels
@@ -97,7 +98,7 @@ def yolo_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def _images_beside(root: Path) -> Path:
-    return root / "images" if (root / "images").is_dir() else root
+    return root / "images" if is_folder(root / "images") else root
 
 
 def _images_of(labels: Path) -> Path:
@@ -107,7 +108,7 @@ def _images_of(labels: Path) -> Path:
         return labels
     last = len(parts) - 1 - parts[::-1].index("labels")
     images = Path(*parts[:last], "images", *parts[last + 1 :])
-    return images if images.is_dir() else labels
+    return images if is_folder(images) else labels
 
 
 def yolo_names(folder: Path) -> Path | None:
@@ -115,7 +116,7 @@ def yolo_names(folder: Path) -> Path | None:
     for place in (folder, *folder.resolve().parents[:2]):
         yamls = [place / f"data{suffix}" for suffix in YAML_SUFFIXES]
         for file in (*yamls, *(place / name for name in _PLAIN_NAMES)):
-            if file.is_file():
+            if is_file(file):
                 return file
     return None
 
@@ -127,7 +128,7 @@ def is_yolo_labels(file: Path) -> bool:
 
 def picture_places(path: Path, label_format: str) -> list[Path]:
     """Return the folders that picture names may be relative to, the likeliest first."""
-    folder = path if path.is_dir() else path.parent
+    folder = path if is_folder(path) else path.parent
     if label_format == VOC:
         annotations = voc_annotations(path)
         return [annotations, annotations.parent / "JPEGImages", annotations.parent]
@@ -146,7 +147,7 @@ def places_beside_new(path: Path, label_format: str) -> list[Path]:
 
 def pictures_under(folder: Path) -> list[Path]:
     """Return all picture files in a folder and those within, by name."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and is_file(file))
 
 
 def _formats_of_file(path: Path) -> list[str]:
@@ -158,12 +159,17 @@ def _formats_of_file(path: Path) -> list[str]:
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() == suffix and file.is_file())
+    return [file for file in entries(folder) if file.suffix.lower() == suffix and is_file(file)]
 
 
 def _jsons_of_coco(folder: Path) -> list[Path]:
-    texts = ((file, file.read_bytes()) for file in _files(folder, ".json"))
-    return [file for file, text in texts if all(key in text for key in _COCO_KEYS)]
+    return [file for file in _files(folder, ".json") if _is_coco(file)]
+
+
+def _is_coco(file: Path) -> bool:
+    with looking_at(file):
+        text = file.read_bytes()
+    return all(key in text for key in _COCO_KEYS)
 
 
 def _has_voc(folder: Path) -> bool:

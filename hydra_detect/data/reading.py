@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect.data import layouts
-from hydra_detect.data.label_files import naming, read_labels
+from hydra_detect.data.label_files import read_labels
+from hydra_detect.data.looking import is_file, naming
 from hydra_detect.data.samples import Sample, Samples
 from hydra_detect.errors import InputError, listed
 from hydra_detect.formats.labels import usable
@@ -107,7 +108,7 @@ def _gathered(root: Path, items: Sequence[Sample], labels: LabelSet, left_out: C
 def _picture_file(labels: PictureLabels, places: Sequence[Path]) -> Path | None:
     if labels.name is None:
         return None
-    return next((place / labels.name for place in places if (place / labels.name).is_file()), None)
+    return next((place / labels.name for place in places if is_file(place / labels.name)), None)
 
 
 def _count_missing(root: Path, found: Sequence[tuple[PictureLabels, Path | None]], missing: str) -> int:
