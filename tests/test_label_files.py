@@ -8,12 +8,14 @@ import attrs
 import pytest
 from data_fixtures import SIZE, coco_of, on_disk, save
 
+from hydra_detect.data import layouts
 from hydra_detect.data.reading import read_samples
 from hydra_detect.data.samples import Samples
 from hydra_detect.data.writing import write_samples
 from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError
 
+OBJECT = "<object><name>owl</name>{}<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>4</xmax><ymax>6</ymax></bndbox></object>"
 # A name that no file can have, and one that none may have.
 NO_NAMES = ["n" * 300, "nul\0"]
 
@@ -96,8 +98,7 @@ def test_a_set_is_read_without_sizes(tmp_path):
         (tmp_path / "labels.json").write_text(json.dumps(document))
         (one,) = read_samples(tmp_path / "labels.json")
         assert one.truth.image_size == (24, 32)
-    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>4</xmax><ymax>6</ymax></bndbox>"
-    item = f"<object><name>owl</name>{box}</object>"
+    item = OBJECT.format("")
     for stated in ("", "<size/>", "<size><height>24.0</height><width>32.0</width></size>"):
         (tmp_path / "a.xml").write_text(f"<annotation><filename>a.png</filename>{stated}{item}</annotation>")
         (same,) = read_samples(tmp_path, format="voc")
@@ -113,3 +114,32 @@ def test_a_set_is_read_with_stray_spaces(tmp_path):
     (tmp_path / "yolo/data.yaml").write_text("names: [' owl']\n")
     for place in (path, tmp_path / "yolo"):
         assert read_samples(place).box_counts == {"owl": 1}
+
+
+def test_voc_in_lower_case(tmp_path):
+    """The .xml under annotations/ and pictures in images/ are VOC; an annotations/ of .json alone is not."""
+    save(tmp_path, "images/a.png")
+    (tmp_path / "annotations/xmls").mkdir(parents=True)
+    (tmp_path / "annotations/instances.json").write_text("{}")
+    (tmp_path / "b.xml").write_text("<annotation/>")
+    assert layouts.voc_annotations(tmp_path) == tmp_path
+    text = f"<annotation><filename>a.png</filename>{OBJECT.format('')}</annotation>"
+    (tmp_path / "annotations/xmls/a.xml").write_text(text)
+    for path in (tmp_path, tmp_path / "annotations"):
+        (one,) = read_samples(path)
+        assert (one.id, one.truth.label_names) == ("a.png", ("owl",))
+
+
+def test_voc_beside_images_is_written_as_it_is_read(tmp_path):
+    """Pictures in images/ are found by the writer as by the reader."""
+    written = on_disk(tmp_path / "images", {"a.png": GroundTruth([(1, 2, 4, 6)], ["owl"], SIZE)})
+    (read,) = read_samples(write_samples(written, tmp_path, format="voc"))
+    assert read.truth == attrs.evolve(written[0].truth, source="a.png")
+
+
+def test_difficult_objects_are_labels_like_others(tmp_path):
+    """What VOC marks as difficult counts, as the guide says."""
+    save(tmp_path, "a.png")
+    items = OBJECT.format("<difficult>1</difficult>") + OBJECT.format("<difficult>0</difficult>")
+    (tmp_path / "a.xml").write_text(f"<annotation><filename>a.png</filename>{items}</annotation>")
+    assert read_samples(tmp_path).box_counts == {"owl": 2}

@@ -1,8 +1,9 @@
 """Where the files of a data set lie: the usual layouts of the four formats, and nothing of what the files say.
 
 COCO: one `.json`, pictures beside it or in `images/`. VOC: `Annotations/*.xml` beside `JPEGImages/`, with an author's
-lists in `ImageSets/Main/*.txt`. YOLO: `labels/` beside `images/`, or one such pair for each split, with the class names
-in a `data.yaml`, `classes.txt` or `obj.names`. CSV: one `.csv`, pictures beside it or in `images/`.
+lists in `ImageSets/Main/*.txt`; or `annotations/` beside `images/`. YOLO: `labels/` beside `images/`, or one such pair
+for each split, with the class names in a `data.yaml`, `classes.txt` or `obj.names`. CSV: one `.csv`, pictures beside it
+or in `images/`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ FORMATS = (COCO, VOC, YOLO, CSV)
 YAML_SUFFIXES = (".yaml", ".yml")
 _PLAIN_NAMES = ("classes.txt", "obj.names")
 _NO_LABELS = ("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "pictures.txt")
+_ANNOTATIONS, _LOWER_ANNOTATIONS = "Annotations", "annotations"
 _COCO_KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
@@ -78,13 +80,17 @@ def label_file(path: Path, suffix: str) -> Path:
 def voc_annotations(path: Path) -> Path:
     """Return the folder of `.xml` that a data set's folder, that folder itself, or a list in `ImageSets` means."""
     root = path if is_folder(path) else path.parent.parent.parent
-    return root / "Annotations" if is_folder(root / "Annotations") else root
+    if is_folder(root / _ANNOTATIONS):
+        return root / _ANNOTATIONS
+    lower = root / _LOWER_ANNOTATIONS  # that of a COCO set holds .json
+    return lower if any(lower.rglob("*.xml")) else root
 
 
 def voc_files(folder: Path) -> list[Path]:
     """Return the annotations of a data set's folder, by name; only one named `Annotations` is searched to its depth."""
     annotations = voc_annotations(folder)
-    return sorted(annotations.rglob("*.xml") if annotations.name == "Annotations" else annotations.glob("*.xml"))
+    is_named = annotations.name in (_ANNOTATIONS, _LOWER_ANNOTATIONS)
+    return sorted(annotations.rglob("*.xml") if is_named else annotations.glob("*.xml"))
 
 
 def yolo_pairs(folder: Path) -> list[tuple[Path, Path]]:
@@ -130,8 +136,7 @@ def picture_places(path: Path, label_format: str) -> list[Path]:
     """Return the folders that picture names may be relative to, the likeliest first."""
     folder = path if is_folder(path) else path.parent
     if label_format == VOC:
-        annotations = voc_annotations(path)
-        return [annotations, annotations.parent / "JPEGImages", annotations.parent]
+        return _places_of_voc(voc_annotations(path))
     if label_format == YOLO:
         pairs = yolo_pairs(folder)
         return [pairs[0][1] if len(pairs) == 1 else folder]
@@ -141,8 +146,13 @@ def picture_places(path: Path, label_format: str) -> list[Path]:
 def places_beside_new(path: Path, label_format: str) -> list[Path]:
     """Return the same for labels that are still to be written to `path`."""
     if label_format == VOC:
-        return [path / "Annotations", path / "JPEGImages", path]
+        return _places_of_voc(path / _ANNOTATIONS)
     return [_images_beside(path)] if label_format == YOLO else picture_places(path, label_format)
+
+
+def _places_of_voc(annotations: Path) -> list[Path]:
+    root = annotations.parent
+    return [annotations, root / "JPEGImages", root, root / "images"]
 
 
 def pictures_under(folder: Path) -> list[Path]:
