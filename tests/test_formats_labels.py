@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError
 from hydra_detect.formats import coco, csv_rows, data_yaml, voc, yolo
+from hydra_detect.formats.data_yaml import DataYaml
 from hydra_detect.formats.labels import CLIPPED, CROWDS, NO_AREA, OUTSIDE, PictureLabels, usable
 
 NAMES = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=8)
@@ -102,8 +103,7 @@ def test_csv_labels_round_trip(pictures, is_grouped):
 def test_data_yaml_round_trip(names):
     """A data.yaml gives the names back, whatever YAML would make of them unquoted."""
     text = data_yaml.to_yaml(names, pictures="list.txt")
-    assert data_yaml.class_names_from_yaml(text) == tuple(names)
-    assert data_yaml.pictures_from_yaml(text) == ["list.txt"]
+    assert data_yaml.from_yaml(text) == DataYaml(class_names=tuple(names), pictures=("list.txt",))
 
 
 # Cases
@@ -167,7 +167,7 @@ def test_spaces_around_the_name_of_a_class_are_none_of_it():
     read = coco.labels_from_coco(document)
     assert (read.class_names, read.category_ids) == (("owl", "red fox"), {"owl": 1, "red fox": 2})
     assert read.pictures[0].label_names == ["red fox"]
-    assert data_yaml.class_names_from_yaml("names: [' owl', 'red fox ']") == ("owl", "red fox")
+    assert data_yaml.from_yaml("names: [' owl', 'red fox ']").class_names == ("owl", "red fox")
     categories.append({"id": 3, "name": "owl"})
     with pytest.raises(InputError, match="category 'owl' stands twice"):
         coco.labels_from_coco(document)
@@ -184,7 +184,7 @@ def test_spaces_around_the_name_of_a_class_are_none_of_it():
 )
 def test_names_in_a_data_yaml(text, names):
     """Names are a list, or a mapping from their numbers; whole numbers serve as names."""
-    assert data_yaml.class_names_from_yaml(text) == names
+    assert data_yaml.from_yaml(text) == DataYaml(class_names=names)
 
 
 @pytest.mark.parametrize(
@@ -208,16 +208,17 @@ def test_names_in_a_data_yaml(text, names):
 def test_malformed_data_yaml_is_named(text, found):
     """A data.yaml without names, or that would run something, is refused."""
     with pytest.raises(InputError, match=found):
-        data_yaml.class_names_from_yaml(text)
+        data_yaml.from_yaml(text)
 
 
 def test_pictures_in_a_data_yaml():
-    """Folders and lists under train, val and test are read in this order; what is absent or empty is none."""
-    text = "names: []\nval: [a, b.txt]\ntrain: c\ntest:\n"
-    assert data_yaml.pictures_from_yaml(text) == ["c", "a", "b.txt"]
-    assert data_yaml.pictures_from_yaml("[]") == []
-    with pytest.raises(InputError, match="'train' is 5"):
-        data_yaml.pictures_from_yaml("train: 5")
+    """Folders and lists under train, val and test are read in this order, each once; what is absent is none."""
+    text = "path: ../set\nnames: []\nval: [a, b.txt]\ntrain: c\ntest:\n"
+    assert data_yaml.from_yaml(text) == DataYaml(class_names=(), home="../set", pictures=("c", "a", "b.txt"))
+    assert data_yaml.from_yaml("names: []\npath:\nval: a\ntest: a") == DataYaml(class_names=(), pictures=("a",))
+    for text, found in (("train: 5", "'train' is 5"), ("val: [[a]]", "'val' is"), ("path: [a]", "'path' is")):
+        with pytest.raises(InputError, match=found):
+            data_yaml.from_yaml(f"names: []\n{text}")
 
 
 @pytest.mark.parametrize(

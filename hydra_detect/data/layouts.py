@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hydra_detect.data.looking import entries, is_file, is_folder, looking_at
+from hydra_detect.data.looking import entries, is_file, is_folder, looking_at, under
 from hydra_detect.errors import InputError, listed, near_matches
 from hydra_detect.names import shown
 from hydra_detect.pictures import SUFFIXES
@@ -83,14 +83,14 @@ def voc_annotations(path: Path) -> Path:
     if is_folder(root / _ANNOTATIONS):
         return root / _ANNOTATIONS
     lower = root / _LOWER_ANNOTATIONS  # that of a COCO set holds .json
-    return lower if any(lower.rglob("*.xml")) else root
+    return lower if any(under(lower, "*.xml")) else root
 
 
 def voc_files(folder: Path) -> list[Path]:
     """Return the annotations of a data set's folder, by name; only one named `Annotations` is searched to its depth."""
     annotations = voc_annotations(folder)
     is_named = annotations.name in (_ANNOTATIONS, _LOWER_ANNOTATIONS)
-    return sorted(annotations.rglob("*.xml") if is_named else annotations.glob("*.xml"))
+    return sorted(under(annotations, "*.xml") if is_named else annotations.glob("*.xml"))
 
 
 def yolo_pairs(folder: Path) -> list[tuple[Path, Path]]:
@@ -109,12 +109,22 @@ def _images_beside(root: Path) -> Path:
 
 def _images_of(labels: Path) -> Path:
     """Return the folder that is named `images` where a folder of labels is named `labels`, else that folder."""
-    parts = list(labels.resolve().parts)
-    if "labels" not in parts:
-        return labels
-    last = len(parts) - 1 - parts[::-1].index("labels")
-    images = Path(*parts[:last], "images", *parts[last + 1 :])
-    return images if is_folder(images) else labels
+    return _twin(labels.resolve(), "labels", "images") or labels
+
+
+def yolo_labels_of(images: Path) -> Path:
+    """Return where the labels of a folder of pictures are: beside them, or as `_images_of` the other way round."""
+    return (None if has_yolo_labels(images) else _twin(images, "images", "labels")) or images
+
+
+def _twin(folder: Path, name: str, other: str) -> Path | None:
+    """Return the folder that differs in one part of its path, the last of that name; None if there is none."""
+    parts = list(folder.parts)
+    if name not in parts:
+        return None
+    last = len(parts) - 1 - parts[::-1].index(name)
+    twin = Path(*parts[:last], other, *parts[last + 1 :])
+    return twin if is_folder(twin) else None
 
 
 def yolo_names(folder: Path) -> Path | None:
@@ -130,6 +140,11 @@ def yolo_names(folder: Path) -> Path | None:
 def is_yolo_labels(file: Path) -> bool:
     """Tell whether a `.txt` is one of labels, by its name: lists of classes and pictures lie beside them."""
     return file.name.lower() not in _NO_LABELS and not file.name.lower().startswith("readme")
+
+
+def has_yolo_labels(folder: Path) -> bool:
+    """Tell whether label files are in a folder or within those in it."""
+    return any(map(is_yolo_labels, under(folder, "*.txt")))
 
 
 def picture_places(path: Path, label_format: str) -> list[Path]:
@@ -157,7 +172,7 @@ def _places_of_voc(annotations: Path) -> list[Path]:
 
 def pictures_under(folder: Path) -> list[Path]:
     """Return all picture files in a folder and those within, by name."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and is_file(file))
+    return sorted(file for file in under(folder, "*") if file.suffix.lower() in SUFFIXES and is_file(file))
 
 
 def _formats_of_file(path: Path) -> list[str]:
@@ -190,8 +205,9 @@ def _has_yolo(folder: Path) -> bool:
     names = yolo_names(folder)
     if names is None:
         return False
-    labels = (file for pair in yolo_pairs(folder) for file in pair[0].rglob("*.txt"))
-    return (names.parent == folder and names.suffix in YAML_SUFFIXES) or any(map(is_yolo_labels, labels))
+    if names.parent == folder and names.suffix in YAML_SUFFIXES:
+        return True
+    return any(has_yolo_labels(labels) for labels, _images in yolo_pairs(folder))
 
 
 def _has_coco(folder: Path) -> bool:

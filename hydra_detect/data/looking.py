@@ -69,6 +69,18 @@ def entries(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
 
 
+def under(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield what has a name of a pattern, in a folder and in those within it; of a folder that is not there, nothing.
+
+    Raises:
+        InputError: As `entries`.
+
+    """
+    if is_folder(folder):
+        with looking_at(folder):
+            yield from folder.rglob(pattern)
+
+
 def text_of(file: Path, most_bytes: int = MOST_BYTES) -> str:
     """Return the text in a file.
 
