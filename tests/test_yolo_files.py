@@ -202,7 +202,7 @@ def test_lists_and_folders_of_several_splits(tmp_path):
         ("train: train/images\nval: ../valid/images\n", ["train/images/train.png", "valid/images/valid.png"]),
         ("train: train\n", ["train/images/train.png"]),
         ("train: list.txt\n", ["train/images/train.png", "deep/sets/valid/images/valid.png"]),
-        ("train: [test/images, deep/sets/test/images]\n", ["test/images/test.png", "deep/sets/test/images/test.png"]),
+        ("train: [test/images, deep/sets/test/images]\n", ["deep/sets/test/images/test.png", "test/images/test.png"]),
     ):
         write_yaml(tmp_path, text)
         samples = read_samples(tmp_path)
@@ -211,6 +211,35 @@ def test_lists_and_folders_of_several_splits(tmp_path):
     samples = read_samples(tmp_path / "deep")
     assert [one.id for one in samples] == ["sets/train/images/train.png", "sets/valid/images/valid.png"]
     assert samples.box_counts == {"owl": 2}
+
+
+@pytest.mark.parametrize("text", ["train: train/images\nval: [valid/images]\n", "train: list.txt\n"])
+def test_pictures_that_were_moved_keep_their_labels(tmp_path, text):
+    """Pictures in another place than their labels, which the user gives, have those of the folder of their name."""
+    for parts in (("train", "valid"), ("train",)):
+        folder, place = tmp_path / f"set{len(parts)}", tmp_path / f"pictures{len(parts)}"
+        write_yaml(folder, text)
+        (folder / "list.txt").write_text("train/images/1.png\nvalid/images/2.png\n")
+        for number, part in enumerate(("train", "valid"), start=1):
+            save(place, f"{part}/images/{number}.png", seed=number)
+        for number, part in enumerate(parts, start=1):
+            label(folder, f"{part}/labels/{number}.txt")
+        samples = read_samples(folder, pictures=place)
+        assert [one.id for one in samples] == ["train/images/1.png", "valid/images/2.png"]
+        assert samples.box_counts == {"owl": len(parts)}
+
+
+def test_a_split_without_labels(tmp_path):
+    """Where one split alone has labels, the folder of all pictures can be given, and the other is background."""
+    for number, part in enumerate(("train", "test"), start=1):
+        save(tmp_path, f"{part}/images/{number}.png", seed=number)
+    label(tmp_path, "train/labels/1.txt")
+    write_yaml(tmp_path, "train: train/images\ntest: test/images\n")
+    with pytest.raises(InputError, match=r"test/images' is not in it\. Give as pictures the folder"):
+        read_samples(tmp_path)
+    samples = read_samples(tmp_path, pictures=tmp_path)
+    assert [one.id for one in samples] == ["test/images/2.png", "train/images/1.png"]
+    assert (samples.box_counts, samples.backgrounds) == ({"owl": 1}, 1)
 
 
 def test_labels_beside_pictures_in_folders(tmp_path):

@@ -112,9 +112,9 @@ def _images_of(labels: Path) -> Path:
     return _twin(labels.resolve(), "labels", "images") or labels
 
 
-def yolo_labels_of(images: Path) -> Path:
+def yolo_labels_of(images: Path) -> Path | None:
     """Return where the labels of a folder of pictures are: beside them, or as `_images_of` the other way round."""
-    return (None if has_yolo_labels(images) else _twin(images, "images", "labels")) or images
+    return images if has_yolo_labels(images) else _twin(images, "images", "labels")
 
 
 def _twin(folder: Path, name: str, other: str) -> Path | None:

@@ -22,7 +22,10 @@ from hydra_detect.formats.labels import LabelSet, PictureLabels
 from hydra_detect.names import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+_Pair = tuple[Path, Path]
+"""Labels, and the pictures that they belong to: two folders, or two files."""
 
 _MOST_YAML_BYTES = 1 << 20
 
@@ -41,30 +44,6 @@ class _Wanted:
     pictures: Sequence[Path] | None = None
     folders: Sequence[Path] | None = None
     missing: Sequence[str] = ()
-
-    def within(self, images: Path) -> list[Path]:
-        """Return the folders within a folder, or it itself, in which all pictures count."""
-        if self.folders is None:
-            return [images]
-        return [max(images, one, key=lambda place: len(place.parts)) for one in self.folders if _overlap(images, one)]
-
-
-@attrs.frozen(kw_only=True)
-class _Batch:
-    """Pictures whose label files lie in one folder as they themselves do in another.
-
-    Args:
-        labels: The folder of the label files.
-        images: That of the pictures.
-        pictures: Those that count.
-        unpaired: Names of label files that have no picture.
-
-    """
-
-    labels: Path
-    images: Path
-    pictures: Sequence[Path]
-    unpaired: Sequence[str] = ()
 
 
 def home_of(path: Path) -> Path:
@@ -100,12 +79,15 @@ def read_yolo(path: Path, places: Sequence[Path]) -> LabelSet:
     (base,) = map(_tidy, places)
     is_part = is_folder(path) and names.parent != path
     wanted = _inside(_wanted(names, facts, home=home, base=base), base, is_part=is_part)
-    batches = _batches(wanted, home=home, base=base)
-    if wanted.pictures != [] and not any(is_file(picture) for batch in batches for picture in batch.pictures):
+    missing: Sequence[str] = ()
+    if wanted.pictures is None:
+        files, missing = _gathered(wanted.folders, home=home, base=base)
+    else:
+        files = _listed(wanted.pictures, home=home, base=base)
+    if wanted.pictures != [] and not any(is_file(picture) for _labels, picture in files):
         raise _no_picture(names, facts, base)
-    found = [PictureLabels(name=name) for name in wanted.missing]
-    for batch in batches:
-        found += _labels_of(batch, base=base, class_names=facts.class_names)
+    found = [*_labels_in(files, base=base, class_names=facts.class_names)]
+    found += [PictureLabels(name=name) for name in (*wanted.missing, *missing)]
     return LabelSet(pictures=found, class_names=facts.class_names)
 
 
@@ -127,9 +109,9 @@ def _home(file: Path, facts: DataYaml) -> Path:
 
 def _wanted(names: Path, facts: DataYaml, *, home: Path, base: Path) -> _Wanted:
     """Return which pictures are to count, wherever they are."""
-    lists = [entry for entry in facts.pictures if entry.endswith(".txt")]
     if not facts.pictures:
         return _Wanted()
+    lists = [entry for entry in facts.pictures if entry.endswith(".txt")]
     if lists and len(lists) < len(facts.pictures):
         remedy = "Give lists alone or folders alone under train, val and test."
         raise InputError(asked_of(names), "some of its pictures are in lists and others in folders", remedy)
@@ -179,70 +161,75 @@ def _inside(wanted: _Wanted, base: Path, *, is_part: bool) -> _Wanted:
 
     """
     pictures = [picture for picture in wanted.pictures or () if base in picture.parents]
-    folders = [folder for folder in wanted.folders or () if _overlap(folder, base)]
+    around = [folder for folder in wanted.folders or () if _overlap(folder, base)]
+    outside = {*(wanted.pictures or ()), *(wanted.folders or ())} - {*pictures, *around}
+    if outside and not is_part:
+        raise _elsewhere(min(outside), base)
+    folders = [folder if folder.is_relative_to(base) else base for folder in around]
     if is_part:
         return _Wanted(pictures=pictures) if pictures else _Wanted(folders=folders or None)
-    outside = {*(wanted.pictures or ()), *(wanted.folders or ())} - {*pictures, *folders}
-    if outside:
-        raise _elsewhere(min(outside), base)
-    return wanted
+    return wanted if wanted.folders is None else attrs.evolve(wanted, folders=folders)
 
 
 # What lies where
 
 
-def _batches(wanted: _Wanted, *, home: Path, base: Path) -> list[_Batch]:
-    """Return the pictures that count, each with where its labels are.
+def _pairs(home: Path, base: Path) -> list[_Pair]:
+    """Return the folders of labels of a data set, as far as there are any, each with that of its pictures."""
+    pairs = layouts.yolo_pairs(home)
+    if len(pairs) > 1:
+        return pairs
+    ((labels, images),) = pairs
+    images = images if images.is_relative_to(base) else base  # the user may have said where the pictures are
+    has_labels = labels != home or layouts.has_yolo_labels(labels)
+    return [(labels, images)] if has_labels and labels != images else []
 
-    Args:
-        wanted: Which pictures count.
-        home: The folder of the data set.
-        base: That of the pictures.
+
+def _labels_of(folder: Path, pairs: Sequence[_Pair], *, home: Path, base: Path) -> Path:
+    """Return where the labels of a folder of pictures are; that folder itself, if there are none."""
+    known = [labels / folder.relative_to(images) for labels, images in pairs if folder.is_relative_to(images)]
+    before = home / folder.relative_to(base)  # where it was, if the user gave another folder of pictures
+    places = [*filter(is_folder, known), *map(layouts.yolo_labels_of, (folder, before))]
+    return next(filter(None, places), folder)
+
+
+def _listed(pictures: Sequence[Path], *, home: Path, base: Path) -> list[_Pair]:
+    """Return the listed pictures, each with its label file."""
+    pairs, folders = _pairs(home, base), {picture.parent for picture in pictures}
+    labels = {folder: _labels_of(folder, pairs, home=home, base=base) for folder in folders}
+    return [(labels[picture.parent] / picture.with_suffix(".txt").name, picture) for picture in pictures]
+
+
+def _gathered(folders: Sequence[Path] | None, *, home: Path, base: Path) -> tuple[list[_Pair], list[str]]:
+    """Return the pictures in some folders, or in all, each with its label file.
+
+    Returns:
+        Those; and of each label file that has no picture the name that this would have, but for its ending.
 
     """
-    pairs = layouts.yolo_pairs(home)
-    if len(pairs) == 1:  # the user may have said where the pictures are
-        ((labels, _images),) = pairs
-        pairs = [(labels, base)] if labels != base and layouts.has_yolo_labels(labels) else []
-    if wanted.pictures is not None:
-        return _listed_batches(wanted.pictures, pairs)
-    others = [
-        folder for folder in wanted.within(base) if not any(_overlap(folder, images) for _labels, images in pairs)
-    ]
-    pairs += [(layouts.yolo_labels_of(folder), folder) for folder in others]
-    return [_batch(wanted.within(images), labels=labels, images=images) for labels, images in pairs]
+    pairs, files, names = _pairs(home, base), [], []
+    if folders is not None or not pairs:
+        pairs = [pair for folder in folders or [base] for pair in _pairs_in(folder, pairs, home=home, base=base)]
+    for labels, images in pairs:
+        own = [(labels / one.relative_to(images).with_suffix(".txt"), one) for one in layouts.pictures_under(images)]
+        lone = {*filter(layouts.is_yolo_labels, under(labels, "*.txt"))} - {file for file, _picture in own}
+        meant = [images / file.relative_to(labels).with_suffix("") for file in sorted(lone)]
+        names += [(one.relative_to(base) if base in one.parents else one).as_posix() for one in meant]
+        files += own
+    return files, names
 
 
-def _batch(folders: Sequence[Path], *, labels: Path, images: Path) -> _Batch:
-    """Return all pictures in some folders within `images`."""
-    pictures = sorted(picture for folder in folders for picture in layouts.pictures_under(folder))
-    have = {picture.relative_to(images).with_suffix("") for picture in pictures}
-    files = sorted(filter(layouts.is_yolo_labels, under(labels, "*.txt")))
-    names = [file.relative_to(labels).with_suffix("") for file in files]
-    counted = (name for name in names if any((images / name).is_relative_to(folder) for folder in folders))
-    unpaired = [name.as_posix() for name in counted if name not in have]
-    return _Batch(labels=labels, images=images, pictures=pictures, unpaired=unpaired)
+def _pairs_in(folder: Path, pairs: Sequence[_Pair], *, home: Path, base: Path) -> list[_Pair]:
+    """Return the pairs whose pictures are in a folder; one of its own, if there are none."""
+    inner = [pair for pair in pairs if pair[1].is_relative_to(folder)]
+    return inner or [(_labels_of(folder, pairs, home=home, base=base), folder)]
 
 
-def _listed_batches(pictures: Sequence[Path], pairs: Sequence[tuple[Path, Path]]) -> list[_Batch]:
-    found: dict[tuple[Path, Path], list[Path]] = {}
-    labels_of: dict[Path, Path] = {}
-    for picture in pictures:
-        pair = next((pair for pair in pairs if picture.is_relative_to(pair[1])), None)
-        if pair is None:
-            folder = picture.parent
-            labels_of[folder] = labels_of.get(folder) or layouts.yolo_labels_of(folder)
-            pair = (labels_of[folder], folder)
-        found.setdefault(pair, []).append(picture)
-    return [_Batch(labels=labels, images=images, pictures=own) for (labels, images), own in found.items()]
-
-
-def _labels_of(batch: _Batch, *, base: Path, class_names: Sequence[str]) -> Iterator[PictureLabels]:
+def _labels_in(pairs: Iterable[_Pair], *, base: Path, class_names: Sequence[str]) -> Iterator[PictureLabels]:
     seen: dict[Path, Path] = {}
-    for picture in batch.pictures:
+    for file, picture in pairs:
         if base not in picture.parents:
             raise _elsewhere(picture, base)
-        file = batch.labels / picture.relative_to(batch.images).with_suffix(".txt")
         if file in seen:
             found = f"it would be that of both {seen[file].name} and {picture.name}"
             raise InputError(asked_of(file), found, "Rename one of the pictures.")
@@ -251,8 +238,6 @@ def _labels_of(batch: _Batch, *, base: Path, class_names: Sequence[str]) -> Iter
         with naming(file):
             name = picture.relative_to(base).as_posix()
             yield yolo.labels_from_yolo(text, class_names=class_names, name=name)
-    for name in batch.unpaired:
-        yield PictureLabels(name=name)
 
 
 def _no_picture(names: Path, facts: DataYaml, base: Path) -> InputError:
