@@ -18,7 +18,7 @@ import attrs
 import cattrs
 
 from hydra_detect.errors import CorruptError, HydraDetectError, RecordError
-from hydra_detect.names import Digest
+from hydra_detect.names import Digest, shown
 
 SCHEMA = 1
 """Major version of every record this library writes."""
@@ -184,11 +184,11 @@ def decode(kind: type[T], data: bytes | memoryview, what: str, *, limit: int = M
         raise CorruptError(f"read {what}", "it is no JSON object", "Restore the file from a copy.")
     schema = value.pop("schema", None)
     if type(schema) is not int or schema < 1:
-        raise RecordError(f"read {what}", f"its schema is {schema!r:.60}, no number from 1", "Restore it from a copy.")
+        raise RecordError(f"read {what}", f"its schema is {shown(schema)}, no number from 1", "Restore it from a copy.")
     if schema > SCHEMA:
         raise RecordError(
             f"read {what}",
-            f"it has schema {schema!s:.60} and this version of hydra-detect reads up to {SCHEMA}",
+            f"it has schema {shown(schema)} and this version of hydra-detect reads up to {SCHEMA}",
             "Upgrade hydra-detect.",
             schema=schema,
         )
@@ -229,7 +229,7 @@ def _strict(kind: Any) -> Any:
         # bool is an int in Python and 1.0 == 1: neither may slip in for a count.
         if type(value) is kind or (kind is float and type(value) is int):
             return kind(value)
-        message = f"expected {kind.__name__}, found {value!r:.60}"
+        message = f"expected {kind.__name__}, found {shown(value)}"
         raise TypeError(message)
 
     return check
@@ -238,7 +238,7 @@ def _strict(kind: Any) -> Any:
 def _structure_tuple(value: Any, kind: Any) -> Any:
     # cattrs would take any iterable: a text for its letters, an object for its keys.
     if type(value) is not list:
-        message = f"expected a list, found {value!r:.60}"
+        message = f"expected a list, found {shown(value)}"
         raise TypeError(message)
     kinds = get_args(kind)
     if kinds[-1] is Ellipsis:
@@ -248,7 +248,7 @@ def _structure_tuple(value: Any, kind: Any) -> Any:
 
 def _structure_mapping(value: Any, kind: Any) -> Any:
     if not isinstance(value, dict):
-        message = f"expected an object, found {value!r:.60}"
+        message = f"expected an object, found {shown(value)}"
         raise TypeError(message)
     inner = get_args(kind)[1]
     return {key: _CONVERTER.structure(item, inner) for key, item in value.items()}
@@ -256,7 +256,7 @@ def _structure_mapping(value: Any, kind: Any) -> Any:
 
 def _structure_record(value: Any, kind: Any) -> Any:
     if not isinstance(value, dict):
-        message = f"expected an object, found {value!r:.60}"
+        message = f"expected an object, found {shown(value)}"
         raise TypeError(message)
     fields = _fields(kind)
     known, problems = {}, []

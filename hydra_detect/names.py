@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
+import reprlib
 from typing import Any, Self
 
 import attrs
@@ -27,13 +28,25 @@ _VERSIONS_END = 1_000_000_000
 _SHOWN = 80
 
 
+class _Short(reprlib.Repr):
+    """Writes the first few items of lists and mappings: a stranger's may have millions, in lists within lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = self.maxlong = self.maxother = _SHOWN
+
+
 def shown(value: object) -> str:
-    """Return anything as a short text for an error, whatever it is."""
+    """Return anything as a short text for an error, whatever it is and however large."""
+    if isinstance(value, str | bytes):
+        text = ascii(value[: _SHOWN + 1])
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(value)} characters)"
     try:
-        text = ascii(value)
+        text = _Short().repr(value).encode("ascii", "backslashreplace").decode()
     except (ValueError, RecursionError):  # a whole number of 5,000 digits; lists a thousand deep
         return f"<{type(value).__name__}>"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(str(value))} characters)"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def one_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_strategies import tensor_sets
 
+from hydra_detect import codec
 from hydra_detect.errors import CorruptError, RecordError
 from hydra_detect.names import Digest
 from hydra_detect.storage import artifacts
 from hydra_detect.tensors import ITEM_BYTES, RawTensor, tensors_digest
 
 SMALL = {"w": RawTensor.of(np.array([1, 2], dtype=np.float32)), "n": RawTensor.of(np.array(3, dtype=np.int64))}
+
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def packed(header, data=b"", length=None):
@@ -276,3 +281,13 @@ def test_encode_weights():
     broken = {"w": RawTensor.of(np.array([np.inf], dtype=np.float32))}
     with pytest.raises(CorruptError, match="cannot write it: NaN or infinity in 1 of 1 tensors: w"):
         artifacts.encode_weights(broken, tensors_digest(broken), "write it")
+
+
+def test_the_limits_are_those_of_the_guide():
+    """The number of tensors and the sizes that the documents state are the ones that are held."""
+    kept, sent = ((DOCS / name).read_text() for name in ("concepts/artifacts.md", "how-to/bundle.md"))
+    assert f"At most {artifacts.MAX_TENSORS} tensors" in kept
+    single, listing, whole = codec.MAX_JSON_BYTES >> 20, codec.MAX_LIST_BYTES >> 20, artifacts.MAX_TENSORS_BYTES >> 30
+    assert f"a file above {single} MiB ({listing} MiB for those beside a head" in kept
+    limits = f"({single} MiB for the manifest and the two records, {listing} MiB for each other `.json`, {whole} GiB of"
+    assert limits in sent

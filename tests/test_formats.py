@@ -130,6 +130,23 @@ def test_malformed_json_is_named(text, found):
         lines.from_json(text)
 
 
+def test_little_of_a_wrong_value_is_written_out():
+    """An error about a value of millions of items takes no longer than one about a single item."""
+
+    class Told:
+        count = 0
+
+        def __repr__(self):
+            Told.count += 1
+            return "told"
+
+    millions = [Told()] * 100_000
+    for detections in ({"a": millions}, [millions], [{"box": millions}], [{"box": [millions, 1, 2, 3]}]):
+        with pytest.raises(InputError, match="and not"):
+            lines.from_dict({"image_size": [1, 2], "detections": detections})
+    assert Told.count < 100
+
+
 @given(ANYTHING, st.sampled_from(["image_size", "detections", "source", "seconds", None]))
 def test_no_value_breaks_the_reader(value, key):
     """Whatever stands in a line, the reader returns detections or an InputError, nothing else."""
@@ -218,7 +235,7 @@ def test_ground_truth_coco_skips_and_counts(caplog):
         ({"categories": []}, "'category_id' of annotations.0. is 90"),
         ({"categories": [{"id": 90}]}, "categories.0. has no 'name'"),
         ({"annotations": 3}, "'annotations' is 3"),
-        ({"images": [{"id": 5}], "annotations": []}, "images.0. has no 'height'"),
+        ({"images": [{"id": 5, "height": "5"}], "annotations": []}, "'height' of images.0. is '5' and not a whole"),
     ],
 )
 def test_malformed_annotations_are_named(changes, found):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError
 from hydra_detect.formats import coco, csv_rows, data_yaml, voc, yolo
+from hydra_detect.formats.data_yaml import DataYaml
 from hydra_detect.formats.labels import CLIPPED, CROWDS, NO_AREA, OUTSIDE, PictureLabels, usable
 
 NAMES = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=8)
@@ -102,8 +103,7 @@ def test_csv_labels_round_trip(pictures, is_grouped):
 def test_data_yaml_round_trip(names):
     """A data.yaml gives the names back, whatever YAML would make of them unquoted."""
     text = data_yaml.to_yaml(names, pictures="list.txt")
-    assert data_yaml.class_names_from_yaml(text) == tuple(names)
-    assert data_yaml.pictures_from_yaml(text) == ["list.txt"]
+    assert data_yaml.from_yaml(text) == DataYaml(class_names=tuple(names), pictures=("list.txt",))
 
 
 # Cases
@@ -124,6 +124,56 @@ def test_a_label_line_is_as_documented():
 
 
 @pytest.mark.parametrize(
+    ("sides", "size"),
+    [
+        ({}, None),
+        ({"height": None, "width": None}, None),
+        ({"width": 6}, None),
+        ({"height": 5, "width": None}, None),
+        ({"height": 5, "width": 6}, (5, 6)),
+        ({"height": 5.0, "width": 6.0}, (5, 6)),
+        ({"height": 0, "width": 0}, (0, 0)),
+    ],
+)
+def test_sizes_that_are_not_known(sides, size):
+    """A size that is absent or null is unknown, one of whole floats is one; as truth the unknown one is (0, 0)."""
+    document = {"images": [{"id": 1} | sides], "annotations": [], "categories": []}
+    xml = "".join(f"<{side}>{'' if value is None else value}</{side}>" for side, value in sides.items())
+    annotation = f"<annotation><size>{xml}</size></annotation>" if sides else "<annotation/>"
+    (labels,) = coco.labels_from_coco(document).pictures
+    assert (labels.image_size, voc.labels_from_voc(annotation).image_size) == (size, size)
+    (truth,) = coco.ground_truth_from_coco(document)
+    assert truth.image_size == voc.ground_truth_from_voc(annotation).image_size == (size or (0, 0))
+    assert coco.ground_truth_from_coco(coco.ground_truth_to_coco([truth])) == [truth]
+
+
+@pytest.mark.parametrize("side", [5.5, "tall", float("nan"), float("inf"), 1e300, True])
+def test_sizes_that_are_none(side):
+    """Half a pixel, a word or what is beyond all numbers is no side of a picture, whether the other is known or not."""
+    for key, sides in (("height", {"height": side}), ("width", {"height": 5, "width": side})):
+        xml = "".join(f"<{name}>{value}</{name}>" for name, value in sides.items())
+        with pytest.raises(InputError, match=f"'{key}' of the annotation is .* and not a whole number"):
+            voc.labels_from_voc(f"<annotation><size>{xml}</size></annotation>")
+        document = {"images": [{"id": 1} | sides], "annotations": [], "categories": []}
+        with pytest.raises(InputError, match=rf"'{key}' of images\[0\] is .* and not a whole number"):
+            coco.labels_from_coco(document)
+
+
+def test_spaces_around_the_name_of_a_class_are_none_of_it():
+    """Stray spaces in the categories of COCO and the names of a data.yaml are taken off, as in VOC and CSV."""
+    categories = [{"id": 1, "name": " owl"}, {"id": 2, "name": "red fox "}]
+    document = {"images": [{"id": 1}], "annotations": [], "categories": categories}
+    document["annotations"] = [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4]}]
+    read = coco.labels_from_coco(document)
+    assert (read.class_names, read.category_ids) == (("owl", "red fox"), {"owl": 1, "red fox": 2})
+    assert read.pictures[0].label_names == ["red fox"]
+    assert data_yaml.from_yaml("names: [' owl', 'red fox ']").class_names == ("owl", "red fox")
+    categories.append({"id": 3, "name": "owl"})
+    with pytest.raises(InputError, match="category 'owl' stands twice"):
+        coco.labels_from_coco(document)
+
+
+@pytest.mark.parametrize(
     ("text", "names"),
     [
         ("names: [a, b]", ("a", "b")),
@@ -134,7 +184,7 @@ def test_a_label_line_is_as_documented():
 )
 def test_names_in_a_data_yaml(text, names):
     """Names are a list, or a mapping from their numbers; whole numbers serve as names."""
-    assert data_yaml.class_names_from_yaml(text) == names
+    assert data_yaml.from_yaml(text) == DataYaml(class_names=names)
 
 
 @pytest.mark.parametrize(
@@ -148,21 +198,27 @@ def test_names_in_a_data_yaml(text, names):
         ("a: b: c", "no YAML"),
         ("!!python/object/apply:os.getcwd []", "no YAML of plain values"),
         ("2026-99-99", "no YAML"),
+        ("!!timestamp soon", "no YAML of plain values"),
+        ("!!int ''", "no YAML of plain values"),
+        ("!!bool maybe", "no YAML of plain values"),
+        ("names: &n [a]\nval: *n", r"write out what \*n stands for"),
+        ("a: &a [0,0]\nb: &b [*a,*a]\nnames: [*b,*b]", "write out what"),
     ],
 )
 def test_malformed_data_yaml_is_named(text, found):
     """A data.yaml without names, or that would run something, is refused."""
     with pytest.raises(InputError, match=found):
-        data_yaml.class_names_from_yaml(text)
+        data_yaml.from_yaml(text)
 
 
 def test_pictures_in_a_data_yaml():
-    """Folders and lists under train, val and test are read in this order; what is absent or empty is none."""
-    text = "names: []\nval: [a, b.txt]\ntrain: c\ntest:\n"
-    assert data_yaml.pictures_from_yaml(text) == ["c", "a", "b.txt"]
-    assert data_yaml.pictures_from_yaml("[]") == []
-    with pytest.raises(InputError, match="'train' is 5"):
-        data_yaml.pictures_from_yaml("train: 5")
+    """Folders and lists under train, val and test are read in this order, each once; what is absent is none."""
+    text = "path: ../set\nnames: []\nval: [a, b.txt]\ntrain: c\ntest:\n"
+    assert data_yaml.from_yaml(text) == DataYaml(class_names=(), home="../set", pictures=("c", "a", "b.txt"))
+    assert data_yaml.from_yaml("names: []\npath:\nval: a\ntest: a") == DataYaml(class_names=(), pictures=("a",))
+    for text, found in (("train: 5", "'train' is 5"), ("val: [[a]]", "'val' is"), ("path: [a]", "'path' is")):
+        with pytest.raises(InputError, match=found):
+            data_yaml.from_yaml(f"names: []\n{text}")
 
 
 @pytest.mark.parametrize(

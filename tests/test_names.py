@@ -200,6 +200,24 @@ def test_shown(value):
     assert len(text) <= 120
 
 
+class Told:
+    """Counts how often it is written out."""
+
+    count = 0
+
+    def __repr__(self):
+        Told.count += 1
+        return "told"
+
+
+@pytest.mark.parametrize("shape", [list, tuple, lambda items: dict(enumerate(items)), lambda items: [[items] * 1000]])
+def test_little_of_a_large_value_is_written_out(monkeypatch, shape):
+    """Of millions of items only the first few are written, however deep in lists they stand."""
+    monkeypatch.setattr(Told, "count", 0)
+    assert "..." in shown(shape([Told()] * 10_000))
+    assert Told.count < 100
+
+
 @given(st.text(max_size=30))
 def test_one_line(text):
     """What somebody wrote is printed on one line that speaks to no terminal; a printable text stays as it is."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hydra_detect.data.groups import connected
-from hydra_detect.data.stratify import deal
+from hydra_detect.data.stratify import _count, _Table, deal
 
 SHARES = [0.6, 0.15, 0.15, 0.1]
 
@@ -49,6 +49,17 @@ def test_every_group_gets_one_open_part(table):
     assert set(parts) <= {0, 2, 3}
     assert len(set(parts)) == min(3, len(groups))
     assert deal(present, groups, shares=[0.7, 0, 0.2, 0.1]) == parts
+
+
+@given(tables())
+def test_what_is_left_is_counted_as_it_goes(table):
+    """The running counts of what waits are those of a fresh count, so that no deal has to look at the whole again."""
+    counts, plain = _count(*table)
+    laid = _Table.of(counts, plain, SHARES)
+    for group in range(len(counts)):
+        assert laid.left.tolist() == (counts[laid.waiting] > 0).sum(axis=0).tolist()
+        laid.put(group, group % 4)
+    assert not laid.left.any()
 
 
 @given(tables(), st.data())

@@ -1,14 +1,16 @@
 """Where the files of a data set lie: the usual layouts of the four formats, and nothing of what the files say.
 
 COCO: one `.json`, pictures beside it or in `images/`. VOC: `Annotations/*.xml` beside `JPEGImages/`, with an author's
-lists in `ImageSets/Main/*.txt`. YOLO: `labels/` beside `images/`, or one such pair for each split, with the class names
-in a `data.yaml`, `classes.txt` or `obj.names`. CSV: one `.csv`, pictures beside it or in `images/`.
+lists in `ImageSets/Main/*.txt`; or `annotations/` beside `images/`. YOLO: `labels/` beside `images/`, or one such pair
+for each split, with the class names in a `data.yaml`, `classes.txt` or `obj.names`. CSV: one `.csv`, pictures beside it
+or in `images/`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from hydra_detect.data.looking import entries, is_file, is_folder, looking_at, under
 from hydra_detect.errors import InputError, listed, near_matches
 from hydra_detect.names import shown
 from hydra_detect.pictures import SUFFIXES
@@ -20,6 +22,7 @@ FORMATS = (COCO, VOC, YOLO, CSV)
 YAML_SUFFIXES = (".yaml", ".yml")
 _PLAIN_NAMES = ("classes.txt", "obj.names")
 _NO_LABELS = ("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "pictures.txt")
+_ANNOTATIONS, _LOWER_ANNOTATIONS = "Annotations", "annotations"
 _COCO_KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
@@ -43,9 +46,9 @@ def recognise(path: Path) -> str:
 
     """
     asked = f"recognise the labels in {str(path)!r}"
-    if path.is_file():
+    if is_file(path):
         found = _formats_of_file(path)
-    elif path.is_dir():
+    elif is_folder(path):
         found = [name for name, is_there in _IN_FOLDER.items() if is_there(path)]
     else:
         raise InputError(asked, "there is no such file or folder", "Check the path.")
@@ -65,7 +68,7 @@ def label_file(path: Path, suffix: str) -> Path:
         InputError: If there is none, or more than one.
 
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return path
     files = _jsons_of_coco(path) if suffix == ".json" else _files(path, suffix)
     if len(files) == 1:
@@ -76,20 +79,24 @@ def label_file(path: Path, suffix: str) -> Path:
 
 def voc_annotations(path: Path) -> Path:
     """Return the folder of `.xml` that a data set's folder, that folder itself, or a list in `ImageSets` means."""
-    root = path if path.is_dir() else path.parent.parent.parent
-    return root / "Annotations" if (root / "Annotations").is_dir() else root
+    root = path if is_folder(path) else path.parent.parent.parent
+    if is_folder(root / _ANNOTATIONS):
+        return root / _ANNOTATIONS
+    lower = root / _LOWER_ANNOTATIONS  # that of a COCO set holds .json
+    return lower if any(under(lower, "*.xml")) else root
 
 
 def voc_files(folder: Path) -> list[Path]:
     """Return the annotations of a data set's folder, by name; only one named `Annotations` is searched to its depth."""
     annotations = voc_annotations(folder)
-    return sorted(annotations.rglob("*.xml") if annotations.name == "Annotations" else annotations.glob("*.xml"))
+    is_named = annotations.name in (_ANNOTATIONS, _LOWER_ANNOTATIONS)
+    return sorted(under(annotations, "*.xml") if is_named else annotations.glob("*.xml"))
 
 
 def yolo_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """Return folders of labels, each with that of its pictures; `folder` is the data set's, or one of labels alone."""
-    roots = [folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir())]
-    with_labels = [root for root in roots if (root / "labels").is_dir()]
+    roots = [folder, *filter(is_folder, entries(folder))]
+    with_labels = [root for root in roots if is_folder(root / "labels")]
     if not with_labels:
         return [(folder, _images_of(folder))]
     splits = [folder] if folder in with_labels else with_labels
@@ -97,17 +104,27 @@ def yolo_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def _images_beside(root: Path) -> Path:
-    return root / "images" if (root / "images").is_dir() else root
+    return root / "images" if is_folder(root / "images") else root
 
 
 def _images_of(labels: Path) -> Path:
     """Return the folder that is named `images` where a folder of labels is named `labels`, else that folder."""
-    parts = list(labels.resolve().parts)
-    if "labels" not in parts:
-        return labels
-    last = len(parts) - 1 - parts[::-1].index("labels")
-    images = Path(*parts[:last], "images", *parts[last + 1 :])
-    return images if images.is_dir() else labels
+    return _twin(labels.resolve(), "labels", "images") or labels
+
+
+def yolo_labels_of(images: Path) -> Path | None:
+    """Return where the labels of a folder of pictures are: beside them, or as `_images_of` the other way round."""
+    return images if has_yolo_labels(images) else _twin(images, "images", "labels")
+
+
+def _twin(folder: Path, name: str, other: str) -> Path | None:
+    """Return the folder that differs in one part of its path, the last of that name; None if there is none."""
+    parts = list(folder.parts)
+    if name not in parts:
+        return None
+    last = len(parts) - 1 - parts[::-1].index(name)
+    twin = Path(*parts[:last], other, *parts[last + 1 :])
+    return twin if is_folder(twin) else None
 
 
 def yolo_names(folder: Path) -> Path | None:
@@ -115,7 +132,7 @@ def yolo_names(folder: Path) -> Path | None:
     for place in (folder, *folder.resolve().parents[:2]):
         yamls = [place / f"data{suffix}" for suffix in YAML_SUFFIXES]
         for file in (*yamls, *(place / name for name in _PLAIN_NAMES)):
-            if file.is_file():
+            if is_file(file):
                 return file
     return None
 
@@ -125,12 +142,16 @@ def is_yolo_labels(file: Path) -> bool:
     return file.name.lower() not in _NO_LABELS and not file.name.lower().startswith("readme")
 
 
+def has_yolo_labels(folder: Path) -> bool:
+    """Tell whether label files are in a folder or within those in it."""
+    return any(map(is_yolo_labels, under(folder, "*.txt")))
+
+
 def picture_places(path: Path, label_format: str) -> list[Path]:
     """Return the folders that picture names may be relative to, the likeliest first."""
-    folder = path if path.is_dir() else path.parent
+    folder = path if is_folder(path) else path.parent
     if label_format == VOC:
-        annotations = voc_annotations(path)
-        return [annotations, annotations.parent / "JPEGImages", annotations.parent]
+        return _places_of_voc(voc_annotations(path))
     if label_format == YOLO:
         pairs = yolo_pairs(folder)
         return [pairs[0][1] if len(pairs) == 1 else folder]
@@ -140,13 +161,18 @@ def picture_places(path: Path, label_format: str) -> list[Path]:
 def places_beside_new(path: Path, label_format: str) -> list[Path]:
     """Return the same for labels that are still to be written to `path`."""
     if label_format == VOC:
-        return [path / "Annotations", path / "JPEGImages", path]
+        return _places_of_voc(path / _ANNOTATIONS)
     return [_images_beside(path)] if label_format == YOLO else picture_places(path, label_format)
+
+
+def _places_of_voc(annotations: Path) -> list[Path]:
+    root = annotations.parent
+    return [annotations, root / "JPEGImages", root, root / "images"]
 
 
 def pictures_under(folder: Path) -> list[Path]:
     """Return all picture files in a folder and those within, by name."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    return sorted(file for file in under(folder, "*") if file.suffix.lower() in SUFFIXES and is_file(file))
 
 
 def _formats_of_file(path: Path) -> list[str]:
@@ -158,12 +184,17 @@ def _formats_of_file(path: Path) -> list[str]:
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() == suffix and file.is_file())
+    return [file for file in entries(folder) if file.suffix.lower() == suffix and is_file(file)]
 
 
 def _jsons_of_coco(folder: Path) -> list[Path]:
-    texts = ((file, file.read_bytes()) for file in _files(folder, ".json"))
-    return [file for file, text in texts if all(key in text for key in _COCO_KEYS)]
+    return [file for file in _files(folder, ".json") if _is_coco(file)]
+
+
+def _is_coco(file: Path) -> bool:
+    with looking_at(file):
+        text = file.read_bytes()
+    return all(key in text for key in _COCO_KEYS)
 
 
 def _has_voc(folder: Path) -> bool:
@@ -174,8 +205,9 @@ def _has_yolo(folder: Path) -> bool:
     names = yolo_names(folder)
     if names is None:
         return False
-    labels = (file for pair in yolo_pairs(folder) for file in pair[0].rglob("*.txt"))
-    return (names.parent == folder and names.suffix in YAML_SUFFIXES) or any(map(is_yolo_labels, labels))
+    if names.parent == folder and names.suffix in YAML_SUFFIXES:
+        return True
+    return any(has_yolo_labels(labels) for labels, _images in yolo_pairs(folder))
 
 
 def _has_coco(folder: Path) -> bool:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from hydra_detect.data import layouts
-from hydra_detect.data.label_files import naming, read_labels
+from hydra_detect.data import layouts, yolo_files
+from hydra_detect.data.label_files import read_labels
+from hydra_detect.data.looking import is_file, naming
 from hydra_detect.data.samples import Sample, Samples
 from hydra_detect.errors import InputError, listed
 from hydra_detect.formats.labels import usable
@@ -56,7 +57,8 @@ def read_samples(
     """Read a labelled data set.
 
     Args:
-        path: A label file, or the folder of the data set; for VOC also a list in `ImageSets/Main`.
+        path: A label file, or the folder of the data set; for VOC also a list in `ImageSets/Main`. A `data.yaml` that
+            is named itself may lie elsewhere than the `path` that it gives.
         format: One of `FORMATS`; recognised by what is there unless given.
         classes: Which classes are wanted, as for `Samples.choose`; all by default. Pictures without any box of them
             are background.
@@ -79,7 +81,8 @@ def read_samples(
         raise InputError("read samples", f"missing is {shown(missing)}", f"Give {REFUSE!r} or {SKIP!r}.")
     group_of = _grouping(group)
     label_format = layouts.recognise(root) if format is None else layouts.check_format(format)
-    places = layouts.picture_places(root, label_format) if pictures is None else [Path(pictures)]
+    home = yolo_files.home_of(root) if label_format == layouts.YOLO else root
+    places = layouts.picture_places(home, label_format) if pictures is None else [Path(pictures)]
     labels = read_labels(root, label_format, places)
     found = [(one, _picture_file(one, places)) for one in labels.pictures]
     left_out = Counter({MISSING: _count_missing(root, found, missing)})
@@ -107,7 +110,7 @@ def _gathered(root: Path, items: Sequence[Sample], labels: LabelSet, left_out: C
 def _picture_file(labels: PictureLabels, places: Sequence[Path]) -> Path | None:
     if labels.name is None:
         return None
-    return next((place / labels.name for place in places if (place / labels.name).is_file()), None)
+    return next((place / labels.name for place in places if is_file(place / labels.name)), None)
 
 
 def _count_missing(root: Path, found: Sequence[tuple[PictureLabels, Path | None]], missing: str) -> int:

@@ -51,9 +51,8 @@ def deal(
     table = _Table.of(counts, plain, shares)
     for group in np.flatnonzero(parts >= 0):
         table.put(int(group), int(parts[group]))
-    while (table.waiting & (counts > 0).any(axis=1)).any():
-        left = ((counts > 0) & table.waiting[:, None]).sum(axis=0)  # [label] groups that are still to be dealt
-        label = int(np.where(left > 0, left, left.max() + 1).argmin())
+    while table.left.any():
+        label = int(np.where(table.left > 0, table.left, table.left.max() + 1).argmin())
         of_label = np.flatnonzero(table.waiting & (counts[:, label] > 0))
         for group in of_label[np.argsort(-counts[of_label, label], kind="stable")]:  # large ones while there is room
             parts[group] = table.best_part(int(group), label)
@@ -94,6 +93,7 @@ class _Table:
         share: [label, part] samples that it ought to have.
         held: [label, part] samples that it has.
         waiting: [group] whether it is still to be dealt.
+        left: [label] groups with such samples that are still to be dealt.
 
     """
 
@@ -103,6 +103,7 @@ class _Table:
     share: NDArray[np.float64]
     held: NDArray[np.int64]
     waiting: NDArray[np.bool_]
+    left: NDArray[np.int64]
 
     @classmethod
     def of(cls, counts: NDArray[np.int64], plain: int, shares: Sequence[float]) -> _Table:
@@ -115,12 +116,14 @@ class _Table:
             share=share,
             held=np.zeros(share.shape, dtype=np.int64),
             waiting=np.ones(len(counts), dtype=bool),
+            left=(counts > 0).sum(axis=0),
         )
 
     def put(self, group: int, part: int) -> None:
         """Give a group to a part."""
         self.held[:, part] += self.counts[group]
         self.waiting[group] = False
+        self.left -= self.counts[group] > 0
 
     def best_part(self, group: int, label: int) -> int:
         """Return the part that lacks most of the label, then of the group's other labels, then of everything."""
@@ -154,10 +157,9 @@ class _Table:
     def _candidates(self, group: int) -> NDArray[np.bool_]:
         """Return [part], leaving out those that would take the last chance of another to see a class at all."""
         labels = np.flatnonzero(self.counts[group, : self.plain] > 0)
-        left = (self.counts[self.waiting][:, labels] > 0).sum(axis=0)
         candidates = self.open
-        for label, groups_left in sorted(zip(labels, left, strict=True), key=lambda pair: int(pair[1])):
+        for label in labels[np.argsort(self.left[labels], kind="stable")]:
             unserved = self.open & (self.held[label] == 0)
-            if groups_left <= unserved.sum() and (candidates & unserved).any():
+            if self.left[label] <= unserved.sum() and (candidates & unserved).any():
                 candidates = candidates & unserved
         return candidates

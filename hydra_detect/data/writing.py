@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect.data import layouts
+from hydra_detect.data.looking import is_file
 from hydra_detect.errors import InputError, listed
 from hydra_detect.formats import coco, csv_rows, data_yaml, voc, yolo
 from hydra_detect.names import shown
@@ -140,9 +141,9 @@ def _lies_in(sample: Sample, places: list[Path]) -> bool:
     name = PurePosixPath(sample.id)
     if name.is_absolute() or ".." in name.parts or not isinstance(sample.picture, str | os.PathLike):
         return False  # label files of such names would be written elsewhere
-    first = next((place / name for place in places if (place / name).is_file()), None)
+    first = next((place / name for place in places if is_file(place / name)), None)
     picture = Path(os.fsdecode(sample.picture))
-    return first is not None and picture.is_file() and first.samefile(picture)
+    return first is not None and is_file(picture) and first.samefile(picture)
 
 
 def _write_new(files: Mapping[Path, str], path: Path) -> None:

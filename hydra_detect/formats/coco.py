@@ -20,6 +20,7 @@ from hydra_detect.formats.rows import (
     as_kind,
     as_list,
     as_numbers,
+    as_size,
     detections_of,
     must_have,
     need,
@@ -109,8 +110,9 @@ def labels_from_coco(document: Mapping[str, Any]) -> LabelSet:
     """Read an annotation document, as `json.load` gives it, and judge nothing but its form.
 
     Args:
-        document: `images` (`id`, `file_name`, `height`, `width`, and `group` if they have one), `annotations`
-            (`image_id`, `category_id`, `bbox`) and `categories` (`id`, `name`). Numbers may be any, with gaps.
+        document: `images` (`id`, `file_name`, and as far as known `height`, `width` and `group`), `annotations`
+            (`image_id`, `category_id`, `bbox`) and `categories` (`id`, `name`). Numbers may be any, with gaps. Spaces
+            around a name are none of it.
 
     Returns:
         One entry per image in the document's order, those without annotations included; crowd regions (`iscrowd`),
@@ -121,7 +123,7 @@ def labels_from_coco(document: Mapping[str, Any]) -> LabelSet:
             what is not there; the place is named.
 
     """
-    names = {number: need(item, "name", str, asked=_ASKED_TRUTH, place=place)
+    names = {number: need(item, "name", str, asked=_ASKED_TRUTH, place=place).strip()
              for number, (place, item) in _numbered(document, "categories").items()}  # fmt: skip
     categories = {name: number for number, name in names.items()}
     if len(categories) < len(names):
@@ -158,7 +160,7 @@ def ground_truth_from_coco(document: Mapping[str, Any]) -> list[GroundTruth]:
 
     Returns:
         One GroundTruth per image in the document's order, those without annotations included; `source` is
-        `file_name`.
+        `file_name`, and a size that is not known is (0, 0).
 
     Raises:
         InputError: As `labels_from_coco`.
@@ -273,13 +275,11 @@ def _labels(
         value = item.get(key)
         return None if value is None else as_kind(value, str, asked=_ASKED_TRUTH, place=f"'{key}' of {place}")
 
-    height = need(item, "height", int, asked=_ASKED_TRUTH, place=place)
-    width = need(item, "width", int, asked=_ASKED_TRUTH, place=place)
     return PictureLabels(
         name=text("file_name"),
         boxes=boxes,
         label_names=label_names,
-        image_size=(height, width),
+        image_size=as_size(item.get("height"), item.get("width"), asked=_ASKED_TRUTH, place=place),
         group=text("group"),
         crowds=crowds,
     )

@@ -23,6 +23,7 @@ from hydra_detect.formats.rows import (
     shortest,
     wrong,
 )
+from hydra_detect.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +120,7 @@ def _timing(seconds: Any) -> Timing:
     place = "'seconds'"
     heads = must_have(seconds, "heads", asked=_ASKED, place=place)
     if not isinstance(heads, dict):
-        raise wrong(_ASKED, f"'heads' of {place} is {heads!r:.60} and not seconds by head name")
+        raise wrong(_ASKED, f"'heads' of {place} is {shown(heads)} and not seconds by head name")
     return Timing(
         transform=need(seconds, "transform", float, asked=_ASKED, place=place),
         backbone=need(seconds, "backbone", float, asked=_ASKED, place=place),

@@ -15,6 +15,7 @@ import numpy as np
 
 from hydra_detect.detections import Detections, Timing
 from hydra_detect.errors import InputError
+from hydra_detect.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -117,7 +118,7 @@ def must_have(row: Any, key: str, *, asked: str, place: str) -> Any:
 
     """
     if not isinstance(row, Mapping):
-        raise wrong(asked, f"{place} is {row!r:.60} and not an object with named values")
+        raise wrong(asked, f"{place} is {shown(row)} and not an object with named values")
     if key not in row:
         raise wrong(asked, f"{place} has no '{key}'")
     return row[key]
@@ -132,7 +133,7 @@ def as_kind(value: Any, kind: type[T], *, asked: str, place: str) -> T:
     """
     if _holds(value, kind):
         return kind(value)
-    raise wrong(asked, f"{place} is {value!r:.60} and not {_WORDS[kind]}")
+    raise wrong(asked, f"{place} is {shown(value)} and not {_WORDS[kind]}")
 
 
 def _holds(value: Any, kind: type) -> bool:
@@ -156,8 +157,23 @@ def as_numbers(value: Any, count: int, *, asked: str, place: str) -> list[float]
 
     """
     if not isinstance(value, list | tuple) or len(value) != count:
-        raise wrong(asked, f"{place} is {value!r:.60} and not a list of {count} numbers")
+        raise wrong(asked, f"{place} is {shown(value)} and not a list of {count} numbers")
     return [as_kind(item, float, asked=asked, place=f"number {index} of {place}") for index, item in enumerate(value)]
+
+
+def as_size(height: Any, width: Any, *, asked: str, place: str) -> tuple[int, int] | None:
+    """Return a picture's (height, width), which may be written as 480.0; None, which is unknown, if a side is None.
+
+    Raises:
+        InputError: If a side is anything but a whole number or None.
+
+    """
+    sides = []
+    for key, value in (("height", height), ("width", width)):
+        if value is not None:
+            whole = int(value) if isinstance(value, float) and value.is_integer() else value
+            sides.append(as_kind(whole, int, asked=asked, place=f"'{key}' of {place}"))
+    return None if len(sides) < 2 else (sides[0], sides[1])  # noqa: PLR2004  both
 
 
 def as_list(value: Any, *, asked: str, place: str) -> list[Any]:
@@ -168,7 +184,7 @@ def as_list(value: Any, *, asked: str, place: str) -> list[Any]:
 
     """
     if not isinstance(value, list | tuple):
-        raise wrong(asked, f"{place} is {value!r:.60} and not a list")
+        raise wrong(asked, f"{place} is {shown(value)} and not a list")
     return list(value)
 
 

@@ -8,6 +8,7 @@ could swell without bound, and those above 16 MiB are refused unread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import xml.etree.ElementTree as ET
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError
 from hydra_detect.formats.labels import PictureLabels, upright
-from hydra_detect.formats.rows import Row, as_kind, detections_of, rows_of, shortest, wrong
+from hydra_detect.formats.rows import Row, as_kind, as_size, detections_of, rows_of, shortest, wrong
+from hydra_detect.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,7 +78,7 @@ def labels_from_voc(text: str) -> PictureLabels:
 
     Args:
         text: The annotation; an object needs `name` and `bndbox`. `name` of the result is the `filename`, and `group`
-            an element of that name beside it, if there is one.
+            an element of that name beside it, if there is one. A `size` that is absent or empty is unknown.
 
     Raises:
         InputError: As `from_voc`, and if a box is the wrong way round.
@@ -92,7 +94,7 @@ def labels_from_voc(text: str) -> PictureLabels:
         name=root.findtext("filename"),
         boxes=boxes,
         label_names=names,
-        image_size=_image_size(root),
+        image_size=_stated_size(root),
         group=root.findtext("group"),
     )
 
@@ -119,7 +121,8 @@ def labels_to_voc(truth: GroundTruth, *, group: str | None = None) -> str:
 def ground_truth_from_voc(text: str) -> GroundTruth:
     """Read the labels of one picture; `source` is the `filename`, without its folder.
 
-    Objects without area are skipped and counted in a warning of this module's logger.
+    Objects without area are skipped and counted in a warning of this module's logger. A size that is not known is
+    (0, 0).
 
     Raises:
         InputError: As `labels_from_voc`.
@@ -188,7 +191,7 @@ def _float(parent: ET.Element, path: str, place: str) -> float:
     except ValueError:
         number = float("nan")
     if number - number != 0:  # NaN and infinity alone
-        raise wrong(_ASKED, f"'{path}' of {place} is {text!r:.60} and not a finite number")
+        raise wrong(_ASKED, f"'{path}' of {place} is {shown(text)} and not a finite number")
     return number
 
 
@@ -197,7 +200,7 @@ def _int(parent: ET.Element, path: str, place: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        raise wrong(_ASKED, f"'{path}' of {place} is {text!r:.60} and not a whole number") from None
+        raise wrong(_ASKED, f"'{path}' of {place} is {shown(text)} and not a whole number") from None
     return as_kind(number, int, asked=_ASKED, place=f"'{path}' of {place}")
 
 
@@ -208,6 +211,19 @@ def _box(item: ET.Element, place: str) -> tuple[float, float, float, float]:
 
 def _image_size(root: ET.Element) -> tuple[int, int]:
     return _int(root, "size/height", "the annotation"), _int(root, "size/width", "the annotation")
+
+
+def _stated_size(root: ET.Element) -> tuple[int, int] | None:
+    height, width = (_side(root.findtext(f"size/{side}", "")) for side in ("height", "width"))
+    return as_size(height, width, asked=_ASKED, place="the annotation")
+
+
+def _side(text: str) -> float | str | None:
+    """Return a number where there is one; what is none is judged, and named, with the other numbers."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text.strip() or None
 
 
 def _row(item: ET.Element, place: str) -> Row:

@@ -15,7 +15,7 @@ from attrs import validators as check
 
 from hydra_detect import codec, fields
 from hydra_detect.errors import CorruptError, NotFoundError, RecordError
-from hydra_detect.names import Digest
+from hydra_detect.names import Digest, shown
 from hydra_detect.storage import files, sealed
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def parse(place: ItemLayout, data: bytes, generation: int) -> Pointer:
     if pointer.generation != generation or generation < 1:
         raise CorruptError(f"read {what}", "it is another generation", remedy)
     if owner != _owner(place):
-        raise CorruptError(f"read {what}", f"it is one of {owner!r:.100}", remedy)
+        raise CorruptError(f"read {what}", f"it is one of {shown(owner)}", remedy)
     return pointer
 
 

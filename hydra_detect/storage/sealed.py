@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra_detect import codec
 from hydra_detect.errors import CorruptError, RecordError
+from hydra_detect.names import shown
 from hydra_detect.storage import files
 
 _SEAL = "check"
@@ -62,4 +63,5 @@ def check_format(document: dict[str, Any], known: int, what: str) -> None:
         found = f"its format is {form} and this version of hydra-detect reads {known}"
         raise RecordError(f"read {what}", found, "Upgrade hydra-detect.", format=form)
     if type(form) is not int or form != known:  # True == 1
-        raise CorruptError(f"read {what}", f"its format is {form!r:.40}, none that there is", "Restore it from a copy.")
+        found = f"its format is {shown(form)}, none that there is"
+        raise CorruptError(f"read {what}", found, "Restore it from a copy.")

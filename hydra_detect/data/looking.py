@@ -1,0 +1,125 @@
+"""Looking at the disk for what a stranger's labels name: is it there, and what does it say.
+
+Whatever a name is, and whatever the system says to it, the answer is a value or an `InputError` that names the place.
+Knows no format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from hydra_detect.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MOST_BYTES = 1 << 30  # the largest set of COCO labels in wide use has half of this
+
+# What the system answers to a name that nothing has, and to one that nothing can have.
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EBADF)
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Say of an error in labels in which file they stand."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(asked_of(file), error.found, error.remedy, file=str(file)) from None
+
+
+def asked_of(file: Path) -> str:
+    """Return what is asked where the labels in a file are read."""
+    return f"read the labels in {str(file)!r}"
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is a file.
+
+    Raises:
+        InputError: If the system does not say, as of what is in a folder that may not be searched.
+
+    """
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether there is a folder.
+
+    Raises:
+        InputError: As `is_file`.
+
+    """
+    return stat.S_ISDIR(_mode(path))
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what is in a folder, by name.
+
+    Raises:
+        InputError: If it cannot be listed.
+
+    """
+    with looking_at(folder):
+        return sorted(folder.iterdir())
+
+
+def under(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield what has a name of a pattern, in a folder and in those within it; of a folder that is not there, nothing.
+
+    Raises:
+        InputError: As `entries`.
+
+    """
+    if is_folder(folder):
+        with looking_at(folder):
+            yield from folder.rglob(pattern)
+
+
+def text_of(file: Path, most_bytes: int = MOST_BYTES) -> str:
+    """Return the text in a file.
+
+    Raises:
+        InputError: If it cannot be read, is larger, or is no UTF-8.
+
+    """
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(most_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        found = getattr(error, "strerror", None) or "it cannot be read"
+        raise InputError(asked_of(file), found, "Check the path and its permissions.") from error
+    if len(data) > most_bytes:
+        raise InputError(asked_of(file), f"it is larger than {most_bytes} bytes", "Divide it into several files.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(asked_of(file), "it is no UTF-8 text", "Save it as UTF-8.") from None
+
+
+def _mode(path: Path) -> int:
+    """Return what kind of thing is there, 0 for nothing."""
+    with looking_at(path):
+        try:
+            return os.stat(path).st_mode  # noqa: PTH116  Path.is_file would be silent or not as Python's version has it
+        except ValueError:  # a NUL, or half a surrogate pair
+            return 0
+        except OSError as error:
+            if error.errno in _NOTHING:
+                return 0
+            raise
+
+
+@contextlib.contextmanager
+def looking_at(path: Path) -> Iterator[None]:
+    """Say of an error of the system at which place it came, and that it is one of the input."""
+    try:
+        yield
+    except OSError as error:
+        found = error.strerror or "the system does not say"
+        raise InputError(f"look at {str(path)!r}", found, "Check the path and its permissions.") from error
