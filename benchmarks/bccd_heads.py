@@ -5,8 +5,8 @@
 Data: github.com/Shenggan/BCCD_Dataset at commit d272fb1 (MIT), the author's train, val and test lists. First, unless
 run/store is there already, an original is trained from scratch on the red cells of the train list and split: about
 half an hour on 2 cores. `--demo` takes the demo's original instead, which was trained on the same list. Then for each
-class and seed so many pictures that show it are drawn from the train list, half as many (at most 20) for selection and
-40 for calibration from the val list; a head is trained on them and measured once on the author's test list.
+class and seed so many pictures that show it are drawn from the train list, a quarter as many for selection and 40 for
+calibration from the val list; a head is trained on them and measured once on the author's test list.
 `--judge tune` measures on what train and val have left instead: for choosing settings.
 """
 
@@ -44,7 +44,8 @@ ORIGINAL_TRAINING = {
     "augmentations": "hflip,vflip,brightness,contrast,colour,crop",
     "anchor_sizes": "16/32/64/128/256",
 }
-SELECT, CALIBRATE = 20, 40
+CALIBRATE = 40
+HEADS = {"epochs": 10, "patience": 0, "views": "plain,hflip,vflip,rot180"}  # cells lie any way round
 
 
 def lists(data, label):
@@ -98,7 +99,7 @@ def drawn(own, count, seed, judge):
     shows = [place for place, sample in enumerate(own["train"]) if len(sample.truth)]
     chosen = source.permutation(shows)[:count].tolist()
     val = source.permutation(len(own["val"])).tolist()
-    select = min(SELECT, max(2, count // 2))
+    select = max(2, count // 4)
     parts = {
         "train": own["train"][chosen],
         "select": own["val"][val[:select]],
@@ -124,7 +125,7 @@ def a_head(args, label, count, seed):
             split=split,
             seed=seed,
             init=args.init,
-            config=dict(item.split("=", 1) for item in args.set),
+            config={**HEADS, **dict(item.split("=", 1) for item in args.set)},
             progress=say_epoch if args.verbose else say_nothing,
             publish=False,
             tools=Tools(cache=pathlib.Path(features)),

@@ -16,7 +16,7 @@ import tempfile
 import time
 
 import numpy as np
-from bccd_heads import lists, say_nothing
+from bccd_heads import HEADS, lists, say_nothing
 
 from hydra_detect import evaluate, split_checkpoint, train_head
 from hydra_detect.allocation import keep_freed_memory
@@ -53,7 +53,7 @@ def a_head(args, store, label, count, seed, folder):
         chosen,
         init=args.init,
         seed=seed,
-        config=dict(item.split("=", 1) for item in args.set),
+        config={"views": HEADS["views"], **dict(item.split("=", 1) for item in args.set)},
         progress=say_nothing,
         tools=Tools(cache=folder / "features"),
     )

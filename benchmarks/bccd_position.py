@@ -5,7 +5,7 @@
 Data and original are those of `bccd_heads.py`, which has to be run first. Of the train and val lists only pictures are
 drawn in which every box of the class has its centre in the left half. Each head is measured at its operating point on
 those pictures of the author's test list where all boxes are in the left half, and on those where all are in the right
-half; once with the views that are usual, which mirror, and once with the plain view alone. The heads are versions of a
+half; once with mirrored views too, and once with the plain view alone. The heads are versions of a
 copy of the store.
 """
 
@@ -16,13 +16,13 @@ import shutil
 import tempfile
 
 import numpy as np
-from bccd_heads import drawn, joined, lists, say_nothing
+from bccd_heads import HEADS, drawn, joined, lists, say_nothing
 
 from hydra_detect import evaluate, train_head
 from hydra_detect.allocation import keep_freed_memory
 from hydra_detect.training.tools import Tools
 
-VIEWS = {"plain": "plain", "mirrored": "plain,hflip"}
+VIEWS = {"plain": "plain", "mirrored": "plain,hflip,vflip,rot180"}
 
 
 def of_side(samples, side):
@@ -48,7 +48,7 @@ def a_head(args, store, label, seed, views):
         split=split,
         seed=seed,
         init="rbc",
-        config={**dict(item.split("=", 1) for item in args.set), "views": VIEWS[views]},
+        config={**HEADS, **dict(item.split("=", 1) for item in args.set), "views": VIEWS[views]},
         progress=say_nothing,
         tools=Tools(cache=args.out / "features"),
     )

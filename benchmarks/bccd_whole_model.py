@@ -18,7 +18,7 @@ import tempfile
 import attrs
 import numpy as np
 import torch
-from bccd_heads import drawn, joined, lists
+from bccd_heads import HEADS, drawn, joined, lists
 
 from hydra_detect import Store, train_head
 from hydra_detect.allocation import keep_freed_memory
@@ -131,7 +131,7 @@ def main():
     args = parser.parse_args()
     keep_freed_memory()
     store = Store.open(args.out / "store")
-    both = dict(item.split("=", 1) for item in args.set)
+    both = {**HEADS, **dict(item.split("=", 1) for item in args.set)}
     whole = {**both, **WHOLE, **dict(item.split("=", 1) for item in args.whole)}
     rows = []
     for label in args.classes:

@@ -200,7 +200,7 @@ def test_taken_up_after_an_error_within_an_epoch(tmp_path, whole):
     with pytest.raises(InterruptionError):
         learn_shapes(tmp_path, config=config, tools=tools)
     is_broken, told = False, []
-    learn_shapes(tmp_path, config=config, tools=attrs.evolve(tools, progress=told.append))
+    learn_shapes(tmp_path, config=config, tools=tools, progress=told.append)
     assert 1 < told[0].latest.epoch == 5 - len(told)
     assert end(tmp_path) == whole
 

@@ -126,7 +126,7 @@ def test_a_training_that_is_cancelled_while_it_is_measured(bare, monkeypatch):
         return measure(*arguments, **options)
 
     monkeypatch.setattr(attempts, "measured", measured)
-    with pytest.raises(TrainingStoppedError, match="cancelled before its version was made"):
+    with pytest.raises(TrainingStoppedError, match="cancelled while it was calibrated and measured"):
         teach(bare, tools=Tools(cancel=cancel))
     assert heads.names(bare) == ["moth"]
     cancel.clear()

@@ -126,8 +126,16 @@ class Attempt:
 
 
 def attempt(setting: Setting) -> Attempt:
-    """Train, calibrate and measure a head as its plan says."""
-    return _held_out(setting) if setting.plan.method == HELD_OUT else _cross_validated(setting)
+    """Train, calibrate and measure a head as its plan says.
+
+    Raises:
+        TrainingStoppedError: If it was cancelled at any time.
+
+    """
+    made = _held_out(setting) if setting.plan.method == HELD_OUT else _cross_validated(setting)
+    if setting.tools.cancel and setting.tools.cancel.is_set():
+        raise setting.run.checkpoint().stopped("it was cancelled while it was calibrated and measured")
+    return made
 
 
 def _held_out(setting: Setting) -> Attempt:

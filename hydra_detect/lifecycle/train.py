@@ -130,8 +130,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             doubts=doubts(store, plan.judged, beginning.active),
         )
         made = _told(beginning, attempt(setting))
-        kept = _kept_split(store, beginning, plan)
-        record = _record(setting, made, kept, unchanged.check(store, before, network))
+        record = _record(setting, made, unchanged.check(store, before, network))
         report = TrainingReport(
             head=head,
             backbone=beginning.backbone.name,
@@ -142,8 +141,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             run=str(run.folder),
         )
         if publish:
-            _check_wanted(run, tools)
-            version = _publish(manager, head, beginning, kept, made, record)
+            version = _publish(manager, setting, made, record)
             report = _promote(manager, version, report, beginning, made, anyway=promote_anyway)
         return run.finish(report)
 
@@ -162,17 +160,12 @@ def _told(beginning: Beginning, made: Attempt) -> Attempt:
     return attrs.evolve(made, metrics=attrs.evolve(made.metrics, notes=notes))
 
 
-def _check_wanted(run: Run, tools: Tools) -> None:
-    """See that nobody has cancelled while it was calibrated and measured."""
-    if tools.cancel and tools.cancel.is_set():
-        raise run.checkpoint().stopped("it was cancelled before its version was made")
-
-
-def _kept_split(store: Store, beginning: Beginning, plan: Plan) -> Split:
+def _kept_split(setting: Setting) -> Split:
     """Return the roles that samples had for a version and for all that it came from."""
+    store, beginning = setting.store, setting.beginning
     start = beside.split_of(store, beginning.version) if beginning.version else None
     earlier = plans.of_original(store, beginning.backbone.record.contract)
-    return plans.known_to(plan.split, [*earlier, *([start] if start else [])])
+    return plans.known_to(setting.plan.split, [*earlier, *([start] if start else [])])
 
 
 def _fingerprint(
@@ -198,7 +191,7 @@ def _fingerprint(
     return codec.digest_of(facts)
 
 
-def _record(setting: Setting, made: Attempt, kept: Split, same: Unchanged) -> TrainingRecord:
+def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
     plan, beginning, learnt = setting.plan, setting.beginning, made.learnt
     samples = plan.samples
     return TrainingRecord(
@@ -207,7 +200,7 @@ def _record(setting: Setting, made: Attempt, kept: Split, same: Unchanged) -> Tr
         seed=setting.seed,
         samples=SampleUse(
             digest=samples.digest,
-            split=kept.digest,
+            split=_kept_split(setting).digest,
             counts={str(role): len(plan.take(role)) for role in Role},
             labelled=samples.labelled,
             backgrounds=samples.backgrounds,
@@ -238,16 +231,14 @@ def _warnings(setting: Setting, made: Attempt) -> tuple[str, ...]:
     return (*said, *cautions(plan.take(Role.TRAIN), learnt.coverage))
 
 
-def _publish(
-    manager: VersionManager, head: str, beginning: Beginning, kept: Split, made: Attempt, training: TrainingRecord
-) -> VersionRecord:
-    tensors = raw_tensors(made.learnt.fitted.tensors)
+def _publish(manager: VersionManager, setting: Setting, made: Attempt, training: TrainingRecord) -> VersionRecord:
+    tensors, beginning = raw_tensors(made.learnt.fitted.tensors), setting.beginning
     record = HeadRecord(
         tensors=tensors_digest(tensors),
         backbone=beginning.backbone.record.contract,
         backbone_name=beginning.backbone.name,
         settings=made.learnt.settings,
-        class_names=made.fit.outcomes.class_names,
+        class_names=setting.plan.samples.class_names,
         operating_policy=made.fit.policy,
         sample_count=training.samples.counts[Role.TRAIN],
         claimed_metrics=made.metrics.figures(),
@@ -255,13 +246,13 @@ def _publish(
         libraries=libraries(),
     )
     files = beside.files(
-        split=kept,
+        split=_kept_split(setting),
         training=training,
         calibration=made.fit.calibration,
         outcomes=made.fit.outcomes,
         evaluation=made.metrics,
     )
-    return manager.create(head, tensors, record, attachments=files)
+    return manager.create(setting.head, tensors, record, attachments=files)
 
 
 def _decision(beginning: Beginning, made: Attempt) -> Decision:
