@@ -5,8 +5,8 @@
 Data: github.com/Shenggan/BCCD_Dataset at commit d272fb1 (MIT), the author's train, val and test lists. First, unless
 run/store is there already, an original is trained from scratch on the red cells of the train list and split: about
 half an hour on 2 cores. `--demo` takes the demo's original instead, which was trained on the same list. Then for each
-class and seed so many pictures that show it are drawn from the train list, a quarter as many for selection and 40 for
-calibration from the val list; a head is trained on them and measured once on the author's test list.
+class and seed so many pictures that show it are drawn from the train list, and 40 from the val list for calibration; a
+head is trained on them for a fixed number of epochs and measured once on the author's test list.
 `--judge tune` measures on what train and val have left instead: for choosing settings.
 """
 
@@ -45,7 +45,7 @@ ORIGINAL_TRAINING = {
     "anchor_sizes": "16/32/64/128/256",
 }
 CALIBRATE = 40
-HEADS = {"epochs": 10, "patience": 0, "views": "plain,hflip,vflip,rot180"}  # cells lie any way round
+HEADS = {"epochs": 12, "views": "plain,hflip,vflip,rot180"}  # cells lie any way round
 
 
 def lists(data, label):
@@ -99,16 +99,14 @@ def drawn(own, count, seed, judge):
     shows = [place for place, sample in enumerate(own["train"]) if len(sample.truth)]
     chosen = source.permutation(shows)[:count].tolist()
     val = source.permutation(len(own["val"])).tolist()
-    select = max(2, count // 4)
     parts = {
         "train": own["train"][chosen],
-        "select": own["val"][val[:select]],
-        "calibrate": own["val"][val[select : select + CALIBRATE]],
+        "calibrate": own["val"][val[:CALIBRATE]],
         "test": own["test"],
     }
     if judge == "tune":
         rest = sorted(set(range(len(own["train"]))) - set(chosen))
-        left = [*own["train"][rest], *own["val"][val[select + CALIBRATE :]]]
+        left = [*own["train"][rest], *own["val"][val[CALIBRATE:]]]
         parts["test"] = Samples(items=left, class_names=own["train"].class_names)
     return parts
 
@@ -173,8 +171,8 @@ def main():
             means = {name: np.mean([row[name] for row in own]) for name in ("ap50", "f1", "training", "seconds")}
             spread = {name: np.std([row[name] for row in own]) for name in ("ap50", "f1")}
             print(
-                f"{label:<10} {count:>3} pictures to learn from, {own[0]['roles']['select']} to select, "
-                f"{own[0]['roles']['calibrate']} to calibrate, {len(own)} seeds: "
+                f"{label:<10} {count:>3} pictures to learn from, {own[0]['roles']['calibrate']} to calibrate, "
+                f"{len(own)} seeds: "
                 f"AP50 {means['ap50']:.3f} (sd {spread['ap50']:.3f})  F1 {means['f1']:.3f} (sd {spread['f1']:.3f})  "
                 f"training {means['training']:.0f} s, in all {means['seconds']:.0f} s",
                 flush=True,
