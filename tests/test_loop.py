@@ -26,6 +26,7 @@ from hydra_detect.data.samples import Samples
 from hydra_detect.errors import InputError, TrainingError
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.tensors import tensors_digest
+from hydra_detect.training import selection
 from hydra_detect.training.config import TrainingConfig
 from hydra_detect.training.loop import fit
 from hydra_detect.training.losses import torchvision_loss
@@ -168,6 +169,26 @@ def test_patience(tmp_path):
     assert (len(result.history), result.best.epoch, result.early_stopped) == (3, 1, True)
     without = fitted(tmp_path / "b", config=attrs.evolve(config, epochs=4, patience=0))
     assert (len(without.history), without.best.epoch, without.early_stopped) == (4, 1, False)
+
+
+def test_of_epochs_that_cannot_be_told_apart_the_last_is_kept(tmp_path, monkeypatch):
+    """An epoch a little below the highest F1 is kept before it, one far below is not; patience counts from the peak."""
+    figures = iter([0.5, 0.6, 0.58, 0.2, 0.1, 0.9])
+
+    def judge(_head, _task):
+        return selection.Judged(select_losses={"total": 1.0}, f1=next(figures), precision=0.5, recall=0.5)
+
+    monkeypatch.setattr(selection, "judge", judge)
+    job = task(tmp_path, config=attrs.evolve(CONFIG, epochs=6, patience=3, ema_decay=0))
+    states = []
+    result = fit(
+        job,
+        checkpoint=checkpoint(tmp_path),
+        progress=lambda _state: states.append({n: v.clone() for n, v in job.network.state_dict().items()}),
+    )
+    assert [epoch.is_best for epoch in result.history] == [True, True, True, False, False]
+    assert (result.best.epoch, result.early_stopped) == (3, True)
+    assert all(torch.equal(value, states[2][name]) for name, value in result.tensors.items())
 
 
 def test_patience_at_the_last_epoch(tmp_path):

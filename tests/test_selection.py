@@ -67,6 +67,38 @@ def test_while_nothing_is_found_the_loss_decides(min_delta):
     assert is_better(judged(0.06, 1.1), best(0.0, 1.0), config)
 
 
+def history(*figures):
+    """Return epochs with these F1s, each with the loss 1."""
+    return [EpochRecord(epoch=n, losses={}, f1=f1, select_losses={"total": 1.0}) for n, f1 in enumerate(figures, 1)]
+
+
+def test_the_highest_of_all_epochs():
+    """It is the first epoch with the highest F1, or with min_delta the first that nothing beats by so much."""
+    assert selection.highest([], CONFIG) is None
+    assert selection.highest(history(None, None), CONFIG) is None
+    assert selection.highest(history(0.2, 0.6, 0.5, 0.6, 0.1), CONFIG).epoch == 2
+    patient = attrs.evolve(CONFIG, min_delta=0.05)
+    assert selection.highest(history(0.2, 0.6, 0.64, 0.66, 0.1), patient).epoch == 4
+    assert selection.highest(history(0.2, 0.6, 0.64, 0.65, 0.1), patient).epoch == 2
+
+
+@pytest.mark.parametrize("labels", [1, 4, 25, 100])
+def test_what_cannot_be_told_from_the_best(tmp_path, labels):
+    """Near is a standard error of the highest F1 over the labels; of an F1 of 1 that is nothing, and of a loss too."""
+    things = ("disc", 4, 4, 20, 20)
+    select = Samples(items=[shape_sample("many", *[things] * labels)], class_names=CLASSES)
+    job, best_one = attrs.evolve(task(tmp_path), select=select), history(0.6)[0]
+    error = (0.6 * 0.4 / labels) ** 0.5
+    assert selection.is_as_good(judged(0.6 - error + 1e-9, 9.0), best_one, job)
+    assert not selection.is_as_good(judged(0.6 - error - 1e-9, 0.1), best_one, job)
+    assert not selection.is_as_good(judged(0.999, 1.0), history(1.0)[0], job)
+    assert selection.is_as_good(judged(1.0, 1.0), history(1.0)[0], job)
+    by_loss = attrs.evolve(job, config=attrs.evolve(job.config, monitor="loss"))
+    assert not selection.is_as_good(judged(0.6, 1.0), best_one, by_loss)
+    assert not selection.is_as_good(judged(0.0, 1.0), history(0.0)[0], job)
+    assert not selection.is_as_good(judged(0.6, 1.0), None, job)
+
+
 def test_figures_are_those_of_the_best_threshold(trained):
     """F1, precision and recall are those of matching at the one score threshold where F1 is highest."""
     folder, network = trained

@@ -61,7 +61,8 @@ class TrainingConfig(Record):
         epochs: Times that every training sample is seen, at most.
         patience: Epochs without a better selection figure before the training stops; 0 for never.
         min_delta: By how much a figure has to be better to count.
-        monitor: What is better on the select role: "f1" (at its best threshold) or "loss".
+        monitor: What is better on the select role: "f1" (at its best threshold; of epochs within a standard error of
+            the highest the last is kept) or "loss".
         batch_size: Samples per step.
         learning_rate: Of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), after the warm-up.
         final_rate: Share of it that the cosine ends at (arXiv:1608.03983).

@@ -139,16 +139,18 @@ class _Run:
             if self.cancel and self.cancel.is_set():
                 raise self.checkpoint.stopped(f"it was cancelled in epoch {len(self.history) + 1}")
         judged = selection.judge(self.average, self.task) if self.task.select is not None else None
-        better = judged is None or selection.is_better(judged, self._best_judged(), self.config)
-        if better:
+        best = selection.highest(self.history, self.config)
+        is_better = judged is None or selection.is_better(judged, best, self.config)
+        is_kept = judged is None or is_better or selection.is_as_good(judged, best, self.task)
+        if is_kept:
             self.best = {name: value.detach().clone() for name, value in self.average.state_dict().items()}
-        self.waited = 0 if better else self.waited + 1
+        self.waited = 0 if is_better else self.waited + 1
         figures = {} if judged is None else attrs.asdict(judged)
         self.history.append(
             EpochRecord(
                 epoch=len(self.history) + 1,
                 losses={name: value / self.steps_per_epoch for name, value in sums.items()},
-                is_best=better,
+                is_best=is_kept,
                 learning_rate=self.rate(self.steps - 1),
                 seconds=time.perf_counter() - began,
                 **figures,
@@ -212,9 +214,6 @@ class _Run:
     def _batches(self) -> Iterator[list[Sample]]:
         order, size = selection.order(self.task), self.config.batch_size
         return ([self.task.train[place] for place in order[k : k + size]] for k in range(0, len(order), size))
-
-    def _best_judged(self) -> EpochRecord | None:
-        return self.best_epoch if self.history else None
 
     def _check_finite(self, values: Mapping[str, float], batch: Sequence[Sample]) -> None:
         if not all(math.isfinite(value) for value in values.values()):

@@ -25,7 +25,7 @@ class EpochRecord(Record):
         f1: On the select role at the best threshold; None without such a role.
         precision: There.
         recall: There.
-        is_best: Whether the weights of this epoch are the best so far.
+        is_best: Whether the weights of this epoch are the best so far, or cannot be told from them and learnt longer.
         learning_rate: After its last step.
         seconds: What it took, selection included.
 

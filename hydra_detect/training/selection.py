@@ -18,7 +18,7 @@ from hydra_detect.training.chance import seeded
 from hydra_detect.training.features import stack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hydra_detect.detections import Detections
     from hydra_detect.nets.heads import RCNNHead
@@ -76,12 +76,34 @@ def judge(head: RCNNHead, task: Task) -> Judged:
     )
 
 
-def is_better(judged: Judged, best: EpochRecord | None, config: TrainingConfig) -> bool:
+def highest(history: Sequence[EpochRecord], config: TrainingConfig) -> EpochRecord | None:
+    """Return the epoch that nothing before or after it is better than; None where there is none yet."""
+    found = None
+    for epoch in history:
+        if epoch.f1 is not None and is_better(epoch, found, config):
+            found = epoch
+    return found
+
+
+def is_as_good(judged: Judged, best: EpochRecord | None, task: Task) -> bool:
+    """Whether weights come so near to the best that the select role cannot tell them apart.
+
+    Then those that have learnt longer are taken: with ten labels F1 moves by tenths from epoch to epoch, and its peak
+    is mostly luck. Near is within one standard error (as in Breiman et al. 1984, section 3.4.3, for the simpler model)
+    of a share over the labels of the select role.
+    """
+    if best is None or not best.f1 or task.config.monitor != "f1" or task.select is None:
+        return False
+    labels = sum(task.select.box_counts.values())
+    return judged.f1 >= best.f1 - math.sqrt(best.f1 * (1 - best.f1) / max(1, labels))
+
+
+def is_better(judged: Judged | EpochRecord, best: EpochRecord | None, config: TrainingConfig) -> bool:
     """Whether weights are better than the best so far, by at least `min_delta`; of equal F1, the lower loss is.
 
     While nothing was found yet the loss alone decides: F1 says nothing of what is still learning.
     """
-    if best is None or best.f1 is None:
+    if best is None or best.f1 is None or judged.f1 is None:
         return True
     gain = judged.f1 - best.f1
     cheaper = best.select_losses["total"] - judged.select_losses["total"]
