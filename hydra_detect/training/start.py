@@ -1,7 +1,8 @@
 """What a head starts from: the settings and weights of another, or random weights.
 
 A layer is taken over where it means the same in both: what judges anchors, where the anchors are the same; what judges
-classes, row by row for classes of the same name. The rest begins at random.
+classes, row by row for classes of the same name. What moves the edges of a box asks little of what is in it: for a
+class that the other head does not know it begins as the mean over those that it knows. The rest begins at random.
 """
 
 from __future__ import annotations
@@ -141,11 +142,14 @@ def start_head(
 
 
 def _copy_rows(own: Tensor, theirs: Tensor, their_names: Sequence[str], names: Sequence[str], *, is_box: bool) -> None:
-    """Copy the rows of classes that both have, in place, and those of the background where there are any such."""
-    shared = {label: their_names.index(name) + 1 for label, name in enumerate(names, start=1) if name in their_names}
-    if not shared:
-        return
+    """Copy the rows of classes that both have, in place, and those of the background where there are any such.
+
+    Rows of box edges that only the new head has become the mean over the classes of the other.
+    """
     width = _CORNERS if is_box else 1
     mine, others = own.view(len(names) + 1, width, -1), theirs.view(len(their_names) + 1, width, -1)
-    for label, other in {0: 0, **shared}.items():
+    if is_box:
+        mine[1:].copy_(others[1:].mean(dim=0))
+    shared = {label: their_names.index(name) + 1 for label, name in enumerate(names, start=1) if name in their_names}
+    for label, other in ({0: 0} | shared).items() if shared else ():
         mine[label].copy_(others[other])
