@@ -93,7 +93,7 @@ def train_the_original(data, store):
     print(f"{time.perf_counter() - began:.0f} s", flush=True)
 
 
-def drawn(own, count, seed, judge):
+def drawn(own, count, seed, judge, select=0):
     """Roles for one training: pictures that show the class to learn from; of the val list any."""
     source = np.random.default_rng(seed)
     shows = [place for place, sample in enumerate(own["train"]) if len(sample.truth)]
@@ -102,11 +102,12 @@ def drawn(own, count, seed, judge):
     parts = {
         "train": own["train"][chosen],
         "calibrate": own["val"][val[:CALIBRATE]],
+        "select": own["val"][val[CALIBRATE : CALIBRATE + select]],
         "test": own["test"],
     }
     if judge == "tune":
         rest = sorted(set(range(len(own["train"]))) - set(chosen))
-        left = [*own["train"][rest], *own["val"][val[CALIBRATE:]]]
+        left = [*own["train"][rest], *own["val"][val[CALIBRATE + select :]]]
         parts["test"] = Samples(items=left, class_names=own["train"].class_names)
     return parts
 

@@ -36,6 +36,7 @@ from hydra_detect.training.start import LEAST_SCORE
 from hydra_detect.training.tools import Tools
 
 WHOLE = {"augmentations": "hflip,vflip"}
+SELECT = 20  # pictures that tell after each epoch how far both have come
 CLASSES = "roi_heads.box_predictor."  # what judges classes begins at random in both: they are others
 
 
@@ -136,7 +137,7 @@ def main():
     rows = []
     for label in args.classes:
         for seed in args.seeds:
-            samples, split = joined(drawn(lists(args.data, label), args.labels, seed, args.judge))
+            samples, split = joined(drawn(lists(args.data, label), args.labels, seed, args.judge, SELECT))
             ours, our_course = tune_the_head(store, samples, split, seed, both)
             theirs, their_course = tune_the_whole(store, samples, split, seed, whole)
             level = min(our_course.best, their_course.best)
