@@ -124,7 +124,7 @@ def a_head(args, label, count, seed):
             split=split,
             seed=seed,
             init=args.init,
-            config={**HEADS, **dict(item.split("=", 1) for item in args.set)},
+            config={**HEADS, **named(args.set)},
             progress=say_epoch if args.verbose else say_nothing,
             publish=False,
             tools=Tools(cache=pathlib.Path(features)),
@@ -141,19 +141,44 @@ def a_head(args, label, count, seed):
     }
 
 
-def main():
-    """Train what is missing, then the heads; a line for each, and the means."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(doc):
+    """Options that all benchmarks on this data have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="checkout of Shenggan/BCCD_Dataset")
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--demo", action="store_true", help="the demo's backbone")
-    parser.add_argument("--labels", type=int, nargs="*", default=[40])
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="with the store that bccd_heads.py makes")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--classes", nargs="*", default=["WBC", "Platelets"])
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the heads, as epochs=10")
+    parser.add_argument("--json", type=pathlib.Path, help="where to write the rows")
+    return parser
+
+
+def named(items):
+    """Settings that were given as epochs=10."""
+    return dict(item.split("=", 1) for item in items)
+
+
+def told(rows, *names):
+    """The mean of each figure over rows, and its standard deviation."""
+    return "  ".join(
+        f"{name} {np.mean([row[name] for row in rows]):.3f} (sd {np.std([row[name] for row in rows]):.3f})"
+        for name in names
+    )
+
+
+def keep(rows, file):
+    """Write rows, if a file is named."""
+    if file:
+        file.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def main():
+    """Train what is missing, then the heads; a line for each, and the means."""
+    parser = options(__doc__)
+    parser.add_argument("--demo", action="store_true", help="the demo's backbone")
+    parser.add_argument("--labels", type=int, nargs="*", default=[40])
     parser.add_argument("--judge", choices=["test", "tune"], default="test")
     parser.add_argument("--init", default="rbc", help="what heads start from: rbc or fresh")
-    parser.add_argument("--set", nargs="*", default=[], help="settings of the heads, as epochs=10")
-    parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     keep_freed_memory()
@@ -169,17 +194,13 @@ def main():
                 rows.append({"class": label, "labels": count, "seed": seed, **a_head(args, label, count, seed)})
                 print(json.dumps(rows[-1]), flush=True)
             own = [row for row in rows if (row["class"], row["labels"]) == (label, count)]
-            means = {name: np.mean([row[name] for row in own]) for name in ("ap50", "f1", "training", "seconds")}
-            spread = {name: np.std([row[name] for row in own]) for name in ("ap50", "f1")}
             print(
                 f"{label:<10} {count:>3} pictures to learn from, {own[0]['roles']['calibrate']} to calibrate, "
-                f"{len(own)} seeds: "
-                f"AP50 {means['ap50']:.3f} (sd {spread['ap50']:.3f})  F1 {means['f1']:.3f} (sd {spread['f1']:.3f})  "
-                f"training {means['training']:.0f} s, in all {means['seconds']:.0f} s",
+                f"{len(own)} seeds: {told(own, 'ap50', 'f1')}  training "
+                f"{np.mean([row['training'] for row in own]):.0f} s",
                 flush=True,
             )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    keep(rows, args.json)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ more it deals four roles; thresholds are chosen on them as well. The version is 
 at its operating point. Beside that stands the F1 that the training itself reported.
 """
 
-import argparse
 import json
 import pathlib
 import tempfile
 import time
 
 import numpy as np
-from bccd_heads import HEADS, lists, say_nothing
+from bccd_heads import HEADS, keep, lists, named, options, say_nothing, told
 
 from hydra_detect import evaluate, split_checkpoint, train_head
 from hydra_detect.allocation import keep_freed_memory
@@ -30,14 +29,14 @@ def store_of(original, folder):
     version = heads.find(Store.open(original), "rbc")
     (file,) = (original / "runs" / "rbc").glob("*/original.pth")
     settings, contract = version.record.settings, version.record.backbone
-    told = {
+    facts = {
         **{name: getattr(contract.preprocessing, name) for name in ("min_size", "max_size", "mean", "std")},
         **{name: getattr(settings, name) for name in ("anchor_sizes", "aspect_ratios", "score_threshold")},
         "rpn_pre_nms_top_n": settings.rpn_pre_nms_top_n,
         "rpn_post_nms_top_n": settings.rpn_post_nms_top_n,
         "norm_eps": contract.architecture.norm_eps,
     }
-    split_checkpoint(file, folder / "store", head="rbc", class_names=["RBC"], settings=told)
+    split_checkpoint(file, folder / "store", head="rbc", class_names=["RBC"], settings=facts)
     return folder / "store"
 
 
@@ -53,7 +52,7 @@ def a_head(args, store, label, count, seed, folder):
         chosen,
         init=args.init,
         seed=seed,
-        config={"views": HEADS["views"], **dict(item.split("=", 1) for item in args.set)},
+        config={"views": HEADS["views"], **named(args.set)},
         progress=say_nothing,
         tools=Tools(cache=folder / "features"),
     )
@@ -95,15 +94,9 @@ def draw(rows, file):
 
 def main():
     """Train the heads; a line for each, and the means."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=pathlib.Path, required=True, help="checkout of Shenggan/BCCD_Dataset")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="where bccd_heads.py has left its store")
+    parser = options(__doc__)
     parser.add_argument("--labels", type=int, nargs="*", default=[5, 10, 20, 40, 80])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--classes", nargs="*", default=["WBC", "Platelets"])
     parser.add_argument("--init", default="auto", help="what heads start from: auto (the red cells' head) or fresh")
-    parser.add_argument("--set", nargs="*", default=[], help="settings of the heads, as epochs=10")
-    parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--plot", type=pathlib.Path)
     args = parser.parse_args()
     keep_freed_memory()
@@ -117,16 +110,12 @@ def main():
                     rows.append({"class": label, "labels": count, "seed": seed, **facts})
                     print(json.dumps(rows[-1]), flush=True)
                 own = [row for row in rows if (row["class"], row["labels"]) == (label, count)]
-                means = {name: np.mean([row[name] for row in own]) for name in ("ap50", "f1", "seconds")}
-                spread = {name: np.std([row[name] for row in own]) for name in ("ap50", "f1")}
                 print(
                     f"{label:<10} {count:>3} pictures, {len(own)} seeds, {own[0]['method']}: "
-                    f"AP50 {means['ap50']:.3f} (sd {spread['ap50']:.3f})  "
-                    f"F1 {means['f1']:.3f} (sd {spread['f1']:.3f})  {means['seconds']:.0f} s",
+                    f"{told(own, 'ap50', 'f1')}  {np.mean([row['seconds'] for row in own]):.0f} s",
                     flush=True,
                 )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    keep(rows, args.json)
     if args.plot:
         draw(rows, args.plot)
 

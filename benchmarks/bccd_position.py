@@ -9,14 +9,12 @@ half; once with mirrored views too, and once with the plain view alone. The head
 copy of the store.
 """
 
-import argparse
 import json
 import pathlib
 import shutil
 import tempfile
 
-import numpy as np
-from bccd_heads import HEADS, drawn, joined, lists, say_nothing
+from bccd_heads import HEADS, drawn, joined, keep, lists, named, options, say_nothing, told
 
 from hydra_detect import evaluate, train_head
 from hydra_detect.allocation import keep_freed_memory
@@ -48,7 +46,7 @@ def a_head(args, store, label, seed, views):
         split=split,
         seed=seed,
         init="rbc",
-        config={**HEADS, **dict(item.split("=", 1) for item in args.set), "views": VIEWS[views]},
+        config={**HEADS, **named(args.set), "views": VIEWS[views]},
         progress=say_nothing,
         tools=Tools(cache=args.out / "features"),
     )
@@ -62,14 +60,8 @@ def a_head(args, store, label, seed, views):
 
 def main():
     """Train the heads; a line for each, and the means."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=pathlib.Path, required=True, help="checkout of Shenggan/BCCD_Dataset")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="where bccd_heads.py has left its store")
+    parser = options(__doc__)
     parser.add_argument("--labels", type=int, default=20)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--classes", nargs="*", default=["WBC", "Platelets"])
-    parser.add_argument("--set", nargs="*", default=[], help="settings of the heads, as epochs=10")
-    parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     keep_freed_memory()
     rows = []
@@ -84,17 +76,10 @@ def main():
                     )
                     print(json.dumps(rows[-1]), flush=True)
                 own = [row for row in rows if (row["class"], row["views"]) == (label, views)]
-                told = ", ".join(
-                    f"{side} AP50 {np.mean([row[side]['ap50'] for row in own]):.3f} "
-                    f"F1 {np.mean([row[side]['f1'] for row in own]):.3f} ({own[0][side]['pictures']} pictures)"
-                    for side in ("left", "right")
-                )
-                print(
-                    f"{label}, {views}, {own[0]['learnt']} pictures with it on the left, {len(own)} seeds: {told}",
-                    flush=True,
-                )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+                for side in ("left", "right"):
+                    figures = told([row[side] for row in own], "ap50", "f1")
+                    print(f"{label}, {views}, learnt on the left, {own[0][side]['pictures']} on the {side}: {figures}")
+    keep(rows, args.json)
 
 
 if __name__ == "__main__":

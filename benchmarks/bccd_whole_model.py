@@ -10,7 +10,6 @@ the whole model are given by `--whole`. "Time to equal F1" is the training time 
 first reaches the lower of the two best.
 """
 
-import argparse
 import json
 import pathlib
 import tempfile
@@ -18,7 +17,7 @@ import tempfile
 import attrs
 import numpy as np
 import torch
-from bccd_heads import HEADS, drawn, joined, lists
+from bccd_heads import HEADS, drawn, joined, keep, lists, named, options, told
 
 from hydra_detect import Store, train_head
 from hydra_detect.allocation import keep_freed_memory
@@ -119,21 +118,15 @@ def tune_the_whole(store, samples, split, seed, settings):
 
 def main():
     """Train both for each class and seed; a line for each, and the means."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=pathlib.Path, required=True, help="checkout of Shenggan/BCCD_Dataset")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="where bccd_heads.py has left its store")
+    parser = options(__doc__)
     parser.add_argument("--labels", type=int, default=40)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--classes", nargs="*", default=["WBC", "Platelets"])
     parser.add_argument("--judge", choices=["test", "tune"], default="test")
-    parser.add_argument("--set", nargs="*", default=[], help="settings of both, as epochs=10")
     parser.add_argument("--whole", nargs="*", default=[], help="settings of the whole model alone")
-    parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     keep_freed_memory()
     store = Store.open(args.out / "store")
-    both = {**HEADS, **dict(item.split("=", 1) for item in args.set)}
-    whole = {**both, **WHOLE, **dict(item.split("=", 1) for item in args.whole)}
+    both = {**HEADS, **named(args.set)}
+    whole = {**both, **WHOLE, **named(args.whole)}
     rows = []
     for label in args.classes:
         for seed in args.seeds:
@@ -155,16 +148,11 @@ def main():
             )
             print(json.dumps(rows[-1]), flush=True)
         own = [row for row in rows if row["class"] == label]
-        told = "  ".join(
-            f"{name} {np.mean([row['head'][name] for row in own]):.3f} against "
-            f"{np.mean([row['whole'][name] for row in own]):.3f}"
-            for name in ("f1", "ap50")
-        )
-        times = [np.mean([row[f"{who}_seconds"] for row in own]) for who in ("head", "whole")]
-        print(f"{label}, {args.labels} pictures, {len(own)} seeds: head against whole model: {told}; ", end="")
-        print(f"time to equal F1 {times[0]:.0f} s against {times[1]:.0f} s", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+        for who in ("head", "whole"):
+            seconds = np.mean([row[f"{who}_seconds"] for row in own])
+            figures = told([row[who] for row in own], "f1", "ap50")
+            print(f"{label}, {args.labels} pictures, {who}: {figures}; {seconds:.0f} s to equal F1", flush=True)
+    keep(rows, args.json)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import LEAST, folds
-from hydra_detect.lifecycle import beside
+from hydra_detect.lifecycle import beside, plans
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
 from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hydra_detect.data.samples import Samples
+    from hydra_detect.data.splits import Split
     from hydra_detect.detections import Detections
     from hydra_detect.lifecycle.judging import Calibrated
     from hydra_detect.lifecycle.origins import Beginning
@@ -54,7 +56,6 @@ class Setting:
         run: Where its checkpoints are.
         tools: What it uses.
         progress: Called after each epoch.
-        doubts: Why its figures may look too good, as `judging.doubts` has it.
 
     """
 
@@ -68,7 +69,14 @@ class Setting:
     run: Run
     tools: Tools
     progress: Progress
-    doubts: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def known(self) -> Split:
+        """The roles that samples had for this training and for all that it starts from: what the version is to know."""
+        start = self.beginning.version
+        own = beside.split_of(self.store, start) if start else None
+        earlier = plans.of_original(self.store, self.backbone.contract)
+        return plans.known_to(self.plan.split, [*earlier, *([own] if own else [])])
 
     def learn(self, train: Samples, select: Samples | None, stage: str = "") -> Learnt:
         """Train a head on some of the samples.
@@ -145,12 +153,12 @@ def _held_out(setting: Setting) -> Attempt:
     head, objective = setting.contender(learnt), setting.config.objective
     fit = calibrated_on(setting.backbone, head, plan.take(Role.CALIBRATE), objective=objective)
     clock.mark("calibration")
-    test, rival = plan.take(Role.TEST), _rival(setting)
-    found = candidates(setting.backbone, [head, *([rival[1]] if rival else [])], test)
-    metrics = measured(found[head.ref], test, fit.policy)
-    active = measured(found[rival[1].ref], test, rival[0].record.policy, draws=0) if rival else None
+    test = plan.take(Role.TEST)
+    found = candidates(setting.backbone, [head], test)[head.ref]
+    metrics = measured(found, test, fit.policy)
+    compared = _compared(setting, found, test, fit.policy)
     clock.mark("measuring")
-    return Attempt(learnt=learnt, fit=fit, metrics=metrics, active=active, seconds=clock.seconds)
+    return Attempt(learnt=learnt, fit=fit, metrics=metrics, seconds=clock.seconds, **compared)
 
 
 def _cross_validated(setting: Setting) -> Attempt:
@@ -185,23 +193,23 @@ def _cross_validated(setting: Setting) -> Attempt:
     return Attempt(learnt=learnt, fit=fit, metrics=metrics, seconds=clock.seconds, **compared)
 
 
-def _compared(setting: Setting, read: list[Detections], pooled: Samples, policy: OperatingPolicy) -> dict[str, Any]:
+def _compared(setting: Setting, found: list[Detections], judged: Samples, policy: OperatingPolicy) -> dict[str, Any]:
     """Compare with the active version on those samples that it has not seen: on the others it knows the answers."""
     rival = _rival(setting)
     if rival is None:
         return {}
     version, contender = rival
-    seen = set(beside.seen_samples(setting.store, version, pooled, allowed=Role.TEST))
-    places = [place for place, sample in enumerate(pooled) if sample.id not in seen]
-    new = pooled[places]
-    if new.labelled < LEAST:
-        found = f"{version.ref} has seen {len(seen)} of these {len(pooled)} samples"
-        return {"unfair": f"{found}, too many to compare with it: promote by hand if the figures please you"}
-    found_by_rival = candidates(setting.backbone, [contender], new)[version.ref]
-    return {
-        "active": measured(found_by_rival, new, version.record.policy, draws=0),
-        "against": measured([read[place] for place in places], new, policy, draws=0),
-    }
+    seen = set(beside.seen_samples(setting.store, version, judged, allowed=Role.TEST))
+    places = [place for place, sample in enumerate(judged) if sample.id not in seen]
+    new = judged[places]
+    if seen and new.labelled < LEAST:
+        told = f"{version.ref} has seen {len(seen)} of these {len(judged)} samples"
+        return {"unfair": f"{told}, too many to compare with it: promote by hand if the figures please you"}
+    theirs = candidates(setting.backbone, [contender], new)[version.ref]
+    active = measured(theirs, new, version.record.policy, draws=0)
+    if not seen:
+        return {"active": active}
+    return {"active": active, "against": measured([found[place] for place in places], new, policy, draws=0)}
 
 
 def _rival(setting: Setting) -> tuple[VersionRecord, Contender] | None:

@@ -178,7 +178,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
         whole = job.split(file, store, backbone=backbone, fit=fit, metrics=metrics)
         report = OriginalReport(
             head=head,
-            version=whole.head.version or 0,
+            version=heads.find(store, whole.head).number,
             backbone=whole.backbone,
             architecture=whole.architecture,
             settings=job.settings,

@@ -63,13 +63,11 @@ class RunSummary:
 
 
 def compare_runs(store: str | os.PathLike[str] | Store, heads: Sequence[str] = ()) -> list[RunSummary]:
-    """Return the finished runs of a store, by head and oldest first.
+    """Return the finished runs of a store, by head and oldest first; one whose report is damaged says so.
 
     Args:
         store: The store, or its path.
         heads: Only theirs; all where none is named.
-
-    A report that is damaged hides no other: its run says so.
 
     Raises:
         StoreError: If the folder of the runs cannot be read.

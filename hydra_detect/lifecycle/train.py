@@ -127,7 +127,6 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             run=run,
             tools=tools,
             progress=progress or bar,
-            doubts=doubts(store, plan.judged, beginning.active),
         )
         made = _told(beginning, attempt(setting))
         record = _record(setting, made, unchanged.check(store, before, network))
@@ -158,14 +157,6 @@ def _told(beginning: Beginning, made: Attempt) -> Attempt:
     """Return an attempt whose figures say so where they are no evidence."""
     notes = (*filter(None, [beginning.spoilt, beginning.doubt]), *made.metrics.notes)
     return attrs.evolve(made, metrics=attrs.evolve(made.metrics, notes=notes))
-
-
-def _kept_split(setting: Setting) -> Split:
-    """Return the roles that samples had for a version and for all that it came from."""
-    store, beginning = setting.store, setting.beginning
-    start = beside.split_of(store, beginning.version) if beginning.version else None
-    earlier = plans.of_original(store, beginning.backbone.record.contract)
-    return plans.known_to(setting.plan.split, [*earlier, *([start] if start else [])])
 
 
 def _fingerprint(
@@ -200,7 +191,7 @@ def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
         seed=setting.seed,
         samples=SampleUse(
             digest=samples.digest,
-            split=_kept_split(setting).digest,
+            split=setting.known.digest,
             counts={str(role): len(plan.take(role)) for role in Role},
             labelled=samples.labelled,
             backgrounds=samples.backgrounds,
@@ -225,7 +216,8 @@ def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
 
 def _warnings(setting: Setting, made: Attempt) -> tuple[str, ...]:
     plan, learnt = setting.plan, made.learnt
-    said = [*filter(None, [setting.beginning.doubt]), *setting.doubts, *plan.doubts]
+    beginning = setting.beginning
+    said = [*filter(None, [beginning.doubt]), *doubts(setting.store, beginning.active), *plan.doubts]
     if learnt.features.not_kept:
         said.append(f"the cache had no room for {learnt.features.not_kept} maps: raise cache_bytes to train faster")
     return (*said, *cautions(plan.take(Role.TRAIN), learnt.coverage))
@@ -246,7 +238,7 @@ def _publish(manager: VersionManager, setting: Setting, made: Attempt, training:
         libraries=libraries(),
     )
     files = beside.files(
-        split=_kept_split(setting),
+        split=setting.known,
         training=training,
         calibration=made.fit.calibration,
         outcomes=made.fit.outcomes,

@@ -171,9 +171,8 @@ def draw_miss(miss: Miss, picture: Any = None) -> Image.Image:
     near = attrs.evolve(
         miss.nearest, boxes=(miss.nearest.boxes - (left, top) * 2) * scale, image_size=(crop.height, crop.width)
     )
-    drawn = drawing.plot(near, crop)
-    _outline(drawn, [(corner - edge) * scale for corner, edge in zip(miss.box, (left, top) * 2, strict=True)])
-    return drawn
+    _outline(crop, [(corner - edge) * scale for corner, edge in zip(miss.box, (left, top) * 2, strict=True)])
+    return drawing.plot(near, crop)  # last: the name of the candidate is to be read
 
 
 def _frame(miss: Miss, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
