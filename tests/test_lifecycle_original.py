@@ -246,3 +246,6 @@ def test_what_the_backbone_learnt_from_is_never_measured_on(made):
     learnt = [one for one in lights() if before[one.id] == Role.TRAIN]
     with pytest.raises(RoleError, match="were used to make it"):
         evaluate(store, "ember", Samples(items=learnt, class_names=("lamp",)))
+    teach(store, "glow", lights(30, 6, first=700), init="fresh")
+    with pytest.raises(RoleError, match="were used to make it"):
+        evaluate(store, "glow", Samples(items=learnt, class_names=("lamp",)))
