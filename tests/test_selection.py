@@ -6,11 +6,14 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from training_fixtures import CLASSES, CONFIG, SAMPLING, SELECT, TRAIN, head, learn_shapes, shape_sample, task
+from training_fixtures import CLASSES, CONFIG, SELECT, TRAIN, head, learn_shapes, shape_sample, task
 
+from hydra_detect import answers
 from hydra_detect.data.samples import Samples
 from hydra_detect.measure.matching import count
+from hydra_detect.names import HeadRef
 from hydra_detect.training import selection
+from hydra_detect.training.features import stack
 from hydra_detect.training.progress import EpochRecord
 from hydra_detect.training.selection import Judged, is_better, judge, order
 
@@ -99,14 +102,21 @@ def test_what_cannot_be_told_from_the_best(tmp_path, labels):
     assert not selection.is_as_good(judged(0.6, 1.0), None, job)
 
 
+def detected(network, sample, job):
+    """Return what a head detects in a sample, down to scores of 0.02."""
+    seen = job.source.plain(sample)
+    (output,) = network(stack([seen.encoded]), score_threshold=0.02)
+    size = seen.encoded.original_size
+    return answers.of_head(output, CLASSES, ref=HeadRef("candidate"), image_size=size, source=seen.sample)
+
+
 def test_figures_are_those_of_the_best_threshold(trained):
     """F1, precision and recall are those of matching at the one score threshold where F1 is highest."""
     folder, network = trained
     job = task(folder)
     found = judge(network, job)
-    features = [job.source.plain(sample) for sample in SELECT]
     with torch.no_grad():
-        detections = [selection._detections(network, seen, job) for seen in features]
+        detections = [detected(network, sample, job) for sample in SELECT]
     scores = np.unique(np.concatenate([one.scores for one in detections]))
     assert len(scores) > 5
 
@@ -132,22 +142,45 @@ def test_judging_is_repeatable_and_changes_nothing(trained):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_the_selection_loss_is_the_training_loss(trained):
-    """It is the mean over the samples of what the task calls their loss, with as many proposals as in training."""
-    folder, weights = trained
-    network = head(sampling=attrs.evolve(SAMPLING, proposals=4)).eval()  # far less than when it predicts
-    network.load_state_dict(weights.state_dict())
+def test_the_selection_loss_is_that_of_a_step(trained):
+    """It is the mean over the samples of what a step would take, over the proposals that detections are chosen from."""
+    folder, network = trained
     one = Samples(items=[SELECT[0]], class_names=CLASSES)
     job = task(folder, select=one)
     found = judge(network, job).select_losses
-    network.rpn.training = True
     with torch.no_grad():
         torch.manual_seed(0)
         expected = {name: float(value) for name, value in job.losses(network, [job.source.plain(SELECT[0])]).items()}
-    network.rpn.training = False
     assert found == pytest.approx({**expected, "total": sum(expected.values())})
+    assert found["box"] > 0
     both = judge(network, task(folder, select=SELECT)).select_losses
     assert both["total"] == pytest.approx(sum(value for name, value in both.items() if name != "total"))
+
+
+def test_a_sample_is_looked_at_once(trained):
+    """One pass of encoder, first stage and box head gives loss and detections; the labels are none of what is found."""
+    folder, network = trained
+    seen_by = Counter()
+
+    def encoder(_network, features):
+        seen_by["encoder"] += 1
+        return features
+
+    job = attrs.evolve(task(folder), encoder=encoder)
+    parts = {"first stage": network.rpn.head, "box head": network.roi_heads.box_head}
+    hooks = [part.register_forward_hook(lambda *_, name=name: seen_by.update([name])) for name, part in parts.items()]
+    judge(network, job)
+    for hook in hooks:
+        hook.remove()
+    assert seen_by == dict.fromkeys(("encoder", *parts), len(SELECT))
+    for sample in SELECT:
+        with torch.no_grad():
+            _losses, output = job.judged(network, job.source.plain(sample), score_threshold=0.02)
+            own = selection._detections(output, job.source.plain(sample), job)
+            expected = detected(network, sample, job)
+        assert len(own) == len(expected)
+        assert own.boxes == pytest.approx(expected.boxes, abs=1e-4)
+        assert own.scores == pytest.approx(expected.scores, abs=1e-6)
 
 
 def test_nothing_to_find_and_nothing_found(trained):

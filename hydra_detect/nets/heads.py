@@ -176,15 +176,29 @@ class RCNNHead(nn.Module):
             One output per picture.
 
         """
-        sizes = features.images.image_sizes
         maps = {name: level.float() for name, level in features.maps.items()}  # in float32 already, but for autocast
         proposals, _ = self.rpn(features.images, maps)
-        pooled = self.roi_heads.box_roi_pool(maps, proposals, sizes)  # [proposal, channel, 7, 7]
-        hidden = self.roi_heads.box_head(pooled)
-        logits, deltas = self.roi_heads.box_predictor(hidden)  # [proposal, label], [proposal, label * 4]
-        boxes, scores, labels = self._selector(score_threshold).postprocess_detections(
-            logits.float(), deltas.float(), proposals, sizes
-        )
+        return self.choose(features, proposals, self.score(maps, proposals), score_threshold=score_threshold)
+
+    def score(
+        self, maps: Mapping[str, torch.Tensor], proposals: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return class logits [proposal, label] and box deltas [proposal, label * 4] of the proposals of a batch."""
+        pooled = self.roi_heads.box_roi_pool(maps, proposals)  # [proposal, channel, 7, 7]
+        logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
+        return logits.float(), deltas.float()
+
+    def choose(
+        self,
+        features: Features,
+        proposals: list[torch.Tensor],
+        scored: tuple[torch.Tensor, torch.Tensor],
+        *,
+        score_threshold: float | None,
+    ) -> list[HeadOutput]:
+        """Turn proposals and what `score` says of them into detections, as `forward` does."""
+        sizes = features.images.image_sizes
+        boxes, scores, labels = self._selector(score_threshold).postprocess_detections(*scored, proposals, sizes)
         return [
             HeadOutput(resize_boxes(box, size, original), score, label)
             for box, score, label, size, original in zip(

@@ -15,13 +15,14 @@ from hydra_detect.measure.outcomes import judge as judge_detections
 from hydra_detect.measure.sweep import sweep
 from hydra_detect.names import HeadRef
 from hydra_detect.training.chance import seeded
-from hydra_detect.training.features import stack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from torch import Tensor
+
     from hydra_detect.detections import Detections
-    from hydra_detect.nets.heads import RCNNHead
+    from hydra_detect.nets.heads import HeadOutput, RCNNHead
     from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.features import Seen
     from hydra_detect.training.progress import EpochRecord
@@ -62,9 +63,10 @@ def judge(head: RCNNHead, task: Task) -> Judged:
     with torch.no_grad(), seeded(_SEED, task.device):
         for sample in task.select:
             seen = task.source.plain(sample)
-            for name, value in _losses(head, seen, task).items():
+            losses, output = task.judged(head, seen, score_threshold=_LEAST_SCORE)
+            for name, value in _numbers(losses, seen).items():
                 sums[name] = sums.get(name, 0.0) + value
-            found.append(_detections(head, seen, task))
+            found.append(_detections(output, seen, task))
     truths = [sample.truth for sample in task.select]
     curve = sweep(judge_detections(found, truths, class_names=task.select.class_names)).micro
     best = curve.counts(float(curve.thresholds[curve.f1.argmax()])) if len(curve.thresholds) else Counts()
@@ -129,12 +131,7 @@ def order(task: Task) -> list[int]:
     return torch.multinomial(chances, len(weights), replacement=True).tolist()
 
 
-def _losses(head: RCNNHead, seen: Seen, task: Task) -> dict[str, float]:
-    head.rpn.training = True  # as many proposals as in training; of this one module alone: no norm may learn here
-    try:
-        losses = task.losses(head, [seen])
-    finally:
-        head.rpn.training = False
+def _numbers(losses: Mapping[str, Tensor], seen: Seen) -> dict[str, float]:
     parts = {name: float(value) for name, value in losses.items()}
     total = sum(parts.values())
     if not math.isfinite(total):
@@ -147,8 +144,7 @@ def _losses(head: RCNNHead, seen: Seen, task: Task) -> dict[str, float]:
     return parts | {"total": total}
 
 
-def _detections(head: RCNNHead, seen: Seen, task: Task) -> Detections:
-    (output,) = head(task.encoder(head, stack([seen.encoded])), score_threshold=_LEAST_SCORE)
+def _detections(output: HeadOutput, seen: Seen, task: Task) -> Detections:
     return answers.of_head(
         output,
         task.train.class_names,

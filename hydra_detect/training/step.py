@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hydra_detect.nets.backbones import Features
-    from hydra_detect.nets.heads import RCNNHead
+    from hydra_detect.nets.heads import HeadOutput, RCNNHead
     from hydra_detect.training.features import Seen
 
 
@@ -61,22 +61,76 @@ def predict(head: RCNNHead, features: Features, batch: Sequence[Seen]) -> Predic
         batch: The same pictures, for their labels.
 
     """
-    targets = [{"boxes": seen.boxes, "labels": seen.labels} for seen in batch]
-    proposals, (objectness, is_object, anchor_deltas, anchor_targets) = _first_stage(head, features, targets)
-    proposals, _matched, labels, regression = head.roi_heads.select_training_samples(proposals, targets)
-    pooled = head.roi_heads.box_roi_pool(features.maps, proposals)  # [proposal, channel, 7, 7]
-    logits, deltas = head.roi_heads.box_predictor(head.roi_heads.box_head(pooled))  # [proposal, label(, 4)]
-    of = torch.cat(labels)
-    rows = torch.where(of > 0)[0]
+    targets = _targets(batch)
+    proposals, anchors = _first_stage(head, features, targets)
+    candidates, rows, *wanted = _sampled(head, proposals, targets)
+    drawn = [boxes[row] for boxes, row in zip(candidates, rows, strict=True)]
+    return _predictions(anchors, head.score(features.maps, drawn), wanted)
+
+
+def predict_and_detect(
+    head: RCNNHead, features: Features, seen: Seen, *, score_threshold: float
+) -> tuple[Predictions, HeadOutput]:
+    """Run a head over one picture once, for its loss and for its detections: both are of the same proposals.
+
+    Args:
+        head: The network, in evaluation mode.
+        features: Maps of the picture.
+        seen: The picture, for its labels.
+        score_threshold: Drop boxes that do not score above it.
+
+    """
+    targets = _targets([seen])
+    proposals, anchors = _first_stage(head, features, targets)
+    (candidates,), (rows,), *wanted = _sampled(head, proposals, targets)
+    logits, deltas = head.score(features.maps, [candidates])
+    own = len(proposals[0])  # the labelled boxes come after them, and are nothing that was found
+    (output,) = head.choose(features, proposals, (logits[:own], deltas[:own]), score_threshold=score_threshold)
+    return _predictions(anchors, (logits[rows], deltas[rows]), wanted), output
+
+
+def _targets(batch: Sequence[Seen]) -> list[dict[str, Tensor]]:
+    return [{"boxes": seen.boxes, "labels": seen.labels} for seen in batch]
+
+
+def _sampled(
+    head: RCNNHead, proposals: list[Tensor], targets: list[dict[str, Tensor]]
+) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+    """Sample proposals for the box loss, as torchvision does in training.
+
+    Returns:
+        For each picture its proposals with the labelled boxes after them, and the rows that were drawn; for all that
+        were drawn their labels, and for the objects among them the wanted deltas.
+
+    """
+    roi = head.roi_heads
+    boxes = [target["boxes"] for target in targets]
+    candidates = roi.add_gt_proposals(proposals, boxes)
+    nearest, labels = roi.assign_targets_to_proposals(candidates, boxes, [target["labels"] for target in targets])
+    rows = roi.subsample(labels)
+    wanted = []
+    for own, near, label, box, row in zip(candidates, nearest, labels, boxes, rows, strict=True):
+        objects = row[label[row] > 0]
+        wanted.append(roi.box_coder.encode_single(box[near[objects]], own[objects]))
+    drawn = torch.cat([label[row] for label, row in zip(labels, rows, strict=True)])
+    return candidates, rows, drawn, torch.cat(wanted)
+
+
+def _predictions(
+    anchors: tuple[Tensor, Tensor, Tensor, Tensor], scored: tuple[Tensor, Tensor], wanted: Sequence[Tensor]
+) -> Predictions:
+    objectness, is_object, anchor_deltas, anchor_targets = anchors
+    (logits, deltas), (labels, box_targets) = scored, wanted
+    objects = torch.where(labels > 0)[0]
     return Predictions(
         objectness=objectness,
         is_object=is_object,
         anchor_deltas=anchor_deltas,
         anchor_targets=anchor_targets,
-        class_logits=logits.float(),
-        labels=of,
-        box_deltas=deltas.float().unflatten(1, (-1, 4))[rows, of[rows]],
-        box_targets=torch.cat(regression)[rows],
+        class_logits=logits,
+        labels=labels,
+        box_deltas=deltas.view(*logits.shape, 4)[objects, labels[objects]],
+        box_targets=box_targets,
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from hydra_detect.nets.heads import Sampling
 from hydra_detect.training.features import stack
 from hydra_detect.training.losses import LossContext
-from hydra_detect.training.step import predict
+from hydra_detect.training.step import predict, predict_and_detect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hydra_detect.data.samples import Samples
     from hydra_detect.nets.backbones import Features
-    from hydra_detect.nets.heads import RCNNHead
+    from hydra_detect.nets.heads import HeadOutput, RCNNHead
     from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.features import Seen
     from hydra_detect.training.losses import Loss
@@ -99,6 +99,19 @@ class Task:
             for name, value in self.loss(predictions, self.context).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value * (len(group) / len(seen))
         return sums
+
+    def judged(self, network: RCNNHead, seen: Seen, *, score_threshold: float) -> tuple[dict[str, Tensor], HeadOutput]:
+        """Return the loss of one picture by part, and what is detected in it; in float32.
+
+        Args:
+            network: The one that learns, or the average of its weights, in evaluation mode.
+            seen: The picture.
+            score_threshold: Drop boxes that do not score above it.
+
+        """
+        features = self.encoder(network, stack([seen.encoded]))
+        predictions, output = predict_and_detect(network, features, seen, score_threshold=score_threshold)
+        return dict(self.loss(predictions, self.context)), output
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         """Return mixed precision where the device has it and the settings allow it."""
