@@ -12,37 +12,23 @@ if TYPE_CHECKING:
     from hydra_detect.bundles.bundle import load_bundle as load_bundle
     from hydra_detect.bundles.export import export_bundle as export_bundle
     from hydra_detect.checkpoints.merge import merge_checkpoint as merge_checkpoint
-    from hydra_detect.checkpoints.parity import ParityReport as ParityReport
-    from hydra_detect.checkpoints.proof import Verification as Verification
     from hydra_detect.checkpoints.proof import compare_with_original as compare_with_original
     from hydra_detect.checkpoints.proof import verify as verify
-    from hydra_detect.checkpoints.reader import Checkpoint as Checkpoint
-    from hydra_detect.checkpoints.reader import read_checkpoint as read_checkpoint
     from hydra_detect.checkpoints.settings import SplitSettings as SplitSettings
-    from hydra_detect.checkpoints.split import SplitReport as SplitReport
     from hydra_detect.checkpoints.split import split_checkpoint as split_checkpoint
     from hydra_detect.contracts import Preprocessing as Preprocessing
     from hydra_detect.data.reading import read_samples as read_samples
     from hydra_detect.data.samples import Samples as Samples
     from hydra_detect.detections import Detections as Detections
     from hydra_detect.detections import GroundTruth as GroundTruth
-    from hydra_detect.detections import Timing as Timing
     from hydra_detect.detector import HydraDetector as HydraDetector
     from hydra_detect.errors import HydraDetectError as HydraDetectError
     from hydra_detect.lifecycle.judging import calibrate as calibrate
     from hydra_detect.lifecycle.judging import evaluate as evaluate
     from hydra_detect.lifecycle.original import train_original as train_original
     from hydra_detect.lifecycle.train import train_head as train_head
-    from hydra_detect.measure.promotion import NONE_ACTIVE as NONE_ACTIVE
-    from hydra_detect.measure.promotion import Decision as Decision
-    from hydra_detect.measure.promotion import Measurement as Measurement
-    from hydra_detect.measure.promotion import PromotionPolicy as PromotionPolicy
-    from hydra_detect.measure.promotion import decide as decide
-    from hydra_detect.measure.promotion import decide_now as decide_now
     from hydra_detect.names import Digest as Digest
     from hydra_detect.names import HeadRef as HeadRef
-    from hydra_detect.overview import HeadInfo as HeadInfo
-    from hydra_detect.records import BackboneRecord as BackboneRecord
     from hydra_detect.records import HeadRecord as HeadRecord
     from hydra_detect.records import HeadSettings as HeadSettings
     from hydra_detect.records import OperatingPolicy as OperatingPolicy
@@ -55,45 +41,31 @@ if TYPE_CHECKING:
     from hydra_detect.versions import VersionManager as VersionManager
 
 _HOMES = {
-    "BackboneRecord": "records",
-    "Checkpoint": "checkpoints.reader",
-    "Decision": "measure.promotion",
     "Detections": "detections",
     "Digest": "names",
     "GroundTruth": "detections",
-    "HeadInfo": "overview",
     "HeadRecord": "records",
     "HeadRef": "names",
     "HeadRegistry": "registry",
     "HeadSettings": "records",
     "HydraDetectError": "errors",
     "HydraDetector": "detector",
-    "Measurement": "measure.promotion",
-    "NONE_ACTIVE": "measure.promotion",
     "OperatingPolicy": "records",
-    "ParityReport": "checkpoints.parity",
     "Preprocessing": "contracts",
-    "PromotionPolicy": "measure.promotion",
     "Samples": "data.samples",
-    "SplitReport": "checkpoints.split",
     "SplitSettings": "checkpoints.settings",
     "Store": "storage.store",
-    "Timing": "detections",
     "TrainingConfig": "training.config",
-    "Verification": "checkpoints.proof",
     "VersionManager": "versions",
     "VersionRecord": "records",
     "calibrate": "lifecycle.judging",
     "compare_with_original": "checkpoints.proof",
-    "decide": "measure.promotion",
-    "decide_now": "measure.promotion",
     "evaluate": "lifecycle.judging",
     "export_bundle": "bundles.export",
     "list_augmentations": "training.augment",
     "list_losses": "training.losses",
     "load_bundle": "bundles.bundle",
     "merge_checkpoint": "checkpoints.merge",
-    "read_checkpoint": "checkpoints.reader",
     "read_samples": "data.reading",
     "split_checkpoint": "checkpoints.split",
     "train_head": "lifecycle.train",

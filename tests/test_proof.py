@@ -8,9 +8,10 @@ import pytest
 import torch
 from originals import SETTINGS, older_names, save, small
 
-from hydra_detect import codec, compare_with_original, merge_checkpoint, read_checkpoint, split_checkpoint, verify
+from hydra_detect import codec, compare_with_original, merge_checkpoint, split_checkpoint, verify
 from hydra_detect.checkpoints import parity
 from hydra_detect.checkpoints.proof import verify_all
+from hydra_detect.checkpoints.reader import read_checkpoint
 from hydra_detect.errors import (
     CheckpointError,
     ConflictError,

@@ -14,12 +14,10 @@ import hydra_detect
 ROOT = Path(hydra_detect.__file__).parent
 
 NAMES = """
-    BackboneRecord Checkpoint Decision Detections Digest GroundTruth HeadInfo HeadRecord HeadRef HeadRegistry
-    HeadSettings HydraDetectError HydraDetector Measurement NONE_ACTIVE OperatingPolicy ParityReport Preprocessing
-    PromotionPolicy SplitReport SplitSettings Store Timing Verification VersionManager VersionRecord
-    Samples TrainingConfig calibrate compare_with_original decide decide_now evaluate export_bundle list_augmentations
-    list_losses load_bundle merge_checkpoint read_checkpoint read_samples split_checkpoint train_head train_original
-    verify
+    Detections Digest GroundTruth HeadRecord HeadRef HeadRegistry HeadSettings HydraDetectError HydraDetector
+    OperatingPolicy Preprocessing SplitSettings Store VersionManager VersionRecord Samples TrainingConfig calibrate
+    compare_with_original evaluate export_bundle list_augmentations list_losses load_bundle merge_checkpoint
+    read_samples split_checkpoint train_head train_original verify
 """
 
 
