@@ -123,11 +123,14 @@ def test_classes_are_chosen_and_merged(store, tmp_path, capsys):
 
 
 def test_a_head_for_each_class(store, tmp_path, capsys):
-    """--each-class trains a head for each class, called after it, and tells of each on a line of its own."""
+    """--each-class trains a head for each class, called after it; the same again has nothing to do."""
     labels = labels_of(tmp_path / "both", lights(40, 0, names=("lamp", "ember")))
-    lines = said(capsys, *train(labels, "night", "--each-class", "--json")).splitlines()
-    assert [json.loads(line)["head"] for line in lines] == ["night-lamp", "night-ember"]
+    command = train(labels, "night", "--each-class")
+    assert [one["head"] for one in told(capsys, *command)] == ["night-lamp", "night-ember"]
     assert heads.names(store) == ["moth", "night-ember", "night-lamp"]
+    assert [one["existing"] for one in told(capsys, *command)] == ["night-lamp@1", "night-ember@1"]
+    assert said(capsys, *command).count("@1 was trained with these labels and settings before") == 2
+    assert [one["version"] for one in told(capsys, *command, "--seed", "1")] == [2, 2]
 
 
 def test_other_forms_of_labels(tmp_path, capsys):

@@ -1,13 +1,14 @@
 """The same training again: the same bytes, going on where it was stopped, and never mistaken for another."""
 
 import importlib.util
+import pathlib
 import threading
 
 import lifecycle_fixtures
 import numpy as np
 import pytest
 import torch
-from lifecycle_fixtures import BADLY, QUICK, give, lights, runs_of, teach
+from lifecycle_fixtures import BADLY, QUICK, give, lights, on_disk, runs_of, teach
 
 from hydra_detect.data.splits import split
 from hydra_detect.errors import ExtraMissingError, InputError, TrainingStoppedError
@@ -99,6 +100,40 @@ def test_a_cancelled_training_is_taken_up_again(bare, tmp_path, monkeypatch):
     give(whole)
     teach(whole)
     assert digest_of(bare, "lamp@1") == digest_of(whole, "lamp@1")
+
+
+def test_whatever_is_stopped_goes_on_from_its_first_epoch(bare):
+    """A short training is kept too: of one that is interrupted after an epoch that epoch is not learnt again."""
+    heard = []
+
+    def interrupt(state):
+        heard.append(state.latest.epoch)
+        if len(heard) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teach(bare, progress=interrupt)
+    (folder,) = runs_of(bare)
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 2  # a row is there as soon as there is an epoch
+    teach(bare, progress=interrupt)
+    assert heard == [1, 2, 3, 4]
+
+
+def test_pictures_that_cannot_be_read_are_met_before_anything_is_learnt(bare, tmp_path):
+    """Whatever role they have, and all of them by name: not one after the other, each after a training."""
+    samples = on_disk(lights(), tmp_path / "pictures")
+    roles = split(samples)
+    bad = [roles.take(samples, role)[0] for role in ("calibrate", "test")]
+    for sample in bad:
+        path = pathlib.Path(sample.picture)
+        path.write_bytes(path.read_bytes()[:1000])
+    heard = []
+    with pytest.raises(InputError, match="2 of 24 pictures cannot be read") as caught:
+        teach(bare, samples=samples, progress=heard.append)
+    assert caught.value.facts["ids"] == sorted(sample.id for sample in bad)
+    assert all(sample.id in caught.value.found for sample in bad)
+    assert heard == []
+    assert not bare.layout.runs("lamp").exists()
 
 
 def test_a_training_that_is_cancelled_at_its_end(bare, tmp_path):

@@ -126,6 +126,22 @@ def watched(monkeypatch):
     return done
 
 
+def test_what_was_for_testing_is_neither_learnt_from_nor_judged(bare, watched):
+    """Samples that an earlier version was tested on are in no fold, and not in what the version itself learns from."""
+    teach(bare)
+    before = beside.split_of(bare, heads.find(bare, "lamp@1")).roles
+    tested = {name for name, role in before.items() if role == Role.TEST}
+    both = Samples(items=[*lights(), *lights(6, 0, first=300, names=("ember",))], class_names=("lamp", "ember"))
+    watched.clear()
+    report = teach(bare, samples=both)
+    assert report.training.method == "cross-validation"
+    every = {sample.id for sample in both}
+    for act in ("learn", "find", "fit"):
+        assert set().union(*(ids for what, ids in watched if what == act)) == every - tested
+    assert report.metrics.samples == len(every - tested)
+    assert any("for testing before" in warning for warning in report.training.warnings)
+
+
 def test_each_sample_is_judged_by_a_head_that_never_saw_it(bare, watched):
     """Five heads each find in what they were not trained on, each sample once; the last is trained on all."""
     teach(bare, samples=FEW)
@@ -216,7 +232,11 @@ def test_a_cancelled_cross_validation_is_taken_up_again(bare, tmp_path, monkeypa
     assert heard == [(stage, epoch) for stage in stages for epoch in range(1, QUICK["epochs"] + 1)]
     (folder,) = runs_of(bare)
     assert report.run == str(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["metrics.csv", "report.json"]
+    folds = [f"fold-{number}-of-5" for number in range(1, 6)]
+    assert sorted(path.name for path in folder.iterdir()) == [*folds, "metrics.csv", "report.json"]
+    for fold in folds:
+        assert [path.name for path in (folder / fold).iterdir()] == ["metrics.csv"]
+        assert len((folder / fold / "metrics.csv").read_text().splitlines()) == 1 + QUICK["epochs"]
     whole = with_backbone(tmp_path / "whole")
     give(whole)
     assert teach(whole, samples=FEW).metrics == report.metrics

@@ -1,4 +1,6 @@
-"""One head per class: what each is called, and what it learns from."""
+"""One head per class: what each is called, what it learns from, and the training of all."""
+
+import threading
 
 import attrs
 import lifecycle_fixtures
@@ -6,13 +8,14 @@ import pytest
 from data_fixtures import samples_of
 from hypothesis import given
 from hypothesis import strategies as st
-from lifecycle_fixtures import lights, teach
+from lifecycle_fixtures import config, lights
 
 from hydra_detect.data.samples import Samples
-from hydra_detect.errors import InputError, NameInvalidError
-from hydra_detect.lifecycle.each_class import each_class
+from hydra_detect.errors import InputError, NameInvalidError, TrainingStoppedError
+from hydra_detect.lifecycle.each_class import each_class, train_each_class
 from hydra_detect.names import check_name
 from hydra_detect.storage import heads
+from hydra_detect.training.tools import Tools
 
 bare = lifecycle_fixtures.bare
 
@@ -99,10 +102,50 @@ def test_names_are_names_and_no_box_is_lost(labels, prefix):
     assert sum(own.box_counts[own.class_names[0]] for own in found.values()) == 10 * len(labels)
 
 
+def trained(store, samples, **options):
+    """Train a head for each class, quickly; return what came of them."""
+    usual = {"config": config(), "init": "fresh", "progress": lifecycle_fixtures.silent, "device": "cpu"}
+    tools = Tools(cache=store.root.parent / "features")
+    return list(train_each_class(store, "", samples, **{"tools": tools, **usual, **options}))
+
+
 def test_heads_that_are_trained_so(bare):
     """Trained one after the other each head finds its own class, on one backbone."""
-    for name, own in each_class("", lights(40, names=("lamp", "ember"))).items():
-        report = teach(bare, name, own)
-        assert report.training.samples.backgrounds == 24
+    for outcome in trained(bare, lights(40, names=("lamp", "ember"))):
+        assert outcome.report.training.samples.backgrounds == 24
+        assert outcome.to_dict()["head"] == outcome.head
+        assert str(outcome) == str(outcome.report)
     assert heads.names(bare) == ["ember", "lamp", "moth"]
     assert [heads.find(bare, name).record.class_names for name in ("ember", "lamp")] == [("ember",), ("lamp",)]
+
+
+def test_a_call_that_was_stopped_goes_on(bare):
+    """What is done is not done again, whatever its version came to: only with other labels, settings or seed."""
+    samples, cancel = lights(40, names=("lamp", "ember")), threading.Event()
+
+    def progress(_state):
+        if heads.names(bare) != ["moth"]:  # the first is done
+            cancel.set()
+
+    tools = Tools(cache=bare.root.parent / "features", cancel=cancel)
+    with pytest.raises(TrainingStoppedError):
+        trained(bare, samples, progress=progress, tools=tools)
+    assert heads.names(bare) == ["lamp", "moth"]
+    first, second = trained(bare, samples)
+    assert (str(first.existing), first.report, second.report.version) == ("lamp@1", None, 1)
+    assert first.to_dict() == {"head": "lamp", "existing": "lamp@1", "error": None}
+    assert all(outcome.existing for outcome in trained(bare, samples[::-1]))
+    for other in ({"seed": 1}, {"config": config(epochs=5)}):
+        assert [outcome.report.version for outcome in trained(bare, samples, publish=False, **other)] == [None, None]
+
+
+def test_a_class_that_cannot_be_learnt_stops_no_other(bare):
+    """It is told of with its error, and the classes after it are trained."""
+    lost = config(objective="recall@precision:1.0", learning_rate=1e-7, epochs=1)
+    samples = lights(40, names=("lamp", "ember"))
+    outcomes = trained(bare, samples, config=lost)
+    assert [outcome.head for outcome in outcomes] == ["lamp", "ember"]
+    assert all(outcome.error for outcome in outcomes)
+    assert str(outcomes[0]).startswith("lamp: ")
+    assert outcomes[0].to_dict()["error"]["found"] == outcomes[0].error.found
+    assert heads.names(bare) == ["moth"]

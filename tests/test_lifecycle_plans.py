@@ -35,7 +35,7 @@ def test_what_four_roles_need(bare, labelled, method):
     counts = made.split.counts
     if method == CROSS_VALIDATION:
         assert counts == {Role.TRAIN: labelled + 4, Role.SELECT: 0, Role.CALIBRATE: 0, Role.TEST: 0}
-        assert made.judged == made.samples
+        assert made.judged == made.samples.with_role(Role.TRAIN)
     else:
         assert all(counts.values())
         assert made.judged == made.take(Role.TEST)
@@ -153,6 +153,24 @@ def test_what_was_test_stays_test(taught):
         assert made.split.counts[role] > list(before.values()).count(role)
 
 
+def test_what_was_test_stays_test_in_cross_validation(taught):
+    """Where a new class has too few labels for four roles, what was for testing is left out, and that is said."""
+    store, _report = taught
+    before = role_of(store, heads.find(store, "lamp@1"))
+    tested = {name for name, role in before.items() if role == Role.TEST}
+    assert tested
+    more = Samples(items=[*lights(), *lights(3, 0, first=300, names=("ember",))], class_names=("lamp", "ember"))
+    made = plan_for(store, more)
+    assert made.method == CROSS_VALIDATION
+    assert {name for name, role in made.split.roles.items() if role == Role.TEST} == tested
+    assert len(made.judged) == len(more) - len(tested)
+    assert f"{len(tested)} samples that were for testing before are left out" in made.doubts[-1]
+    spent = more[[place for place, one in enumerate(more) if one.id in tested]]
+    few = Samples(items=[*spent, *lights(4, 0, first=400)], class_names=("lamp", "ember"))
+    with pytest.raises(InputError, match="4 of 4 have a box, and 5 are the least"):
+        plan_for(store, few)
+
+
 def test_a_picture_keeps_its_role_under_another_name(taught):
     """A sample that was renamed is the same sample: its picture says so."""
     store, _report = taught
@@ -165,13 +183,14 @@ def test_a_picture_keeps_its_role_under_another_name(taught):
 
 
 def test_what_any_version_learnt_from_is_for_learning_alone(taught):
-    """A version that was cross-validated learnt from all its samples; those roles, and no others, are changed by it."""
+    """A cross-validated version learnt from what was not for testing; those roles, and no others, are changed by it."""
     store, _report = taught
     before = role_of(store, heads.find(store, "lamp@1"))
     teach(store, samples=lights(8), init="fresh", config=QUICK)
     learnt = role_of(store, heads.find(store, "lamp@2"))
-    assert set(learnt.values()) == {Role.TRAIN}
-    assert {before[name] for name in learnt} > {Role.TRAIN}
+    assert {(before[name], role) for name, role in learnt.items()} == {
+        *((role, Role.TRAIN) for role in (Role.TRAIN, Role.SELECT, Role.CALIBRATE)), (Role.TEST, Role.TEST),
+    }  # fmt: skip
     assert remembered(store, "lamp", None).roles == {**before, **learnt}
     old = heads.find(store, "lamp@1")
     VersionManager(store).create("lamp", heads.tensors(store, old), old.record)
@@ -186,15 +205,15 @@ def test_what_was_learnt_from_is_known_by_its_picture_and_its_group(bare):
     )
     teach(bare, samples=grouped, init="fresh", config=HARDLY | {"epochs": 4, "learning_rate": 1e-2})
     before = role_of(bare, heads.find(bare, "lamp@1"))
-    tested = [one for one in grouped if before[one.id] == Role.TEST]
-    renamed = attrs.evolve(tested[0], id="renamed", group="g-renamed")
-    few = Samples(items=[renamed, tested[2], *lights(8, 2, first=300)], class_names=("lamp",))
+    fitted = [one for one in grouped if before[one.id] == Role.CALIBRATE]
+    renamed = attrs.evolve(fitted[0], id="renamed", group="g-renamed")
+    few = Samples(items=[renamed, fitted[2], *lights(8, 2, first=300)], class_names=("lamp",))
     teach(bare, samples=few, init="fresh", config=QUICK)
     known = remembered(bare, "lamp", None).roles
-    pair = next(one for one in tested if one.group == tested[2].group and one.id != tested[2].id)
-    assert {known[tested[0].id], known["renamed"], known[tested[2].id], known[pair.id]} == {Role.TRAIN}
-    left = [one for one in tested if one.group not in {tested[0].group, tested[2].group}]
-    assert {known[one.id] for one in left} == {Role.TEST}
+    pair = next(one for one in fitted if one.group == fitted[2].group and one.id != fitted[2].id)
+    assert {known[fitted[0].id], known["renamed"], known[fitted[2].id], known[pair.id]} == {Role.TRAIN}
+    left = [one for one in fitted if one.group not in {fitted[0].group, fitted[2].group}]
+    assert {known[one.id] for one in left} == {Role.CALIBRATE}
     assert plan_for(bare, grouped).method == HELD_OUT  # no group has two roles
 
 

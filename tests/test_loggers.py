@@ -20,7 +20,7 @@ def judged(epoch, *, stage=""):
         epoch=epoch, losses={"box": 0.5 / epoch, "total": 1.5 / epoch}, select_losses={"total": 2.0}, f1=0.25 * epoch,
         precision=0.5, recall=0.125, learning_rate=1e-3, seconds=3,
     )  # fmt: skip
-    return TrainingProgress(latest=latest, best=latest, epochs=4, elapsed=1.0, remaining=2.0, stage=stage)
+    return TrainingProgress(history=(latest,), best=latest, epochs=4, elapsed=1.0, remaining=2.0, stage=stage)
 
 
 EXPECTED = {
@@ -40,7 +40,11 @@ def test_names_that_every_tracker_takes():
     """The stage comes first, and what not every tracker takes in a name becomes an underscore."""
     assert set(figures(judged(2, stage="fold 2 of 5"))) == {f"fold_2_of_5/{name}" for name in EXPECTED}
     odd = TrainingProgress(
-        latest=EpochRecord(epoch=1, losses={"größe (px)": 1.0}), best=state(1).best, epochs=1, elapsed=0, remaining=0
+        history=(EpochRecord(epoch=1, losses={"größe (px)": 1.0}),),
+        best=state(1).best,
+        epochs=1,
+        elapsed=0,
+        remaining=0,
     )
     assert "loss/gr__e__px_" in figures(odd)
 

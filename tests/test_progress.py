@@ -13,7 +13,7 @@ def state(epoch, *, f1=None, best=None, stage="", epochs=4):
     """Return where a training stands after an epoch."""
     latest = EpochRecord(epoch=epoch, losses={"total": 1.5 / epoch}, f1=f1)
     return TrainingProgress(
-        latest=latest,
+        history=(latest,),
         best=EpochRecord(epoch=1, losses={"total": 1.5}, f1=best),
         epochs=epochs,
         elapsed=2.0,

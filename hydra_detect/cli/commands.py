@@ -48,7 +48,8 @@ def run(arguments: list[str]) -> int:
     except HydraDetectError as error:
         problem = error
     except KeyboardInterrupt:
-        problem = HydraDetectError("go on", "stopped", "Nothing half-written was left behind.")
+        remedy = "Nothing half-written was left behind; a training goes on from its last epochs with the same command."
+        problem = HydraDetectError("go on", "stopped", remedy)
         output.complain(problem, json="--json" in arguments)
         return STOPPED
     except BrokenPipeError:  # the reader of our output went away, as `head` does

@@ -141,34 +141,41 @@ def train(  # noqa: PLR0913  each is an option that a person may give
 
     """
     from hydra_detect.allocation import keep_freed_memory
-    from hydra_detect.lifecycle.each_class import each_class as one_for_each
+    from hydra_detect.lifecycle.each_class import train_each_class
     from hydra_detect.lifecycle.plots import check_plots, save_plots
     from hydra_detect.lifecycle.train import train_head
     from hydra_detect.training.tools import Tools
 
     folder, config, samples = store_folder(store), how.resolve(), data.read()
     keep_freed_memory()
-    chosen = one_for_each(head, samples) if each_class else {head: samples}
     if plots:
         check_plots(plots)
-    for name, own in chosen.items():
-        report = train_head(
-            folder,
-            name,
-            own,
-            config=config,
-            init=init,
-            backbone=backbone,
-            seed=how.seed,
-            publish=publish,
-            promote_anyway=promote_anyway,
-            device=how.device,
-            tools=Tools(cache=how.cache),
-        )
+    options: dict[str, Any] = {
+        "config": config,
+        "seed": how.seed,
+        "init": init,
+        "backbone": backbone,
+        "publish": publish,
+        "promote_anyway": promote_anyway,
+        "device": how.device,
+        "tools": Tools(cache=how.cache),
+    }
+    if not each_class:
+        report = train_head(folder, head, samples, **options)
         output.say(output.as_json(report.to_dict()) if json else str(report))
         if plots:
-            save_plots(plots / name if each_class else plots, report.metrics)
-    return 0
+            save_plots(plots, report.metrics)
+        return 0
+    done = []
+    for outcome in train_each_class(folder, head, samples, **options):
+        done.append(outcome)
+        if not json:
+            output.say(str(outcome))
+        if plots and outcome.report:
+            save_plots(plots / outcome.head, outcome.report.metrics)
+    if json:
+        output.say(output.as_json([outcome.to_dict() for outcome in done]))
+    return int(any(outcome.error for outcome in done))
 
 
 def train_original(  # noqa: PLR0913  same

@@ -282,6 +282,27 @@ class Samples(Sequence[Sample]):
         items = [attrs.evolve(sample, truth=_renamed(sample.truth, new_names)) for sample in self.items]
         return attrs.evolve(self, items=items, class_names=dict.fromkeys(new_names.values()), category_ids=ids)
 
+    def check_pictures(self, asked: str) -> None:
+        """Read every picture once, so that what follows meets none in its last step that cannot be read.
+
+        Args:
+            asked: What they are for, as a phrase ("train a head").
+
+        Raises:
+            InputError: If some cannot be read; it names them all.
+
+        """
+        bad: dict[str, str] = {}
+        for sample in self.items:
+            try:
+                sample.open()
+            except InputError as error:
+                bad[sample.id] = error.found
+        if bad:
+            told = listed(f"{shown(name)} ({why})" for name, why in bad.items())
+            remedy = "Mend these pictures, or leave them out."
+            raise InputError(asked, f"{len(bad)} of {len(self)} pictures cannot be read: {told}", remedy, ids=[*bad])
+
     def with_role(self, role: Role | str | None) -> Samples:
         """Return the same samples for this use."""
         return attrs.evolve(self, role=role)

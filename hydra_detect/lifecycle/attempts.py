@@ -95,7 +95,7 @@ class Setting:
             seed=self.seed,
             checkpoint=checkpoint,
             tools=self.tools,
-            progress=self.progress,
+            progress=self.run.kept(self.progress, stage),
             stage=stage,
         )
         if self.tools.cancel and self.tools.cancel.is_set():
@@ -164,10 +164,11 @@ def _held_out(setting: Setting) -> Attempt:
 def _cross_validated(setting: Setting) -> Attempt:
     """Judge the training by heads that did not see what they are judged on, then train on all samples.
 
-    Temperature and thresholds are fitted to all predictions; for the figures those of each fold are read with what
-    was fitted to the other folds, so that no sample has a say in how it is judged itself.
+    Those that an earlier version was tested on are left out of everything. Temperature and thresholds are fitted to all
+    predictions; for the figures those of each fold are read with what was fitted to the other folds, so that no sample
+    has a say in how it is judged itself.
     """
-    clock, samples = _Clock(), setting.plan.samples
+    clock, samples = _Clock(), setting.plan.take(Role.TRAIN)
     parts = folds(samples, count=_FOLDS, seed=setting.seed)
     found: list[list[Detections]] = []
     for number, (train, held_out) in enumerate(parts, start=1):
@@ -188,7 +189,7 @@ def _cross_validated(setting: Setting) -> Attempt:
     metrics = measured(read, pooled, fit.policy, method=CROSS_VALIDATION)
     compared = _compared(setting, read, pooled, fit.policy)
     clock.mark("measuring")
-    learnt = setting.learn(samples.with_role(Role.TRAIN), None)
+    learnt = setting.learn(samples, None)
     clock.mark("training")
     return Attempt(learnt=learnt, fit=fit, metrics=metrics, seconds=clock.seconds, **compared)
 

@@ -1,18 +1,119 @@
-"""One head per class of a data set: what each is called, and what it learns from."""
+"""One head per class of a data set: what each is called, what it learns from, and the training of all."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from hydra_detect.data.splits import check_enough
-from hydra_detect.errors import InputError, NameInvalidError
-from hydra_detect.names import check_name
+from hydra_detect.errors import InputError, NameInvalidError, TrainingError
+from hydra_detect.lifecycle import beside
+from hydra_detect.lifecycle.train import train_head
+from hydra_detect.names import HeadRef, check_name
+from hydra_detect.storage import heads
+from hydra_detect.storage.store import Store
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
     from hydra_detect.data.samples import Samples
+    from hydra_detect.lifecycle.report import TrainingReport
+    from hydra_detect.training.config import TrainingConfig
 
 _UNFIT = re.compile(r"[^a-z0-9]+")
+
+
+@attrs.frozen(kw_only=True)
+class ClassOutcome:
+    """What came of the head of one class: one of the three.
+
+    Args:
+        head: Its name.
+        report: Of its training.
+        existing: The version that was trained in just this way before.
+        error: Why there is none.
+
+    """
+
+    head: str
+    report: TrainingReport | None = None
+    existing: HeadRef | None = None
+    error: InputError | TrainingError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        if self.report:
+            return self.report.to_dict()
+        return {
+            "head": self.head,
+            "existing": str(self.existing) if self.existing else None,
+            "error": self.error.to_dict() if self.error else None,
+        }
+
+    def __str__(self) -> str:
+        """Return what a person wants to see of it."""
+        if self.report:
+            return str(self.report)
+        if self.existing:
+            return f"{self.existing} was trained with these labels and settings before"
+        return f"{self.head}: {self.error}"
+
+
+def train_each_class(
+    store: str | os.PathLike[str] | Store,
+    prefix: str,
+    samples: Samples,
+    *,
+    config: TrainingConfig,
+    seed: int = 0,
+    **options: Any,
+) -> Iterator[ClassOutcome]:
+    """Train a head for each class, one after another, and tell of each as it is done.
+
+    A head whose newest version was trained with the same labels, settings and seed is passed over: a call that was
+    stopped goes on where it was. A class that cannot be learnt is told of, and the others are trained.
+
+    Args:
+        store: The store, or its path.
+        prefix: What the heads' names begin with; "" for nothing.
+        samples: Of several classes.
+        config: All settings.
+        seed: Of every random choice.
+        options: As `train_head` has them.
+
+    Raises:
+        NameInvalidError: If a class gives no name, or two give the same.
+        InputError: If one has labels too few to learn from; it is named, and nothing was trained.
+        TrainingStoppedError: If it was cancelled.
+        StoreError: If the store cannot be read or written.
+
+    """
+    store = Store.open(store)
+    for head, own in each_class(prefix, samples).items():
+        existing = _existing(store, head, own, config=config, seed=seed)
+        if existing:
+            yield ClassOutcome(head=head, existing=existing)
+            continue
+        try:
+            yield ClassOutcome(head=head, report=train_head(store, head, own, config=config, seed=seed, **options))
+        except (InputError, TrainingError) as error:
+            yield ClassOutcome(head=head, error=error)
+
+
+def _existing(store: Store, head: str, samples: Samples, *, config: TrainingConfig, seed: int) -> HeadRef | None:
+    """Return the newest version of a head, if it was trained with these labels, settings and seed."""
+    numbers = store.head(head).numbers()
+    if not numbers:
+        return None
+    version = heads.find(store, f"{head}@{max(numbers)}")
+    training = beside.training_of(store, version)
+    if training is None or version.record.class_names != samples.class_names:
+        return None
+    facts, wanted = (training.samples.digest, training.config, training.seed), (samples.digest, config, seed)
+    return version.ref if facts == wanted else None
 
 
 def each_class(prefix: str, samples: Samples) -> dict[str, Samples]:

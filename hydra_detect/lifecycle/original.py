@@ -164,6 +164,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     store = Store.create(store)
     _check_head(store, head)
     plan = _plan(store, head, samples, split, seed)
+    samples.check_pictures(f"train the original of {head!r}")
     shape = anchored(shape, plan.take(Role.TRAIN), config, seed=seed)
     job = _Job(
         head=head, settings=settings, shape=shape, config=config, plan=plan, seed=seed, device=device, actor=actor
@@ -259,7 +260,7 @@ class _Job:
             checkpoint=run.checkpoint(),
             tools=tools,
             device=choose_device(self.device),
-            progress=progress,
+            progress=run.kept(progress),
         )
 
     def judge(self, fitted: Fitted) -> tuple[Calibrated, Metrics]:

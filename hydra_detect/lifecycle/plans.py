@@ -31,7 +31,7 @@ class Plan:
 
     Args:
         method: "held out", or "cross-validation".
-        split: The role of each sample; for cross-validation all of them are "train".
+        split: The role of each sample; for cross-validation "train", but for those that were for testing before.
         samples: All of them.
         doubts: What a caller's split makes doubtful, or why there are no four roles; a sentence each.
 
@@ -45,7 +45,7 @@ class Plan:
     @property
     def judged(self) -> Samples:
         """The samples that figures are of."""
-        return self.take(Role.TEST) if self.method == HELD_OUT else self.samples
+        return self.take(Role.TEST if self.method == HELD_OUT else Role.TRAIN)
 
     def take(self, role: Role) -> Samples:
         """Return the samples of a role."""
@@ -94,12 +94,24 @@ def plan(
     else:
         thin = ", ".join(f"{count} of {name!r}" for name, count in thin_classes(samples).items())
         why = f"there are too few labelled groups for four roles ({thin}; 20 of each class are enough)"
-    return Plan(
-        method=CROSS_VALIDATION,
-        split=deal(samples, shares={Role.TRAIN: 1.0}, seed=seed),
-        samples=samples,
-        doubts=(f"{why}: the figures are those of cross-validation, of heads like this one",),
-    )
+    return _crosswise(Plan(method=CROSS_VALIDATION, split=_for_training(samples, previous, seed), samples=samples), why)
+
+
+def _for_training(samples: Samples, previous: Split | None, seed: int) -> Split:
+    """Give all samples to training, but for those that were for testing before."""
+    if previous:
+        previous = attrs.evolve(previous, samples=tuple(one for one in previous.samples if one.role == Role.TEST))
+    return deal(samples, shares={Role.TRAIN: 1.0}, seed=seed, previous=previous)
+
+
+def _crosswise(own: Plan, why: str) -> Plan:
+    """Say what cross-validation means here; refuse it where what was for testing leaves too few."""
+    doubts = [f"{why}: the figures are those of cross-validation, of heads like this one"]
+    tested = len(own.take(Role.TEST))
+    if tested:
+        doubts.append(f"{tested} samples that were for testing before are left out: nothing learns from them")
+        check_enough(own.take(Role.TRAIN))
+    return attrs.evolve(own, doubts=tuple(doubts))
 
 
 def _as_given(head: str, own: Plan, previous: Split | None) -> Plan:

@@ -156,7 +156,8 @@ class _Run:
                 **figures,
             )
         )
-        if self.is_over or time.perf_counter() - self.written > _SECONDS_BETWEEN_CHECKPOINTS:
+        is_due = time.perf_counter() - self.written > _SECONDS_BETWEEN_CHECKPOINTS
+        if self.is_over or is_due or len(self.history) == 1:  # the first tells whoever stops that all can be taken up
             self.checkpoint.write(self._state())
             self.written = time.perf_counter()
 
@@ -198,7 +199,7 @@ class _Run:
     def state_of_progress(self) -> TrainingProgress:
         done = len(self.history)
         return TrainingProgress(
-            latest=self.history[-1],
+            history=tuple(self.history),
             best=self.best_epoch,
             epochs=self.config.epochs,
             elapsed=self.seconds,

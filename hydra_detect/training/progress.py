@@ -47,8 +47,8 @@ class TrainingProgress:
     """Where a training stands after an epoch.
 
     Args:
-        latest: The epoch that has just ended.
-        best: The best so far.
+        history: All epochs so far.
+        best: The best of them.
         epochs: How many there will be at most.
         elapsed: Seconds since the training began, earlier sessions of it included.
         remaining: Seconds that it will take at most, at the pace so far.
@@ -56,12 +56,17 @@ class TrainingProgress:
 
     """
 
-    latest: EpochRecord
+    history: tuple[EpochRecord, ...]
     best: EpochRecord
     epochs: int
     elapsed: float
     remaining: float
     stage: str = ""
+
+    @property
+    def latest(self) -> EpochRecord:
+        """The epoch that has just ended."""
+        return self.history[-1]
 
 
 Progress = Callable[[TrainingProgress], None]

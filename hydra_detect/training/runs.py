@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hydra_detect.codec import Record
     from hydra_detect.names import Digest
-    from hydra_detect.training.progress import EpochRecord
+    from hydra_detect.training.progress import EpochRecord, Progress, TrainingProgress
 
 R = TypeVar("R", bound="Record")
 
@@ -81,11 +81,23 @@ class Run:
 
     def checkpoint(self, stage: str = "") -> Checkpoint:
         """Return where the state of one of its trainings is kept."""
-        folder = self.folder / stage.replace(" ", "-") if stage else self.folder
-        return Checkpoint(folder, fingerprint=f"{self.fingerprint} {stage}")
+        return Checkpoint(self._folder_of(stage), fingerprint=f"{self.fingerprint} {stage}")
 
-    def write_metrics(self, history: Sequence[EpochRecord]) -> None:
+    def kept(self, progress: Progress, stage: str = "") -> Progress:
+        """Return a progress callback that writes metrics.csv after each epoch, and then calls the given one."""
+
+        def keep(state: TrainingProgress) -> None:
+            self.write_metrics(state.history, stage)
+            progress(state)
+
+        return keep
+
+    def write_metrics(self, history: Sequence[EpochRecord], stage: str = "") -> None:
         """Write one row per epoch.
+
+        Args:
+            history: All epochs so far.
+            stage: Which of several trainings they are of; it has a folder of its own.
 
         Raises:
             StoreError: If the folder cannot be written.
@@ -102,7 +114,7 @@ class Run:
             own = [facts[name] for name in _COLUMNS]
             parts = [epoch.losses.get(name) for name in losses] + [epoch.select_losses.get(name) for name in selected]
             writer.writerow(["" if value is None else value for value in own + parts])
-        self._write(METRICS, text.getvalue().encode())
+        self._write(self._folder_of(stage) / METRICS, text.getvalue().encode())
 
     def finish(self, report: R) -> R:
         """Write the report, by which the run is finished, delete its checkpoints, and return the report.
@@ -111,7 +123,7 @@ class Run:
             StoreError: If the folder cannot be written.
 
         """
-        self._write(REPORT, codec.encode(report, limit=codec.MAX_LIST_BYTES))
+        self._write(self.folder / REPORT, codec.encode(report, limit=codec.MAX_LIST_BYTES))
         with explained(f"tidy up {self.folder}", "The run is finished: delete its checkpoints by hand."):
             for path in sorted(self.folder.rglob("*"), reverse=True):  # what is in a folder before the folder
                 if path.name == CHECKPOINT or is_abandoned(path):
@@ -120,12 +132,15 @@ class Run:
                     path.rmdir()
         return report
 
-    def _write(self, name: str, data: bytes) -> None:
-        aside = self.folder / staging_name()
-        with explained(f"write {self.folder / name}"):
-            self.folder.mkdir(parents=True, exist_ok=True)
+    def _folder_of(self, stage: str) -> Path:
+        return self.folder / stage.replace(" ", "-") if stage else self.folder
+
+    def _write(self, path: Path, data: bytes) -> None:
+        aside = path.with_name(staging_name())
+        with explained(f"write {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 aside.write_bytes(data)
-                aside.replace(self.folder / name)
+                aside.replace(path)
             finally:
                 aside.unlink(missing_ok=True)
