@@ -123,6 +123,33 @@ def test_a_label_line_is_as_documented():
         yolo.labels_to_yolo(GroundTruth([], []), class_names=[])
 
 
+def test_a_class_may_be_written_with_a_fraction_of_nothing():
+    """Programs that hold labels as floats write class 1 as 1.0: it is the same class."""
+    read = yolo.labels_from_yolo("1.0 .5 .5 .5 .5\n0.00 .5 .5 .5 .5", class_names=["fox", "owl"])
+    assert read.label_names == ["owl", "fox"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("0.5 .5 .5 .5 .5", "line 1 is of class '0.5', which is no whole number"),
+        ("nan .5 .5 .5 .5", "line 1 is of class 'nan', which is no whole number"),
+        ("1e300 .5 .5 .5 .5", "line 1 is of class 1e300, and there are names for 1"),
+        ("0 .5 .5 nan .5", "line 1 has a place or size that is no finite number"),
+        ("0 inf .5 .5 .5", "line 1 has a place or size that is no finite number"),
+        ("0 .5 .5 .5 -.5", "line 1 has a negative width or height"),
+        ("0 .1 .1 .5 .1 .5 .5", "line 1 has 7 values: a polygon, as labels for segmentation have it"),
+        ("0 .1 .1 .5 .1 .5 .5 .1 .5", "9 values: a polygon.*Polygons are not read: export the labels for detection"),
+        ("0 .5 .5 .5", "line 1 has 4 values and not the 5 of"),
+        ("0 .5 .5 .5 .5 .5 .5 .5", "line 1 has 8 values and not the 5 of"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said(line, found):
+    """A class that is none, a number that is none, a size below nothing and a polygon are told apart."""
+    with pytest.raises(InputError, match=found):
+        yolo.labels_from_yolo(line, class_names=["owl"])
+
+
 @pytest.mark.parametrize(
     ("sides", "size"),
     [
