@@ -139,6 +139,17 @@ def test_other_forms_of_labels(tmp_path, capsys):
     assert "cannot" in refused(capsys, *train(folder, "lamp", "--format", "voc"))
 
 
+def test_pixels_counted_from_one(labels, tmp_path, capsys):
+    """Labels of VOC are read so where that is said, and each command refuses it of others."""
+    folder = tmp_path / "voc"
+    (stated,) = samples = on_disk(lights(1, 0), folder)
+    write_samples(samples, folder, format="voc", pictures=folder)
+    (read,) = training_commands.DataOptions(data=folder, pictures=folder, voc_from_one=True).read()
+    np.testing.assert_allclose(read.truth.boxes, stated.truth.boxes - np.float32([1, 1, 0, 0]))
+    for command in (("train", "lamp"), ("evaluate", "moth"), ("calibrate", "moth")):
+        assert "VOC alone" in refused(capsys, *command, "--data", str(labels), "--voc-from-one")
+
+
 def test_groups_stay_together(labels, capsys):
     """--group is a regular expression on the names of pictures: what it finds alike has one role."""
     found = told(capsys, *train(labels, "lamp", "--group", "s0(.)", "--no-publish"))

@@ -123,6 +123,19 @@ def test_a_label_line_is_as_documented():
         yolo.labels_to_yolo(GroundTruth([], []), class_names=[])
 
 
+def test_pixels_of_voc_are_taken_as_they_stand_unless_counted_from_one():
+    """The devkit's box over all of a picture starts at pixel 1; read so it covers all, and one pixel has an area."""
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    boxes = [(1, 1, 64, 48), (5, 7, 5, 7)]
+    inner = ["".join(f"<{name}>{n}</{name}>" for name, n in zip(corners, box, strict=True)) for box in boxes]
+    items = "".join(f"<object><name>owl</name><bndbox>{one}</bndbox></object>" for one in inner)
+    text = f"<annotation>{items}</annotation>"
+    assert voc.labels_from_voc(text).boxes == boxes
+    labels = voc.labels_from_voc(text, from_one=True)
+    assert labels.boxes == [(0, 0, 64, 48), (4, 6, 5, 7)]
+    assert truth_of(labels, (48, 64)).boxes.tolist() == [[0, 0, 64, 48], [4, 6, 5, 7]]
+
+
 def test_a_class_may_be_written_with_a_fraction_of_nothing():
     """Programs that hold labels as floats write class 1 as 1.0: it is the same class."""
     read = yolo.labels_from_yolo("1.0 .5 .5 .5 .5\n0.00 .5 .5 .5 .5", class_names=["fox", "owl"])

@@ -54,6 +54,9 @@ class DataOptions:
         bool, Parameter(negative=(), help="keep pictures that look alike together; a minute for thousands")
     ] = False
     missing: Annotated[Literal["refuse", "skip"], Parameter(help="what to do about missing pictures")] = "refuse"
+    voc_from_one: Annotated[
+        bool, Parameter(negative=(), help="VOC whose pixels are counted from 1, as its own devkit does")
+    ] = False
 
     def read(self) -> Samples:
         """Read them."""
@@ -67,6 +70,7 @@ class DataOptions:
             classes=parse_classes(self.class_) if self.class_ else None,
             group=self.group,
             missing=self.missing,
+            voc_from_one=self.voc_from_one,
         )
         if self.near_duplicates:
             from hydra_detect.data.duplicates import group_near_duplicates

@@ -28,22 +28,27 @@ if TYPE_CHECKING:
 _VOC_FLAGS = ("-1", "0", "1")
 
 
-def read_labels(path: Path, label_format: str, places: Places) -> LabelSet:
+def read_labels(path: Path, label_format: str, places: Places, *, voc_from_one: bool = False) -> LabelSet:
     """Read the labels of a data set.
 
     Args:
         path: The label file, or the folder of the data set.
         label_format: One of `layouts.FORMATS`.
         places: The folders in which pictures are looked for.
+        voc_from_one: In VOC, pixels are counted from 1.
 
     Raises:
         InputError: If a file cannot be read or is malformed, or a picture lies elsewhere; file and place are named.
 
     """
-    labels = _READERS[label_format](path, places)
-    if label_format != layouts.YOLO:  # which has judged its pictures: a data.yaml may name some that do not count
-        with naming(path):
-            _check_inside(labels, places)
+    if label_format == layouts.YOLO:
+        return read_yolo(path, places)  # which judges its pictures itself: a data.yaml may name some that do not count
+    if label_format == layouts.VOC:
+        labels = _read_voc(path, places, from_one=voc_from_one)
+    else:
+        labels = _read_coco(path) if label_format == layouts.COCO else _read_csv(path)
+    with naming(path):
+        _check_inside(labels, places)
     return labels
 
 
@@ -56,31 +61,23 @@ def _check_inside(labels: LabelSet, places: Places) -> None:
         raise InputError("read labels", found, "Give as pictures the folder in which all of them are.")
 
 
-def _read_coco(path: Path, _places: Places) -> LabelSet:
+def _read_coco(path: Path) -> LabelSet:
     file = layouts.label_file(path, ".json")
     text = text_of(file)
     with naming(file):
         return coco.labels_from_coco(_json(text))
 
 
-def _read_csv(path: Path, _places: Places) -> LabelSet:
+def _read_csv(path: Path) -> LabelSet:
     file = layouts.label_file(path, ".csv")
     text = text_of(file)
     with naming(file):
         return LabelSet(pictures=csv_rows.labels_from_csv(text))
 
 
-def _read_voc(path: Path, places: Places) -> LabelSet:
+def _read_voc(path: Path, places: Places, *, from_one: bool) -> LabelSet:
     files = layouts.voc_files(path) if is_folder(path) else _listed_annotations(path, layouts.voc_annotations(path))
-    return LabelSet(pictures=[_voc_picture(file, places) for file in files])
-
-
-_READERS = {
-    layouts.COCO: _read_coco,
-    layouts.VOC: _read_voc,
-    layouts.YOLO: read_yolo,
-    layouts.CSV: _read_csv,
-}
+    return LabelSet(pictures=[_voc_picture(file, places, from_one=from_one) for file in files])
 
 
 def _json(text: str) -> Any:
@@ -105,12 +102,12 @@ def _listed_annotations(path: Path, annotations: Path) -> list[Path]:
     return found
 
 
-def _voc_picture(file: Path, places: Places) -> PictureLabels:
+def _voc_picture(file: Path, places: Places, *, from_one: bool) -> PictureLabels:
     if not is_file(file):
         return PictureLabels(name=file.stem)
     text = text_of(file, voc.MAX_BYTES)
     with naming(file):
-        labels = voc.labels_from_voc(text)
+        labels = voc.labels_from_voc(text, from_one=from_one)
     if labels.name and places.find(labels.name):
         return labels
     # Renamed pictures keep their annotations beside them, and the old name inside: VOC pairs them by their names.

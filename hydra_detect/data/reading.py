@@ -53,6 +53,7 @@ def read_samples(
     pictures: str | os.PathLike[str] | None = None,
     group: Grouping | str | re.Pattern[str] | None = None,
     missing: str = REFUSE,
+    voc_from_one: bool = False,
 ) -> Samples:
     """Read a labelled data set.
 
@@ -67,6 +68,9 @@ def read_samples(
         group: What must not come apart: a function from a sample's id to its group, or a regular expression whose
             first group, or whole match, it is. By default what the files say, and else each sample alone.
         missing: "refuse" or "skip" samples whose picture or label file is not there.
+        voc_from_one: VOC alone: pixels are counted from 1, the last one included, as VOC's own devkit does; a box over
+            all of 64 x 48 pixels is (1, 1, 64, 48). By default corners are taken as they stand, continuous from 0:
+            that box would be (0, 0, 64, 48), and one with xmin = xmax has no area.
 
     Returns:
         One sample per picture, those without boxes included; ids are the names of the pictures as the files say them.
@@ -81,10 +85,13 @@ def read_samples(
         raise InputError("read samples", f"missing is {shown(missing)}", f"Give {REFUSE!r} or {SKIP!r}.")
     group_of = _grouping(group)
     label_format = layouts.recognise(root) if format is None else layouts.check_format(format)
+    if voc_from_one and label_format != layouts.VOC:
+        problem = f"the labels are {label_format}, and VOC alone is known to do so"
+        raise InputError("read pixels that are counted from 1", problem, "Leave voc_from_one out.")
     home = yolo_files.home_of(root) if label_format == layouts.YOLO else root
     usual = layouts.picture_places(home, label_format)
     places = Places(folders=usual if pictures is None else [Path(pictures)], labels=usual[0])
-    labels = read_labels(root, label_format, places)
+    labels = read_labels(root, label_format, places, voc_from_one=voc_from_one)
     found = [(one, None if one.name is None else places.find(one.name)) for one in labels.pictures]
     left_out = Counter({MISSING: _count_missing(root, found, missing)})
     items = []
