@@ -88,9 +88,10 @@ def test_training_for_programs(store, labels, capsys):
 
 def test_each_option_has_its_effect(store, labels, capsys):
     """What a training starts from, its seed and its backbone come from options; --no-publish makes no version."""
-    found = told(capsys, *train(labels, "lamp", "--no-publish", "--init", "fresh", "--seed", "7"))
+    seed = 2**63 - 1  # the largest
+    found = told(capsys, *train(labels, "lamp", "--no-publish", "--init", "fresh", "--seed", str(seed)))
     assert (found["version"], found["outcome"]) == (None, "not published")
-    assert (found["training"]["seed"], found["training"]["course"]["started_from"]) == (7, "fresh")
+    assert (found["training"]["seed"], found["training"]["course"]["started_from"]) == (seed, "fresh")
     assert heads.names(store) == ["moth"]
     found = told(capsys, *train(labels, "lamp", "--backbone", "default"))
     assert found["training"]["course"]["started_from"] == "moth@1"
@@ -185,6 +186,8 @@ def test_settings_from_file_environment_and_command_line(labels, tmp_path, capsy
         (["--preset", "quick"], "quick"),
         (["--config", "none.toml"], "none.toml"),
         (["--seed", "1.5"], "is no whole number"),
+        (["--seed", "-1"], "the seed is -1. Give a whole number from 0 to"),
+        (["--seed", "9223372036854775808"], "the seed is 9223372036854775808. Give a whole number from 0 to"),
         (["--init", "mothh"], "Did you mean 'moth'"),
         (["--backbone", "defualt"], "Did you mean 'default'"),
         (["--device", "cuda:99"], "cuda:99"),
@@ -379,6 +382,7 @@ def test_bad_originals(labels, capsys):
     arguments += ["--backbone", "new"]
     assert "Did you mean 'resnet18'" in refused(capsys, *arguments, "--architecture", "resnet81")
     assert "min-size" in refused(capsys, *arguments, "--min-size", "0")
+    assert "the seed is -1" in refused(capsys, *arguments, "--seed", "-1")
 
 
 # Cost

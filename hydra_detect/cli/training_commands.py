@@ -13,6 +13,7 @@ from hydra_detect.cli import output
 from hydra_detect.cli.options import (
     Integer,
     JsonOption,
+    LongInteger,
     StoreOption,
     WholeNumber,
     progress_bar,
@@ -92,7 +93,7 @@ class ConfigOptions:
         list[str],
         Parameter(name="--set", negative=(), consume_multiple=True, help="one setting, as epochs=20; counts for most"),
     ] = attrs.field(factory=list)
-    seed: Annotated[Integer, Parameter(help="of every random choice")] = 0
+    seed: Annotated[LongInteger, Parameter(help="of every random choice")] = 0
     device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")] = "auto"
     cache: Annotated[Path | None, Parameter(help="folder for features that are computed once")] = None
 
