@@ -343,7 +343,8 @@ def test_runs_side_by_side(store, labels, capsys):
     found = told(capsys, "runs", "compare", "lamp")
     assert [(one["version"], one["outcome"]) for one in found] == [(1, "promoted"), (None, "not published")]
     assert found[0]["figures"]["f1"] == 1.0
-    assert told(capsys, "runs", "compare", "owl") == []
+    assert said(capsys, "runs", "compare", "moth") == "No training has finished yet.\n"
+    assert "Did you mean 'lamp'" in refused(capsys, "runs", "compare", "lmap")
     (store.layout.runs("lamp") / found[0]["name"] / "report.json").write_text("{")
     assert run(["runs", "compare", "--store", str(store.root)]) == 1
     lines = capsys.readouterr().out.splitlines()
