@@ -6,12 +6,14 @@ Equal values must give equal text, or equal records would have different digests
 from __future__ import annotations
 
 import math
+import numbers
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import validators as check
 
-from hydra_detect.errors import RecordError
+from hydra_detect.errors import InputError, RecordError
+from hydra_detect.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,6 +73,22 @@ def float_rows(rows: Any) -> tuple[tuple[float, ...], ...]:
 SHARE = bounded(0.0, 1.0)
 COUNT = bounded(1, 1_000_000)
 POSITIVE = [check.gt(0), finite]
+MOST_SEED = 2**63 - 1  # torch and numpy take it, and so does JSON of every other language
+SEED = bounded(0, MOST_SEED)
+
+
+def check_seed(seed: Any) -> int:
+    """Return what random numbers may be drawn from, as Python's own whole number.
+
+    Raises:
+        InputError: If it is no whole number from 0 to `MOST_SEED`.
+
+    """
+    is_whole = not isinstance(seed, bool) and isinstance(seed, numbers.Integral)
+    if is_whole and 0 <= seed <= MOST_SEED:
+        return int(seed)
+    remedy = f"Give a whole number from 0 to {MOST_SEED}; the same seed gives the same numbers."
+    raise InputError("draw random numbers", f"the seed is {shown(seed)}", remedy)
 
 
 def finite_values(_instance: Any, attribute: attrs.Attribute[Any], values: Mapping[str, float] | None) -> None:

@@ -114,6 +114,12 @@ def test_draws_are_counted():
         Groups.of(["a", "b"]).draw(-1, seed=0)
 
 
+def test_a_seed_below_nothing_is_none():
+    """It is refused with what to give, as where samples are dealt."""
+    with pytest.raises(InputError, match=r"the seed is -1\. Give a whole number from 0"):
+        Groups.of(["a", "b"]).draw(5, seed=-1)
+
+
 def test_ten_thousand_draws_are_quick():
     """10,000 draws of 100 groups, counts of three classes, take well under a second: the best of three runs."""
     groups = Groups.of([str(k) for k in range(100)])

@@ -88,9 +88,10 @@ def test_training_for_programs(store, labels, capsys):
 
 def test_each_option_has_its_effect(store, labels, capsys):
     """What a training starts from, its seed and its backbone come from options; --no-publish makes no version."""
-    found = told(capsys, *train(labels, "lamp", "--no-publish", "--init", "fresh", "--seed", "7"))
+    seed = 2**63 - 1  # the largest
+    found = told(capsys, *train(labels, "lamp", "--no-publish", "--init", "fresh", "--seed", str(seed)))
     assert (found["version"], found["outcome"]) == (None, "not published")
-    assert (found["training"]["seed"], found["training"]["course"]["started_from"]) == (7, "fresh")
+    assert (found["training"]["seed"], found["training"]["course"]["started_from"]) == (seed, "fresh")
     assert heads.names(store) == ["moth"]
     found = told(capsys, *train(labels, "lamp", "--backbone", "default"))
     assert found["training"]["course"]["started_from"] == "moth@1"
@@ -142,6 +143,17 @@ def test_other_forms_of_labels(tmp_path, capsys):
     assert "cannot" in refused(capsys, *train(folder, "lamp", "--format", "voc"))
 
 
+def test_pixels_counted_from_one(labels, tmp_path, capsys):
+    """Labels of VOC are read so where that is said, and each command refuses it of others."""
+    folder = tmp_path / "voc"
+    (stated,) = samples = on_disk(lights(1, 0), folder)
+    write_samples(samples, folder, format="voc", pictures=folder)
+    (read,) = training_commands.DataOptions(data=folder, pictures=folder, voc_from_one=True).read()
+    np.testing.assert_allclose(read.truth.boxes, stated.truth.boxes - np.float32([1, 1, 0, 0]))
+    for command in (("train", "lamp"), ("evaluate", "moth"), ("calibrate", "moth")):
+        assert "VOC alone" in refused(capsys, *command, "--data", str(labels), "--voc-from-one")
+
+
 def test_groups_stay_together(labels, capsys):
     """--group is a regular expression on the names of pictures: what it finds alike has one role."""
     found = told(capsys, *train(labels, "lamp", "--group", "s0(.)", "--no-publish"))
@@ -177,6 +189,8 @@ def test_settings_from_file_environment_and_command_line(labels, tmp_path, capsy
         (["--preset", "quick"], "quick"),
         (["--config", "none.toml"], "none.toml"),
         (["--seed", "1.5"], "is no whole number"),
+        (["--seed", "-1"], "the seed is -1. Give a whole number from 0 to"),
+        (["--seed", "9223372036854775808"], "the seed is 9223372036854775808. Give a whole number from 0 to"),
         (["--init", "mothh"], "Did you mean 'moth'"),
         (["--backbone", "defualt"], "Did you mean 'default'"),
         (["--device", "cuda:99"], "cuda:99"),
@@ -332,7 +346,8 @@ def test_runs_side_by_side(store, labels, capsys):
     found = told(capsys, "runs", "compare", "lamp")
     assert [(one["version"], one["outcome"]) for one in found] == [(1, "promoted"), (None, "not published")]
     assert found[0]["figures"]["f1"] == 1.0
-    assert told(capsys, "runs", "compare", "owl") == []
+    assert said(capsys, "runs", "compare", "moth") == "No training has finished yet.\n"
+    assert "Did you mean 'lamp'" in refused(capsys, "runs", "compare", "lmap")
     (store.layout.runs("lamp") / found[0]["name"] / "report.json").write_text("{")
     assert run(["runs", "compare", "--store", str(store.root)]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -371,6 +386,7 @@ def test_bad_originals(labels, capsys):
     arguments += ["--backbone", "new"]
     assert "Did you mean 'resnet18'" in refused(capsys, *arguments, "--architecture", "resnet81")
     assert "min-size" in refused(capsys, *arguments, "--min-size", "0")
+    assert "the seed is -1" in refused(capsys, *arguments, "--seed", "-1")
 
 
 # Cost

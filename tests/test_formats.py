@@ -278,7 +278,7 @@ def test_yolo_line_is_as_documented():
         ("1 .5 .5 .5 .5 .9", "class 1, and there are names for 1"),
         ("-1 .5 .5 .5 .5 .9", "class -1"),
         ("0 .5 .5 -.5 .5 .9", "negative"),
-        ("0 nan .5 .5 .5 .9", "infinite"),
+        ("0 nan .5 .5 .5 .9", "no finite number"),
         ("0 .5 .5 .5 .5 1.9", "outside"),
     ],
 )

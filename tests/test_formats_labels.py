@@ -123,6 +123,46 @@ def test_a_label_line_is_as_documented():
         yolo.labels_to_yolo(GroundTruth([], []), class_names=[])
 
 
+def test_pixels_of_voc_are_taken_as_they_stand_unless_counted_from_one():
+    """The devkit's box over all of a picture starts at pixel 1; read so it covers all, and one pixel has an area."""
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    boxes = [(1, 1, 64, 48), (5, 7, 5, 7)]
+    inner = ["".join(f"<{name}>{n}</{name}>" for name, n in zip(corners, box, strict=True)) for box in boxes]
+    items = "".join(f"<object><name>owl</name><bndbox>{one}</bndbox></object>" for one in inner)
+    text = f"<annotation>{items}</annotation>"
+    assert voc.labels_from_voc(text).boxes == boxes
+    labels = voc.labels_from_voc(text, from_one=True)
+    assert labels.boxes == [(0, 0, 64, 48), (4, 6, 5, 7)]
+    assert truth_of(labels, (48, 64)).boxes.tolist() == [[0, 0, 64, 48], [4, 6, 5, 7]]
+
+
+def test_a_class_may_be_written_with_a_fraction_of_nothing():
+    """Programs that hold labels as floats write class 1 as 1.0: it is the same class."""
+    read = yolo.labels_from_yolo("1.0 .5 .5 .5 .5\n0.00 .5 .5 .5 .5", class_names=["fox", "owl"])
+    assert read.label_names == ["owl", "fox"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("0.5 .5 .5 .5 .5", "line 1 is of class '0.5', which is no whole number"),
+        ("nan .5 .5 .5 .5", "line 1 is of class 'nan', which is no whole number"),
+        ("1e300 .5 .5 .5 .5", "line 1 is of class 1e300, and there are names for 1"),
+        ("0 .5 .5 nan .5", "line 1 has a place or size that is no finite number"),
+        ("0 inf .5 .5 .5", "line 1 has a place or size that is no finite number"),
+        ("0 .5 .5 .5 -.5", "line 1 has a negative width or height"),
+        ("0 .1 .1 .5 .1 .5 .5", "line 1 has 7 values: a polygon, as labels for segmentation have it"),
+        ("0 .1 .1 .5 .1 .5 .5 .1 .5", "9 values: a polygon.*Polygons are not read: export the labels for detection"),
+        ("0 .5 .5 .5", "line 1 has 4 values and not the 5 of"),
+        ("0 .5 .5 .5 .5 .5 .5 .5", "line 1 has 8 values and not the 5 of"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said(line, found):
+    """A class that is none, a number that is none, a size below nothing and a polygon are told apart."""
+    with pytest.raises(InputError, match=found):
+        yolo.labels_from_yolo(line, class_names=["owl"])
+
+
 @pytest.mark.parametrize(
     ("sides", "size"),
     [

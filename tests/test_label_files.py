@@ -48,6 +48,81 @@ def test_names_that_no_file_can_have_are_missing(tmp_path, name):
         assert samples.skipped == {"missing pictures or label files": 1}
 
 
+def named_alone(folder, name):
+    """Write a set of each format but YOLO, in folders of their own, that names this picture alone; return the paths."""
+    for place in ("coco", "csv", "voc"):
+        (folder / place).mkdir(parents=True)
+    images = [{"id": 1, "file_name": name}]
+    text = json.dumps({"images": images, "annotations": [], "categories": []})
+    (folder / "coco/labels.json").write_text(text)
+    (folder / "csv/labels.csv").write_text(f"image,x1,y1,x2,y2,label\n{name},1,2,3,4,owl\n")
+    annotation = f"<annotation><filename>{name}</filename></annotation>"
+    (folder / "voc/b.xml").write_text(annotation)
+    return [folder / "coco/labels.json", folder / "csv/labels.csv", folder / "voc"]
+
+
+@pytest.mark.parametrize("name", ["../../../x.png", "{root}/x.png", "sub/../../../../x.png", "../../../gone.png"])
+def test_no_picture_outside_is_read(tmp_path, name):
+    """A name that leads out of the folders of a data set is refused, whether there is a picture or not."""
+    root = tmp_path.resolve()
+    save(root, "x.png")
+    for path in named_alone(root / "a/b", name.format(root=root)):
+        for missing in ("refuse", "skip"):
+            with pytest.raises(InputError, match=rf"1 of 1 pictures lie outside of '{root}/a/b.*\.png'") as caught:
+                read_samples(path, missing=missing)
+            assert caught.value.remedy == "Give as pictures the folder in which all of them are."
+
+
+@pytest.mark.parametrize("name", ["../../../pictures/x.png", "{root}/pictures/x.png"])
+def test_the_folder_that_is_given_for_pictures_is_the_limit(tmp_path, monkeypatch, name):
+    """With the folder in which they are, such names are read, however it is spelt; with another one they are not."""
+    root = tmp_path.resolve()
+    save(root, "pictures/x.png")
+    monkeypatch.chdir(save(root, "other/y.png").parent)
+    name = name.format(root=root)
+    for path in named_alone(root / "a/b", name):
+        for pictures in (root / "pictures", root, "../pictures"):
+            (one,) = read_samples(path, pictures=pictures)
+            assert one.id == name
+            assert one.open().image_size == SIZE
+        with pytest.raises(InputError, match=f"lie outside of '{root}/other'"):
+            read_samples(path, pictures=".")
+
+
+def test_names_that_lead_about_inside(tmp_path):
+    """Names with '..' and whole paths are read as long as they stay within the data set."""
+    root = tmp_path.resolve()
+    for number, name in enumerate(("../images/a.png", f"{root}/1/images/a.png")):
+        place = root / str(number)
+        save(place, "images/a.png")
+        (place / "json").mkdir()
+        (place / "json/labels.csv").write_text(f"image,x1,y1,x2,y2,label\n{name},1,2,3,4,owl\n")
+        (one,) = read_samples(place / "json")
+        assert (one.id, one.picture) == (name, str(place / "images/a.png"))
+
+
+def test_links_lead_out_only_where_the_user_made_them(tmp_path):
+    """A link in the data set is followed, and '..' behind it leads back into the set, not around where it leads."""
+    root = tmp_path.resolve()
+    save(root, "disk/deep/a.png")
+    save(root, "disk/x.png", seed=1)
+    path, *_others = named_alone(root / "set", "link/a.png")
+    (path.parent / "link").symlink_to(root / "disk/deep")
+    assert [one.id for one in read_samples(path)] == ["link/a.png"]
+    path.write_text(path.read_text().replace("link/a.png", "link/../x.png"))
+    with pytest.raises(InputError, match=r"1 of 1 pictures or their labels are not there: 'link/\.\./x\.png'"):
+        read_samples(path)
+
+
+def test_an_annotation_that_names_what_lies_outside(tmp_path):
+    """It is that of the picture named as itself, as where there is no file of the name inside."""
+    root = tmp_path.resolve()
+    save(root, "x.png", seed=1)
+    (*_others, path) = named_alone(root / "a/b", f"{root}/x.png")
+    save(path, "b.png")
+    assert [one.id for one in read_samples(path)] == ["b.png"]
+
+
 def test_a_voc_annotation_names_what_no_file_can_have(tmp_path):
     """An annotation that names an impossible picture is that of the picture named as itself."""
     save(tmp_path, "a.png")

@@ -85,6 +85,8 @@ def made(tmp_path, tmp_path_factory):
         ({"head": "moth"}, ConflictError, "the store has a head 'moth' in use, on another backbone"),
         ({"settings": OriginalSettings(architecture="resnet81")}, InputError, "Did you mean 'resnet18'"),
         ({"settings": OriginalSettings(weights="none.pth")}, NotFoundError, r"read the checkpoint none\.pth"),
+        ({"seed": -1}, InputError, "the seed is -1. Give a whole number from 0"),
+        ({"seed": 2**63}, InputError, "the seed is 9223372036854775808"),
         ({"config": {"epoch": 3}}, InputError, "'epoch', which is no setting"),
     ],
 )

@@ -9,6 +9,7 @@ from lifecycle_fixtures import BADLY, teach
 
 from hydra_detect import codec
 from hydra_detect.cli.output import runs_table
+from hydra_detect.errors import NotFoundError
 from hydra_detect.lifecycle.original import OriginalReport
 from hydra_detect.lifecycle.runs import DAMAGED, compare_runs
 from hydra_detect.training.config import TrainingConfig
@@ -38,10 +39,20 @@ def original(report):
 
 
 def test_no_runs(bare):
-    """A store in which nothing was trained has no runs, and neither has a head of another name."""
+    """A store in which nothing was trained has no runs, and neither has a head that was not trained here."""
     assert compare_runs(bare) == []
-    assert compare_runs(bare, ["lamp"]) == []
+    assert compare_runs(bare, ["moth"]) == []
     assert runs_table([]) == "No training has finished yet."
+
+
+def test_a_head_that_is_none(taught):
+    """A name that neither a head nor runs have is refused with those that come near, of both."""
+    store, report = taught
+    put(store, report, head="ember")
+    for name, near in (("lmap", "lamp"), ("emberr", "ember"), ("mothh", "moth")):
+        with pytest.raises(NotFoundError, match=rf"no such head, and no runs of one\. Did you mean '{near}'"):
+            compare_runs(store, ["lamp", name])
+    assert len(compare_runs(store, ["ember", "moth"])) == 1
 
 
 def test_a_run_at_a_glance(taught):
@@ -72,7 +83,7 @@ def test_both_kinds_side_by_side(taught):
     assert (found[1].settings, found[1].best_epoch) == ({"epochs": 7}, 3)
     assert found[1].seconds == sum(epoch.seconds for epoch in report.training.course.history)
     assert compare_runs(store, ["lamp"]) == found[1:]
-    assert compare_runs(store, ["owl"]) == []
+    assert compare_runs(store, ["moth"]) == []
 
 
 def test_the_table(taught):

@@ -49,6 +49,15 @@ def test_fewer_than_five_labelled_samples_are_refused(bare, labelled):
     assert not bare.layout.every_run.exists()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, 0.5])
+def test_what_is_no_seed_is_refused_at_once(bare, seed):
+    """Nothing is learnt from a seed that is none, whether the split is given or made."""
+    for parts in (None, split(lights())):
+        with pytest.raises(InputError, match=rf"the seed is {seed}\. Give a whole number from 0 to"):
+            teach(bare, seed=seed, split=parts)
+    assert not bare.layout.every_run.exists()
+
+
 # A version and what lies beside it
 
 

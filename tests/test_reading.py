@@ -55,6 +55,20 @@ def test_annotations_by_hand_with_boxes_of_no_size(tmp_path, caplog):
     assert (samples.skipped, samples.box_counts, samples.backgrounds) == ({NO_AREA: 3}, {"WBC": 1}, 1)
 
 
+def test_voc_counted_from_one(tmp_path):
+    """A set of the devkit's is read as it counts where that is said; where labels cannot count so, it is refused."""
+    save(tmp_path, "a.png")
+    (tmp_path / "a.xml").write_text(voc_of(("owl", 1, 1, 32, 24), ("owl", 9, 9, 9, 9)))
+    (plain,) = read_samples(tmp_path)
+    assert plain.truth.boxes.tolist() == [[1, 1, 32, 24]]
+    (one,) = samples = read_samples(tmp_path, voc_from_one=True)
+    assert one.truth.boxes.tolist() == [[0, 0, 32, 24], [8, 8, 9, 9]]
+    assert samples.skipped == {}
+    path = write_samples(samples, tmp_path / "labels.csv", format="csv")
+    with pytest.raises(InputError, match="the labels are csv, and VOC alone"):
+        read_samples(path, voc_from_one=True)
+
+
 def test_boxes_beyond_the_picture(tmp_path, caplog):
     """Boxes outside are left out, those that stick out are clipped, crowds are no boxes; each is counted."""
     boxes = [[-5, -5, 10, 10], [40, 1, 5, 5], [30, 20, 9, 9], [32, 0, 5, 5], [0, 0, 32.004, 24], [1, 1, 0, 5]]

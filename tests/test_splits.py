@@ -56,6 +56,17 @@ def test_a_split_is_a_partition_of_whole_groups(samples, seed):
     assert sum(1 for part in parts if len(part)) == min(4, len(roles_of))
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "7", None, True])
+def test_a_seed_is_a_whole_number_from_0(seed):
+    """What is none is refused wherever samples are dealt, with what to give; the largest that there is does."""
+    samples = many(6)
+    for deal in (splits.split, folds):
+        with pytest.raises(InputError, match=r"the seed is .*Give a whole number from 0 to 9223372036854775807"):
+            deal(samples, seed=seed)
+    assert splits.split(samples, seed=2**63 - 1).seed == 2**63 - 1
+    assert splits.split(samples, seed=np.int64(7)) == splits.split(samples, seed=7)
+
+
 @given(sets(), st.data())
 def test_the_order_of_the_samples_does_not_count(samples, data):
     """The same samples in any order give the same split, to the byte."""

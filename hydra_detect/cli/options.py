@@ -24,6 +24,7 @@ PARTIAL, ERROR, DAMAGE, STOPPED = 1, 2, 3, 130
 """Exit codes beside 0: done, and not all is well; an error; damage was found; stopped by the user."""
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,8})", re.ASCII)
+_LONG_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,99})", re.ASCII)
 
 
 def code_of(error: HydraDetectError) -> int:
@@ -31,13 +32,17 @@ def code_of(error: HydraDetectError) -> int:
     return DAMAGE if isinstance(error, CorruptError) else ERROR
 
 
-def _integer(_kind: object, tokens: Sequence[Token]) -> int:
+def _integer(_kind: object, tokens: Sequence[Token], *, form: re.Pattern[str] = _INTEGER) -> int:
     """Return a whole number: 2.6 is none, and must not become one by rounding."""
     text = tokens[0].value
-    if not _INTEGER.fullmatch(text):
+    if not form.fullmatch(text):
         message = f"{text!a:.60} is no whole number."
         raise ValueError(message)
     return int(text)
+
+
+def _long_integer(kind: object, tokens: Sequence[Token]) -> int:
+    return _integer(kind, tokens, form=_LONG_INTEGER)
 
 
 def _whole_number(kind: object, tokens: Sequence[Token]) -> int:
@@ -52,6 +57,7 @@ StoreOption = Annotated[Path | None, Parameter(help=f"folder of the store; else 
 JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="print JSON for programs")]
 ReasonOption = Annotated[str, Parameter(help=f"why, for the history; who is ${ACTOR_VARIABLE}, or user@host")]
 Integer = Annotated[int, Parameter(converter=_integer)]
+LongInteger = Annotated[int, Parameter(converter=_long_integer)]
 WholeNumber = Annotated[int, Parameter(converter=_whole_number)]
 Several = Annotated[list[str], Parameter(negative=(), consume_multiple=True)]
 

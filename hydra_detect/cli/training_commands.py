@@ -13,6 +13,7 @@ from hydra_detect.cli import output
 from hydra_detect.cli.options import (
     Integer,
     JsonOption,
+    LongInteger,
     StoreOption,
     WholeNumber,
     progress_bar,
@@ -54,6 +55,9 @@ class DataOptions:
         bool, Parameter(negative=(), help="keep pictures that look alike together; a minute for thousands")
     ] = False
     missing: Annotated[Literal["refuse", "skip"], Parameter(help="what to do about missing pictures")] = "refuse"
+    voc_from_one: Annotated[
+        bool, Parameter(negative=(), help="VOC whose pixels are counted from 1, as its own devkit does")
+    ] = False
 
     def read(self) -> Samples:
         """Read them."""
@@ -67,6 +71,7 @@ class DataOptions:
             classes=parse_classes(self.class_) if self.class_ else None,
             group=self.group,
             missing=self.missing,
+            voc_from_one=self.voc_from_one,
         )
         if self.near_duplicates:
             from hydra_detect.data.duplicates import group_near_duplicates
@@ -88,7 +93,7 @@ class ConfigOptions:
         list[str],
         Parameter(name="--set", negative=(), consume_multiple=True, help="one setting, as epochs=20; counts for most"),
     ] = attrs.field(factory=list)
-    seed: Annotated[Integer, Parameter(help="of every random choice")] = 0
+    seed: Annotated[LongInteger, Parameter(help="of every random choice")] = 0
     device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")] = "auto"
     cache: Annotated[Path | None, Parameter(help="folder for features that are computed once")] = None
 

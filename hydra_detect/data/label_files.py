@@ -14,58 +14,70 @@ import attrs
 from hydra_detect.data import layouts
 from hydra_detect.data.looking import is_file, is_folder, naming, text_of
 from hydra_detect.data.yolo_files import read_yolo
-from hydra_detect.errors import InputError
+from hydra_detect.errors import InputError, listed
 from hydra_detect.formats import coco, csv_rows, voc
 from hydra_detect.formats.labels import LabelSet, PictureLabels
+from hydra_detect.names import shown
 from hydra_detect.pictures import SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
+
+    from hydra_detect.data.looking import Places
 
 _VOC_FLAGS = ("-1", "0", "1")
 
 
-def read_labels(path: Path, label_format: str, places: Sequence[Path]) -> LabelSet:
+def read_labels(path: Path, label_format: str, places: Places, *, voc_from_one: bool = False) -> LabelSet:
     """Read the labels of a data set.
 
     Args:
         path: The label file, or the folder of the data set.
         label_format: One of `layouts.FORMATS`.
-        places: The folders that names of pictures are relative to.
+        places: The folders in which pictures are looked for.
+        voc_from_one: In VOC, pixels are counted from 1.
 
     Raises:
-        InputError: If a file cannot be read or is malformed; file and place are named.
+        InputError: If a file cannot be read or is malformed, or a picture lies elsewhere; file and place are named.
 
     """
-    return _READERS[label_format](path, places)
+    if label_format == layouts.YOLO:
+        return read_yolo(path, places)  # which judges its pictures itself: a data.yaml may name some that do not count
+    if label_format == layouts.VOC:
+        labels = _read_voc(path, places, from_one=voc_from_one)
+    else:
+        labels = _read_coco(path) if label_format == layouts.COCO else _read_csv(path)
+    with naming(path):
+        _check_inside(labels, places)
+    return labels
 
 
-def _read_coco(path: Path, _places: Sequence[Path]) -> LabelSet:
+def _check_inside(labels: LabelSet, places: Places) -> None:
+    names = [one.name for one in labels.pictures if one.name is not None]
+    outside = [shown(name) for name in names if not places.of(name)]
+    if outside:
+        folders = listed(repr(str(folder)) for folder in places.outermost)
+        found = f"{len(outside)} of {len(names)} pictures lie outside of {folders}: {listed(outside)}"
+        raise InputError("read labels", found, "Give as pictures the folder in which all of them are.")
+
+
+def _read_coco(path: Path) -> LabelSet:
     file = layouts.label_file(path, ".json")
     text = text_of(file)
     with naming(file):
         return coco.labels_from_coco(_json(text))
 
 
-def _read_csv(path: Path, _places: Sequence[Path]) -> LabelSet:
+def _read_csv(path: Path) -> LabelSet:
     file = layouts.label_file(path, ".csv")
     text = text_of(file)
     with naming(file):
         return LabelSet(pictures=csv_rows.labels_from_csv(text))
 
 
-def _read_voc(path: Path, places: Sequence[Path]) -> LabelSet:
+def _read_voc(path: Path, places: Places, *, from_one: bool) -> LabelSet:
     files = layouts.voc_files(path) if is_folder(path) else _listed_annotations(path, layouts.voc_annotations(path))
-    return LabelSet(pictures=[_voc_picture(file, places) for file in files])
-
-
-_READERS = {
-    layouts.COCO: _read_coco,
-    layouts.VOC: _read_voc,
-    layouts.YOLO: read_yolo,
-    layouts.CSV: _read_csv,
-}
+    return LabelSet(pictures=[_voc_picture(file, places, from_one=from_one) for file in files])
 
 
 def _json(text: str) -> Any:
@@ -90,15 +102,14 @@ def _listed_annotations(path: Path, annotations: Path) -> list[Path]:
     return found
 
 
-def _voc_picture(file: Path, places: Sequence[Path]) -> PictureLabels:
+def _voc_picture(file: Path, places: Places, *, from_one: bool) -> PictureLabels:
     if not is_file(file):
         return PictureLabels(name=file.stem)
     text = text_of(file, voc.MAX_BYTES)
     with naming(file):
-        labels = voc.labels_from_voc(text)
-    if labels.name and any(is_file(place / labels.name) for place in places):
+        labels = voc.labels_from_voc(text, from_one=from_one)
+    if labels.name and places.find(labels.name):
         return labels
     # Renamed pictures keep their annotations beside them, and the old name inside: VOC pairs them by their names.
     names = (file.with_suffix(suffix).name for suffix in SUFFIXES)
-    same = (name for name in names if any(is_file(place / name) for place in places))
-    return attrs.evolve(labels, name=next(same, labels.name or file.stem))
+    return attrs.evolve(labels, name=next(filter(places.find, names), labels.name or file.stem))

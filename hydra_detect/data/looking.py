@@ -8,20 +8,62 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import attrs
 
 from hydra_detect.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 MOST_BYTES = 1 << 30  # the largest set of COCO labels in wide use has half of this
 
 # What the system answers to a name that nothing has, and to one that nothing can have.
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EBADF)
+
+
+@attrs.frozen(kw_only=True)
+class Places:
+    """The folders in which the pictures of a data set are looked for: nothing outside of them is read.
+
+    Links in them are followed, as the user put them there.
+
+    Args:
+        folders: Those that names of pictures are relative to, the likeliest first.
+        labels: That of the labels: a name that leads upwards may be relative to it, too.
+
+    """
+
+    folders: Sequence[Path]
+    labels: Path
+
+    @functools.cached_property
+    def outermost(self) -> list[Path]:
+        """The folders that lie in no other of them."""
+        found = {tidy(folder) for folder in self.folders}
+        return sorted(folder for folder in found if found.isdisjoint(folder.parents))
+
+    def of(self, name: str) -> list[Path]:
+        """Return where a picture of this name can be, the likeliest first; nowhere, if that is outside."""
+        if not Path(name).anchor and ".." not in Path(name).parts:
+            return [folder / name for folder in self.folders]
+        # ".." is taken back before anything is opened: behind a link it would lead out of another folder.
+        meant = [Path(os.path.normpath(folder / name)) for folder in (*self.folders, self.labels)]
+        return [place for place in meant if not set(self.outermost).isdisjoint(tidy(place).parents)]
+
+    def find(self, name: str) -> Path | None:
+        """Return the file of a picture of this name, None if there is none."""
+        return next(filter(is_file, self.of(name)), None)
+
+
+def tidy(path: Path) -> Path:
+    """Return a path that can be compared; links stay, so that they may lead to another disk."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  Path.absolute keeps "..", Path.resolve follows links
 
 
 @contextlib.contextmanager

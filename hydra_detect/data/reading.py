@@ -19,7 +19,7 @@ import attrs
 
 from hydra_detect.data import layouts, yolo_files
 from hydra_detect.data.label_files import read_labels
-from hydra_detect.data.looking import is_file, naming
+from hydra_detect.data.looking import Places, naming
 from hydra_detect.data.samples import Sample, Samples
 from hydra_detect.errors import InputError, listed
 from hydra_detect.formats.labels import usable
@@ -53,6 +53,7 @@ def read_samples(
     pictures: str | os.PathLike[str] | None = None,
     group: Grouping | str | re.Pattern[str] | None = None,
     missing: str = REFUSE,
+    voc_from_one: bool = False,
 ) -> Samples:
     """Read a labelled data set.
 
@@ -63,17 +64,20 @@ def read_samples(
         classes: Which classes are wanted, as for `Samples.choose`; all by default. Pictures without any box of them
             are background.
         pictures: The folder that names of pictures are relative to; by default beside the labels, or where the format
-            usually has them.
+            usually has them. No picture outside is read, but where a link inside leads.
         group: What must not come apart: a function from a sample's id to its group, or a regular expression whose
             first group, or whole match, it is. By default what the files say, and else each sample alone.
         missing: "refuse" or "skip" samples whose picture or label file is not there.
+        voc_from_one: VOC alone: pixels are counted from 1, the last one included, as VOC's own devkit does; a box over
+            all of 64 x 48 pixels is (1, 1, 64, 48). By default corners are taken as they stand, continuous from 0:
+            that box would be (0, 0, 64, 48), and one with xmin = xmax has no area.
 
     Returns:
         One sample per picture, those without boxes included; ids are the names of the pictures as the files say them.
 
     Raises:
         InputError: If the labels are not found, malformed or of several formats, a picture is missing (unless
-            skipped), broken, or of another size than its labels say; file and place are named.
+            skipped), elsewhere, broken, or of another size than its labels say; file and place are named.
 
     """
     root = Path(path)
@@ -81,10 +85,14 @@ def read_samples(
         raise InputError("read samples", f"missing is {shown(missing)}", f"Give {REFUSE!r} or {SKIP!r}.")
     group_of = _grouping(group)
     label_format = layouts.recognise(root) if format is None else layouts.check_format(format)
+    if voc_from_one and label_format != layouts.VOC:
+        problem = f"the labels are {label_format}, and VOC alone is known to do so"
+        raise InputError("read pixels that are counted from 1", problem, "Leave voc_from_one out.")
     home = yolo_files.home_of(root) if label_format == layouts.YOLO else root
-    places = layouts.picture_places(home, label_format) if pictures is None else [Path(pictures)]
-    labels = read_labels(root, label_format, places)
-    found = [(one, _picture_file(one, places)) for one in labels.pictures]
+    usual = layouts.picture_places(home, label_format)
+    places = Places(folders=usual if pictures is None else [Path(pictures)], labels=usual[0])
+    labels = read_labels(root, label_format, places, voc_from_one=voc_from_one)
+    found = [(one, None if one.name is None else places.find(one.name)) for one in labels.pictures]
     left_out = Counter({MISSING: _count_missing(root, found, missing)})
     items = []
     for one, file in found:
@@ -105,12 +113,6 @@ def _gathered(root: Path, items: Sequence[Sample], labels: LabelSet, left_out: C
     with naming(root):
         samples = Samples(items=items, skipped=left_out, category_ids=labels.category_ids)
         return samples if labels.class_names is None else attrs.evolve(samples, class_names=labels.class_names)
-
-
-def _picture_file(labels: PictureLabels, places: Sequence[Path]) -> Path | None:
-    if labels.name is None:
-        return None
-    return next((place / labels.name for place in places if is_file(place / labels.name)), None)
 
 
 def _count_missing(root: Path, found: Sequence[tuple[PictureLabels, Path | None]], missing: str) -> int:

@@ -69,7 +69,7 @@ class Split(Record):
     """
 
     samples: tuple[SplitSample, ...]
-    seed: int = attrs.field(default=0, validator=fields.bounded(0, 2**63 - 1))
+    seed: int = attrs.field(default=0, validator=fields.SEED)
     shares: Mapping[str, float] = attrs.field(converter=_named_shares, validator=[fields.finite_values, fields.shares])
 
     def __attrs_post_init__(self) -> None:
@@ -125,11 +125,11 @@ def split(
             the others are dealt so that the whole comes near the shares.
 
     Raises:
-        InputError: If the shares are no shares.
+        InputError: If the shares are no shares, or the seed is none.
         RoleError: If samples that belong together had two roles before.
 
     """
-    parts = _checked_shares(shares)
+    parts, seed = _checked_shares(shares), fields.check_seed(seed)
     groups = _ordered(samples, seed)
     before = {} if previous is None else _memory(previous)
     fixed = [_role_before([samples[i] for i in group], before) for group in groups]
@@ -188,10 +188,10 @@ def folds(samples: Samples, *, count: int = 5, seed: int = 0) -> list[tuple[Samp
         serve calibration and test alike), balanced as by `split`.
 
     Raises:
-        InputError: If count is below 2 or there are not two groups.
+        InputError: If count is below 2, there are not two groups, or the seed is none.
 
     """
-    groups = _ordered(samples, seed)
+    groups = _ordered(samples, fields.check_seed(seed))
     folds_made = min(count, len(groups))
     if folds_made < 2:  # noqa: PLR2004  one to learn from, one to measure with
         found = f"{count} folds of {len(groups)} groups were asked for"

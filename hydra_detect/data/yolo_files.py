@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect.data import layouts
-from hydra_detect.data.looking import asked_of, is_file, is_folder, naming, text_of, under
+from hydra_detect.data.looking import asked_of, is_file, is_folder, naming, text_of, tidy, under
 from hydra_detect.errors import InputError, listed
 from hydra_detect.formats import data_yaml, yolo
 from hydra_detect.formats.data_yaml import DataYaml
@@ -23,6 +23,8 @@ from hydra_detect.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from hydra_detect.data.looking import Places
 
 _Pair = tuple[Path, Path]
 """Labels, and the pictures that they belong to: two folders, or two files."""
@@ -59,12 +61,12 @@ def home_of(path: Path) -> Path:
     return path if is_folder(path) else _home(path, _facts(path))
 
 
-def read_yolo(path: Path, places: Sequence[Path]) -> LabelSet:
+def read_yolo(path: Path, places: Places) -> LabelSet:
     """Read the labels of a data set.
 
     Args:
         path: Its folder, one of its folders of labels, or its `data.yaml` or other file of class names.
-        places: The one folder that names of pictures are relative to.
+        places: With the one folder that names of pictures are relative to.
 
     Raises:
         InputError: If a file cannot be read or is malformed, a picture that counts lies elsewhere, or there is none.
@@ -75,8 +77,8 @@ def read_yolo(path: Path, places: Sequence[Path]) -> LabelSet:
         remedy = "Put a data.yaml or classes.txt with the names into it, that of class 0 first."
         raise InputError(asked_of(path), "there is no file of class names", remedy)
     facts = _facts(names)
-    home = _tidy(path if is_folder(path) else _home(names, facts))
-    (base,) = map(_tidy, places)
+    home = tidy(path if is_folder(path) else _home(names, facts))
+    (base,) = map(tidy, places.folders)
     is_part = is_folder(path) and names.parent != path
     wanted = _inside(_wanted(names, facts, home=home, base=base), base, is_part=is_part)
     missing: Sequence[str] = ()
@@ -129,7 +131,7 @@ def _place_of(entry: str, names: Path, facts: DataYaml, base: Path) -> Path | No
     """Return the folder or list that an entry means, None if it is not there."""
     roots = (names.parent / (facts.home or ""), names.parent, base)
     texts = (entry, entry.removeprefix("../"))  # Roboflow's data sets have "../train/images" for train/images beside it
-    places = [_tidy(root / text) for text in texts for root in roots]
+    places = [tidy(root / text) for text in texts for root in roots]
     files = list(filter(is_file, places))
     if entry.endswith(".txt"):
         return files[0] if files else None
@@ -142,9 +144,9 @@ def _place_of(entry: str, names: Path, facts: DataYaml, base: Path) -> Path | No
 
 def _listed_in(file: Path, *, home: Path, base: Path) -> Iterator[Path]:
     for line in filter(None, map(str.strip, text_of(file).splitlines())):
-        places = [_tidy(folder / line) for folder in dict.fromkeys((file.parent, home, base))]
+        places = [tidy(folder / line) for folder in dict.fromkeys((file.parent, home, base))]
         inside = filter(is_file, (place for place in places if place.is_relative_to(base)))
-        yield next(inside, None) or next(filter(is_file, places), _tidy(base / line))
+        yield next(inside, None) or next(filter(is_file, places), tidy(base / line))
 
 
 def _inside(wanted: _Wanted, base: Path, *, is_part: bool) -> _Wanted:
@@ -256,8 +258,3 @@ def _elsewhere(place: Path, base: Path) -> InputError:
 
 def _overlap(one: Path, other: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
-
-
-def _tidy(path: Path) -> Path:
-    """Return a path that can be compared; links stay, so that they may lead to another disk."""
-    return Path(os.path.abspath(path))  # noqa: PTH100  Path.absolute keeps "..", Path.resolve follows links

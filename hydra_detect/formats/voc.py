@@ -73,23 +73,27 @@ def from_voc(text: str) -> Detections:
     return detections_of(rows, image_size=_image_size(root), source=source)
 
 
-def labels_from_voc(text: str) -> PictureLabels:
+def labels_from_voc(text: str, *, from_one: bool = False) -> PictureLabels:
     """Read the labels of one picture, and judge nothing but their form.
 
     Args:
         text: The annotation; an object needs `name` and `bndbox`. `name` of the result is the `filename`, and `group`
             an element of that name beside it, if there is one. A `size` that is absent or empty is unknown.
+        from_one: Corners are pixels that are counted from 1, the last one included, as VOC's own devkit has them: a
+            box over all of 64 x 48 pixels is (1, 1, 64, 48). By default they are the continuous ones of this library.
 
     Raises:
         InputError: As `from_voc`, and if a box is the wrong way round.
 
     """
     root = _parse(text)
+    first = 1 if from_one else 0
     boxes, names = [], []
     for number, item in enumerate(root.findall("object"), start=1):
         place = f"object {number}"
         names.append(_text(item, "name", place).strip())
-        boxes.append(upright(_box(item, place), asked=_ASKED, place=f"'bndbox' of {place}"))
+        x1, y1, x2, y2 = upright(_box(item, place), asked=_ASKED, place=f"'bndbox' of {place}")
+        boxes.append((x1 - first, y1 - first, x2, y2))
     return PictureLabels(
         name=root.findtext("filename"),
         boxes=boxes,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from hydra_detect.errors import InputError, near_matches
 from hydra_detect.formats.labels import PictureLabels
 from hydra_detect.formats.rows import Row, detections_of, rows_of, shortest, wrong
+from hydra_detect.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -123,17 +124,25 @@ def _row(words: list[str], place: str, sides: tuple[int, int], names: Sequence[s
 
 def _numbers(words: list[str], place: str, columns: str, names: Sequence[str]) -> tuple[int, list[float]]:
     """Return the class and the numbers after it."""
-    if len(words) != len(columns.split()):
-        raise wrong(_ASKED, f"{place} has {len(words)} values and not the {len(columns.split())} of '{columns}'")
+    count = len(columns.split())
+    if columns == _LABEL_COLUMNS and len(words) > count and len(words) % 2:
+        found = f"{place} has {len(words)} values: a polygon, as labels for segmentation have it, and not '{columns}'"
+        raise InputError(_ASKED, found, "Polygons are not read: export the labels for detection, as boxes.")
+    if len(words) != count:
+        raise wrong(_ASKED, f"{place} has {len(words)} values and not the {count} of '{columns}'")
     try:
-        number, numbers = int(words[0]), [float(word) for word in words[1:]]
+        number, *numbers = map(float, words)  # a class may be written as 0.0
     except ValueError as error:
         raise wrong(_ASKED, f"{place} holds something that is no number ({str(error)[:80]})") from None
+    if not number.is_integer():
+        raise wrong(_ASKED, f"{place} is of class {shown(words[0])}, which is no whole number")
     if not 0 <= number < len(names):
-        raise wrong(_ASKED, f"{place} is of class {number}, and there are names for {len(names)} classes")
-    if not all(map(math.isfinite, numbers[:4])) or numbers[2] < 0 or numbers[3] < 0:
-        raise wrong(_ASKED, f"{place} has a negative or infinite size")
-    return number, numbers
+        raise wrong(_ASKED, f"{place} is of class {words[0]:.80}, and there are names for {len(names)} classes")
+    if not all(map(math.isfinite, numbers[:4])):
+        raise wrong(_ASKED, f"{place} has a place or size that is no finite number")
+    if numbers[2] < 0 or numbers[3] < 0:
+        raise wrong(_ASKED, f"{place} has a negative width or height")
+    return int(number), numbers
 
 
 def _corners(cx: float, cy: float, width: float, height: float) -> Box:

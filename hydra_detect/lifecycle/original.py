@@ -156,6 +156,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
         StoreError: If the store cannot be written.
 
     """
+    seed = fields.check_seed(seed)
     check_extras(f"train the original of {head!r}")
     check_enough(samples)
     settings, tools = settings or OriginalSettings(), tools or Tools()

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from hydra_detect import codec
-from hydra_detect.errors import HydraDetectError
+from hydra_detect.errors import HydraDetectError, NotFoundError, near_matches
 from hydra_detect.lifecycle.original import OriginalReport
 from hydra_detect.lifecycle.report import TrainingReport
-from hydra_detect.storage import files
+from hydra_detect.names import shown
+from hydra_detect.storage import files, layout
 from hydra_detect.storage.store import Store
 from hydra_detect.training.config import TrainingConfig
 from hydra_detect.training.runs import REPORT
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
 
@@ -70,17 +71,26 @@ def compare_runs(store: str | os.PathLike[str] | Store, heads: Sequence[str] = (
         heads: Only theirs; all where none is named.
 
     Raises:
+        NotFoundError: If a head that is named is not in the store and has no runs either.
         StoreError: If the folder of the runs cannot be read.
 
     """
     store = Store.open(store)
     root = store.layout.every_run
     names = sorted(files.names_in(root, f"list the runs of {store!r}"))
+    _check_known(heads, {*names, *store.names(layout.HEADS)}, store)
     found = []
     for head in [name for name in names if not heads or name in heads]:
         reports = [path for path in root.joinpath(head).glob(f"*/{REPORT}") if path.is_file()]
         found += [_summary(head, path) for path in sorted(reports, key=lambda path: path.stat().st_mtime)]
     return found
+
+
+def _check_known(heads: Sequence[str], known: Collection[str], store: Store) -> None:
+    for head in heads:
+        if head not in known:  # a training that published nothing leaves runs of a head that is none
+            found = f"the store {store.root} has no such head, and no runs of one"
+            raise NotFoundError(f"compare the runs of {shown(head)}", found, near_matches(head, known))
 
 
 def _summary(head: str, path: Path) -> RunSummary:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from hydra_detect import codec
+from hydra_detect import codec, fields
 from hydra_detect.data.samples import Role
 from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError
@@ -104,6 +104,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
         StoreError: If the store cannot be written.
 
     """
+    seed = fields.check_seed(seed)
     store = _ready(store, head)
     settings = config if isinstance(config, TrainingConfig) else resolve_config(preset, given=config)
     manager = VersionManager(store, actor=actor)

@@ -93,9 +93,10 @@ class Groups:
             [D, G] int64, how often each group was drawn; [0, G] of fewer than two groups, which nothing follows from.
 
         Raises:
-            InputError: If `draws` is negative.
+            InputError: If `draws` is negative, or the seed is none.
 
         """
+        seed = fields.check_seed(seed)
         if draws < 0:
             raise InputError("draw groups", f"the number of draws is {draws}", "Give a whole number from 0.")
         if self.count < _LEAST_GROUPS:

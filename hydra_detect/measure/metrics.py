@@ -205,7 +205,8 @@ def measure(
         draws: How often groups are drawn for the intervals; 0 gives none.
 
     Raises:
-        InputError: If the lengths differ, a box or label is of another class, or the size of a picture is unknown.
+        InputError: If the lengths differ, a box or label is of another class, the size of a picture is unknown, or
+            the seed is none.
         RecordError: If the method is neither of the two.
         ExtraMissingError: If hotcoco is not installed (extra `train`).
 
