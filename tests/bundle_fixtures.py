@@ -27,7 +27,7 @@ BESIDE = {
     layout.CALIBRATION: codec.encode(
         Calibration(temperature=1.5, candidates=0, hits=0, before=NOT_MEASURED, after=NOT_MEASURED)
     ),
-    layout.TRAINING: codec.dumps({"schema": 1, "method": "held out"}),
+    layout.TRAINING: codec.dumps({"schema": 1, "method": "held-out"}),
     layout.PARITY: codec.dumps({"schema": 1, "equal": True}),
     layout.OUTCOMES: artifacts.encode_tensors(measure_fixtures.table([0.5], [True]).to_tensors()),
 }

@@ -10,6 +10,7 @@ import training_fixtures
 from PIL import Image
 
 from hydra_detect.data.samples import Sample, Samples
+from hydra_detect.data.splits import TOLD, fits_four_roles
 from hydra_detect.detections import GroundTruth
 from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.train import train_head
@@ -120,10 +121,13 @@ def silent(_state):
 
 
 def teach(store, head="lamp", samples=None, **options):
-    """Train a head quickly, from random weights unless asked otherwise."""
+    """Train a head quickly, from random weights unless asked otherwise; with a test role from 20 labels on."""
     usual = {"config": QUICK, "init": "fresh", "progress": silent, "device": "cpu"}
     tools = attrs.evolve(options.pop("tools", Tools()), cache=store.root.parent / "features")
-    return train_head(store, head, lights() if samples is None else samples, tools=tools, **usual | options)
+    samples, options = lights() if samples is None else samples, usual | options
+    if fits_four_roles(samples, TOLD) and isinstance(options["config"], dict):
+        options["config"] = {"validation": "held-out", **options["config"]}
+    return train_head(store, head, samples, tools=tools, **options)
 
 
 def runs_of(store, head="lamp"):

@@ -25,6 +25,7 @@ from hydra_detect.training.progress import ProgressBar
 bare = lifecycle_fixtures.bare
 
 SETTINGS = [f"{name}={','.join(value) if isinstance(value, tuple) else value}" for name, value in QUICK.items()]
+SETTINGS.append("validation=held-out")  # of twenty labelled pictures
 REPORT = [
     "head", "backbone", "training", "calibration", "metrics", "version", "outcome", "reason", "run",
 ]  # fmt: skip
@@ -72,7 +73,7 @@ def test_three_commands(store, labels, tmp_path, capsys):
     assert (version.number, version.actor) == (1, "ann")
     new = labels_of(tmp_path / "new", lights(6, 3, first=700))
     text = said(capsys, "evaluate", "lamp", "--data", str(new), "--draws", "50")
-    assert text.startswith("9 samples in 9 groups, 6 labelled boxes; held out; IoU 0.5; temperature")
+    assert text.startswith("9 samples in 9 groups, 6 labelled boxes; held-out; IoU 0.5; temperature")
     assert "lamp@1" in said(capsys, "predict", str(new.parent / "s700.png"))
 
 
@@ -156,7 +157,7 @@ def test_pixels_counted_from_one(labels, tmp_path, capsys):
 
 def test_groups_stay_together(labels, capsys):
     """--group is a regular expression on the names of pictures: what it finds alike has one role."""
-    found = told(capsys, *train(labels, "lamp", "--group", "s0(.)", "--no-publish"))
+    found = told(capsys, *train(labels, "lamp", "--group", "s0(.)", "--no-publish", "--set", "validation=auto"))
     assert found["training"]["method"] == "cross-validation"  # three tens of pictures are too few groups for four roles
     assert found["metrics"]["groups"] == 3
 

@@ -91,7 +91,7 @@ def test_few_samples_are_cross_validated(bare):
     assert report.metrics.samples_digest == FEW.digest
     assert version.record.notes == "trained from fresh; figures by cross-validation"
     (warning,) = report.training.warnings
-    assert warning.startswith("there are too few labelled groups for four roles (8 of 'lamp'; 20 of each class are")
+    assert warning.startswith("there are too few labelled groups for four roles (8 of 'lamp'; 50 of each class are")
     assert "8 labelled boxes; cross-validation; IoU 0.5" in str(report)
     assert beside.outcomes_of(bare, version).truths.sum() == 8
 

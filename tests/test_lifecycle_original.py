@@ -78,7 +78,7 @@ def made(tmp_path, tmp_path_factory):
     ("options", "error", "match"),
     [
         ({"samples": lights(0)}, InputError, "5 are the least"),
-        ({"samples": lights(19)}, InputError, "19 labelled samples are too few for four roles, and for a backbone"),
+        ({"samples": lights(19)}, InputError, "too few labelled groups for four roles .19 of 'lamp'; 20 of each"),
         ({"backbone": "default"}, ConflictError, "make a backbone 'default': the store has one of that name"),
         ({"backbone": "../x"}, NameInvalidError, "as a backbone name"),
         ({"head": "Lamp"}, NameInvalidError, "as a head name"),

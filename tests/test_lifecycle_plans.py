@@ -19,18 +19,28 @@ from hydra_detect.versions import VersionManager
 bare, taught = lifecycle_fixtures.bare, lifecycle_fixtures.taught
 
 
-def plan_for(store, samples, *, split=None, seed=0):
+def plan_for(store, samples, *, split=None, seed=0, validation="auto"):
     """Return the plan of a training of `lamp`."""
-    return plan(store, "lamp", samples, given=split, seed=seed)
+    return plan(store, "lamp", samples, given=split, seed=seed, validation=validation)
 
 
 # Few
 
 
-@pytest.mark.parametrize(("labelled", "method"), [(5, CROSS_VALIDATION), (19, CROSS_VALIDATION), (20, HELD_OUT)])
-def test_what_four_roles_need(bare, labelled, method):
-    """From five labelled samples on there is cross-validation, in which all are trained on; from 20 on, four roles."""
-    made = plan_for(bare, lights(labelled))
+@pytest.mark.parametrize(
+    ("labelled", "asked", "method"),
+    [
+        (5, "auto", CROSS_VALIDATION), (49, "auto", CROSS_VALIDATION), (50, "auto", HELD_OUT),
+        (20, HELD_OUT, HELD_OUT), (50, HELD_OUT, HELD_OUT), (50, CROSS_VALIDATION, CROSS_VALIDATION),
+    ],
+)  # fmt: skip
+def test_what_four_roles_need(bare, labelled, asked, method):
+    """From five labelled samples on there is cross-validation, in which all are trained on; from 50 on, four roles.
+
+    Whoever asks for a test role has one from 20 on, and whoever asks for cross-validation has it with any number.
+    """
+    made = plan_for(bare, lights(labelled), validation=asked)
+    assert bool(made.doubts) is (method == CROSS_VALIDATION != asked)
     assert made.method == method
     counts = made.split.counts
     if method == CROSS_VALIDATION:
@@ -42,9 +52,18 @@ def test_what_four_roles_need(bare, labelled, method):
         assert made.judged.role == Role.TEST
 
 
+def test_a_test_role_that_is_not_to_be_had(bare):
+    """Asked for with too few samples, or with too few that are new, it is refused."""
+    with pytest.raises(InputError, match=r"19 of 'lamp'; 20 of each class are enough.*leave `validation` to \"auto\""):
+        plan_for(bare, lights(19), validation=HELD_OUT)
+    teach(bare, samples=lights(19))
+    with pytest.raises(InputError, match="most samples were learnt from before"):
+        plan_for(bare, lights(21), validation=HELD_OUT)
+
+
 def test_each_class_counts_by_itself(bare):
-    """Forty samples of which one class has but ten are too few for four roles."""
-    many, few = lights(30), lights(10, 0, first=500, names=("ember",))
+    """Seventy samples of which one class has but ten are too few for four roles."""
+    many, few = lights(60), lights(10, 0, first=500, names=("ember",))
     both = Samples(items=[*many, *few], class_names=("lamp", "ember"))
     assert plan_for(bare, both).method == CROSS_VALIDATION
 
@@ -178,7 +197,7 @@ def test_a_picture_keeps_its_role_under_another_name(taught):
     renamed = Samples(
         items=[Sample(id=f"new-{sample.id}", picture=sample.picture, truth=sample.truth) for sample in lights()]
     )
-    made = plan_for(store, renamed, seed=7)
+    made = plan_for(store, renamed, seed=7, validation=HELD_OUT)
     assert {name.removeprefix("new-"): role for name, role in made.split.roles.items()} == before
 
 
@@ -214,7 +233,7 @@ def test_what_was_learnt_from_is_known_by_its_picture_and_its_group(bare):
     assert {known[fitted[0].id], known["renamed"], known[fitted[2].id], known[pair.id]} == {Role.TRAIN}
     left = [one for one in fitted if one.group not in {fitted[0].group, fitted[2].group}]
     assert {known[one.id] for one in left} == {Role.CALIBRATE}
-    assert plan_for(bare, grouped).method == HELD_OUT  # no group has two roles
+    assert plan_for(bare, grouped, validation=HELD_OUT).method == HELD_OUT  # no group has two roles
 
 
 def test_groups_that_were_found_later(taught):
@@ -281,9 +300,11 @@ def test_the_order_of_samples_does_not_matter(bare):
 
 def test_few_new_samples_beside_many_that_were_learnt_from(bare):
     """Where select, calibrate and test would get next to nothing that is new, the training is cross-validated."""
-    teach(bare, samples=lights(19), init="fresh", config=QUICK)
-    assert plan_for(bare, lights(21)).method == CROSS_VALIDATION
-    made = plan_for(bare, lights(40))
+    teach(bare, samples=lights(49, 0), config={**QUICK, "epochs": 1, "validation": "cross-validation"})
+    made = plan_for(bare, lights(52, 0))
+    assert made.method == CROSS_VALIDATION
+    assert "most samples were learnt from before" in made.doubts[0]
+    made = plan_for(bare, lights(80, 0))
     assert made.method == HELD_OUT
     known = role_of(bare, heads.find(bare, "lamp@1"))
     assert {made.split.roles[name] for name in known} == {Role.TRAIN}

@@ -61,7 +61,7 @@ def test_a_run_at_a_glance(taught):
     (run,) = compare_runs(store.root)
     course = report.training.course
     assert (run.name, run.head, run.version, run.outcome) == (report.run.rsplit("/", 1)[-1], "lamp", 1, "promoted")
-    assert (run.method, run.figures) == ("held out", report.metrics.figures())
+    assert (run.method, run.figures) == ("held-out", report.metrics.figures())
     assert run.samples_digest == str(report.metrics.samples_digest)
     assert (run.epochs, run.best_epoch, run.seconds) == (4, course.best_epoch, course.seconds["training"])
     assert run.settings["learning_rate"] == 0.01
@@ -95,7 +95,7 @@ def test_the_table(taught):
     assert one.split()[:4] == ["lamp@2", "original", "1.000", "1.000"]
     assert two.startswith("lamp@1  promoted")
     assert report.metrics.samples_digest.short[:6] in two
-    assert two.endswith("cache_bytes=100000000, rpn_batch=64, box_batch=32, proposals=50")
+    assert two.endswith("cache_bytes=100000000, rpn_batch=64, box_batch=32, proposals=50, validation=held-out")
 
 
 def test_an_unfinished_run_is_none(taught):

@@ -88,7 +88,7 @@ def test_the_record_says_what_was_measured(taught):
     assert record.claimed_metrics["f1"] == 1.0
     assert record.operating_policy == report.metrics.policy
     assert record.operating_policy.temperature == report.calibration.temperature
-    assert record.notes == "trained from fresh; figures by held out"
+    assert record.notes == "trained from fresh; figures by held-out"
     assert record.tensors == digest_of(store, "lamp@1")
 
 
@@ -315,7 +315,7 @@ def test_classes_with_few_labels_or_none(bare):
 
 
 def test_the_test_role_is_used_once_and_last(bare, monkeypatch):
-    """Each test picture is opened once, after all others: for the figures, and for nothing else."""
+    """All pictures are looked through first; then each test picture is opened once, after all others."""
     opened, look = [], Sample.open
 
     def watched(self, **options):
@@ -326,6 +326,8 @@ def test_the_test_role_is_used_once_and_last(bare, monkeypatch):
     report = teach(bare)
     roles = role_of(bare, heads.find(bare, "lamp"))
     test = sorted(name for name, role in roles.items() if role == Role.TEST)
+    assert opened[: len(roles)] == sorted(roles)
+    del opened[: len(roles)]
     assert sorted(opened[-len(test) :]) == test
     assert not set(opened[: -len(test)]) & set(test)
     assert {roles[name] for name in opened[: -len(test)]} == {Role.TRAIN, Role.SELECT, Role.CALIBRATE}

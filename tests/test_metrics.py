@@ -227,7 +227,7 @@ def test_cross_validated_scores_are_not_raw():
     found = quick(crowd(), method="cross-validation")
     assert found.calibration is None
     assert "scores on these pictures" not in str(found)
-    assert attrs.evolve(found, method="held out", calibration=quick(crowd()).calibration) == quick(crowd())
+    assert attrs.evolve(found, method="held-out", calibration=quick(crowd()).calibration) == quick(crowd())
 
 
 # For promotion, records and people
@@ -258,7 +258,7 @@ def test_it_is_a_record():
     assert round_trip(found) == found
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (plain["method"], plain["samples_digest"]) == ("cross-validation", str(SAMPLES))
-    with pytest.raises(RecordError, match=r"the method is 'guessed'\. Give one of: held out, cross-validation"):
+    with pytest.raises(RecordError, match=r"the method is 'guessed'\. Give one of: held-out, cross-validation"):
         quick(crowd(), method="guessed")
 
 
@@ -277,7 +277,7 @@ def test_it_prints_a_table():
     truth = GroundTruth([(0, 0, 10, 10), (50, 50, 90, 90)], ["owl", "fox"], SIZE)
     found = detect([(0, 0, 10, 10), (200, 200, 300, 300)], ["owl", "owl"], [0.9, 0.8])
     lines = str(quick(([found], [truth]))).splitlines()
-    assert lines[0] == ("1 samples in 1 groups, 2 labelled boxes; held out; IoU 0.5; temperature 1.000; 95 % intervals")
+    assert lines[0] == ("1 samples in 1 groups, 2 labelled boxes; held-out; IoU 0.5; temperature 1.000; 95 % intervals")
     assert [line.split() for line in lines[1:6]] == [
         ["threshold", "labels", "TP", "FP", "FN", "precision", "recall", "F1", "AP50", "AP75", "AP"],
         ["owl", "0.500", "1", "1", "1", "0", "0.500", "1.000", "0.667", "1.000", "1.000", "1.000"],

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from hydra_detect import codec
 from hydra_detect.data import splits
 from hydra_detect.data.samples import Role, Samples
-from hydra_detect.data.splits import Split, SplitSample, check_enough, fits_four_roles, folds, require, require_disjoint
+from hydra_detect.data.splits import (
+    TOLD,
+    TRUSTED,
+    Split,
+    SplitSample,
+    check_enough,
+    fits_four_roles,
+    folds,
+    needed,
+    require,
+    require_disjoint,
+    thin_classes,
+)
 from hydra_detect.errors import InputError, RecordError, RoleError
 
 CLASSES = ("owl", "fox")
@@ -294,18 +306,21 @@ def test_fewer_than_five_are_refused():
         check_enough(samples_of(*[["owl"]] * 6, [], groups=["day"] * 6 + ["night"]))
 
 
-def test_four_roles_need_twenty_groups_of_each_class():
-    """Below 20 labelled groups of any class, four roles would hold too few of it."""
-    assert fits_four_roles(samples_of(*[["owl"]] * 20))
-    assert not fits_four_roles(samples_of(*[["owl"]] * 19, [], []))
-    listed = attrs.evolve(samples_of(*[["owl"]] * 20), class_names=("owl", "unused"))
-    assert fits_four_roles(listed)  # what a data set lists and nobody labelled needs nothing
-    assert not fits_four_roles(samples_of(*[["owl"]] * 30, *[["fox"]] * 19))
-    assert not fits_four_roles(samples_of(*[["owl"]] * 30, groups=[f"g{n % 19}" for n in range(30)]))
-    assert not fits_four_roles(Samples(class_names=["owl"]))
-    assert not fits_four_roles(Samples())
-    twenty = splits.split(samples_of(*[["owl"]] * 20))
-    assert min(twenty.counts.values()) == 2
+@pytest.mark.parametrize(("each", "least"), [(TOLD, 20), (TRUSTED, 50)])
+def test_what_four_roles_need_of_each_class(each, least):
+    """The smallest role, a tenth of all, has two of each class from 20 labelled groups on, and five from 50 on."""
+    assert needed(each) == least
+    assert fits_four_roles(samples_of(*[["owl"]] * least), each)
+    assert not fits_four_roles(samples_of(*[["owl"]] * (least - 1), [], []), each)
+    listed = attrs.evolve(samples_of(*[["owl"]] * least), class_names=("owl", "unused"))
+    assert fits_four_roles(listed, each)  # what a data set lists and nobody labelled needs nothing
+    assert not fits_four_roles(samples_of(*[["owl"]] * 60, *[["fox"]] * (least - 1)), each)
+    assert thin_classes(samples_of(*[["owl"]] * 60, *[["fox"]] * (least - 1)), each) == {"fox": least - 1}
+    assert not fits_four_roles(samples_of(*[["owl"]] * 60, groups=[f"g{n % (least - 1)}" for n in range(60)]), each)
+    assert not fits_four_roles(Samples(class_names=["owl"]), each)
+    assert not fits_four_roles(Samples(), each)
+    dealt = splits.split(samples_of(*[["owl"]] * least))
+    assert min(dealt.counts.values()) == each
 
 
 @given(sets(least=1), st.integers(2, 6))

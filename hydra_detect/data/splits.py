@@ -7,6 +7,7 @@ depends on seed, ids, labels and groups, not on the order of the samples. What w
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,9 @@ DEFAULT_SHARES: Mapping[Role, float] = MappingProxyType(
 LEAST = 5
 """Fewest labelled samples that a head is trained from."""
 
-_LEAST_GROUPS = 2
+TOLD, TRUSTED = 2, 5
+"""Labelled groups of every class in the smallest role: what tells anything at all, and what four roles are worth."""
+
 _ASKED = "split samples"
 _ROUNDING = 1e-6
 
@@ -258,22 +261,30 @@ def check_enough(samples: Samples) -> None:
         raise InputError("learn from these samples", found, "Label pictures of another group too.")
 
 
-def thin_classes(samples: Samples) -> dict[str, int]:
+def needed(each: int = TRUSTED) -> int:
+    """Return how many labelled groups of a class give so many to the smallest role, at the default shares."""
+    return math.ceil(each / min(DEFAULT_SHARES.values()))
+
+
+def thin_classes(samples: Samples, each: int = TRUSTED) -> dict[str, int]:
     """Return how many labelled groups those classes have that have too few for four roles.
 
-    Select, calibrate and test have to hold at least two of every class: at the default shares that takes 20. A class of
-    which nothing is labelled does not count: data sets list some that they do not use.
+    A class of which nothing is labelled does not count: data sets list some that they do not use.
+
+    Args:
+        samples: All that there are.
+        each: How many every role is to hold of every class.
+
     """
-    smallest = min(DEFAULT_SHARES[role] for role in (Role.SELECT, Role.CALIBRATE, Role.TEST))
     present = _present(samples)
     groups_of = sum((present[group].any(axis=0).astype(int) for group in together(samples)), 0 * present.sum(axis=0))
     counts = dict(zip(samples.class_names, map(int, groups_of), strict=True))
-    return {name: count for name, count in counts.items() if count and count * smallest < _LEAST_GROUPS}
+    return {name: count for name, count in counts.items() if 0 < count < needed(each)}
 
 
-def fits_four_roles(samples: Samples) -> bool:
-    """Tell whether four roles would each have enough; with fewer, cross-validate with `folds`."""
-    return samples.labelled > 0 and not thin_classes(samples)
+def fits_four_roles(samples: Samples, each: int = TRUSTED) -> bool:
+    """Tell whether four roles would each have so many of every class; with fewer, cross-validate with `folds`."""
+    return samples.labelled > 0 and not thin_classes(samples, each)
 
 
 def _present(samples: Samples) -> NDArray[np.bool_]:

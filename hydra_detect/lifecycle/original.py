@@ -214,11 +214,11 @@ def _check_backbone(store: Store, backbone: str, run: Run) -> None:
 
 
 def _plan(store: Store, head: str, samples: Samples, split: Split | None, seed: int) -> Plan:
-    plan = plans.plan(store, head, samples, given=split, seed=seed, contract=None)
-    if plan.method != HELD_OUT:
-        found = f"{samples.labelled} labelled samples are too few for four roles, and for a backbone"
-        raise InputError(f"train the original of {head!r}", found, "Label more, or train a head on another backbone.")
-    return plan
+    try:
+        return plans.plan(store, head, samples, given=split, seed=seed, validation=HELD_OUT, contract=None)
+    except InputError as error:
+        remedy = "Label more, or train a head on another backbone."
+        raise InputError(f"train the original of {head!r}", error.found, remedy) from None
 
 
 @attrs.frozen(kw_only=True)

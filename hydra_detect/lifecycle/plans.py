@@ -8,7 +8,7 @@ import attrs
 
 from hydra_detect.data.groups import connected
 from hydra_detect.data.samples import Role
-from hydra_detect.data.splits import Split, check_enough, fits_four_roles, require, thin_classes
+from hydra_detect.data.splits import TOLD, TRUSTED, Split, check_enough, needed, require, thin_classes
 from hydra_detect.data.splits import split as deal
 from hydra_detect.errors import InputError, listed
 from hydra_detect.lifecycle import beside
@@ -22,15 +22,13 @@ if TYPE_CHECKING:
     from hydra_detect.data.samples import Samples
     from hydra_detect.storage.store import Store
 
-_LEAST = 2  # labelled samples of a role, below which it says nothing
-
 
 @attrs.frozen(kw_only=True)
 class Plan:
     """How samples are used.
 
     Args:
-        method: "held out", or "cross-validation".
+        method: "held-out", or "cross-validation".
         split: The role of each sample; for cross-validation "train", but for those that were for testing before.
         samples: All of them.
         doubts: What a caller's split makes doubtful, or why there are no four roles; a sentence each.
@@ -59,6 +57,7 @@ def plan(
     *,
     given: Split | None,
     seed: int,
+    validation: str = "auto",
     contract: BackboneContract | None = None,
 ) -> Plan:
     """Decide how samples are used.
@@ -72,10 +71,12 @@ def plan(
         samples: All that there are, in whatever order.
         given: A split of the caller's; None to make one.
         seed: Of the split.
+        validation: As `TrainingConfig` has it; a given split is held out whatever it says.
         contract: Of the backbone; None where there is none yet.
 
     Raises:
-        InputError: If there are too few samples to learn anything from, or the given split leaves a role without.
+        InputError: If there are too few samples to learn anything from, or for what is asked; or if the given split
+            leaves a role without.
         RoleError: If the samples have another role than train, or some that belong together had two before.
 
     """
@@ -85,16 +86,36 @@ def plan(
     previous = remembered(store, head, contract, samples)
     if given is not None:
         return _as_given(head, Plan(method=HELD_OUT, split=given, samples=samples), previous)
-    if fits_four_roles(samples):
-        own = Plan(method=HELD_OUT, split=deal(samples, seed=seed, previous=previous), samples=samples)
-        # Where most of the samples were learnt from before, new ones may be too few for the other roles.
-        if all(own.take(role).labelled >= _LEAST for role in (Role.SELECT, Role.CALIBRATE, Role.TEST)):
-            return own
-        why = "most samples were learnt from before, and too few are left for the other roles"
-    else:
-        thin = ", ".join(f"{count} of {name!r}" for name, count in thin_classes(samples).items())
-        why = f"there are too few labelled groups for four roles ({thin}; 20 of each class are enough)"
-    return _crosswise(Plan(method=CROSS_VALIDATION, split=_for_training(samples, previous, seed), samples=samples), why)
+    if validation == CROSS_VALIDATION:
+        return _crosswise(samples, previous, seed)
+    own = Plan(method=HELD_OUT, split=deal(samples, seed=seed, previous=previous), samples=samples)
+    trouble = _trouble(own, each=TRUSTED if validation == "auto" else TOLD)
+    if not trouble:
+        return own
+    if validation == "auto":
+        return _crosswise(samples, previous, seed, why=trouble)
+    raise InputError(f"train {head!r} with a test role", trouble, 'Label more, or leave `validation` to "auto".')
+
+
+def _trouble(own: Plan, *, each: int) -> str:
+    """Return why four roles are not to be had; empty if they are."""
+    thin = ", ".join(f"{count} of {name!r}" for name, count in thin_classes(own.samples, each).items())
+    if thin:
+        return f"there are too few labelled groups for four roles ({thin}; {needed(each)} of each class are enough)"
+    if any(own.take(role).labelled < each for role in (Role.SELECT, Role.CALIBRATE, Role.TEST)):
+        return "most samples were learnt from before, and too few are left for the other roles"
+    return ""
+
+
+def _crosswise(samples: Samples, previous: Split | None, seed: int, *, why: str = "") -> Plan:
+    """Plan cross-validation over all that was never for testing."""
+    own = Plan(method=CROSS_VALIDATION, split=_for_training(samples, previous, seed), samples=samples)
+    doubts = [f"{why}: the figures are those of cross-validation, of heads like this one"] if why else []
+    tested = len(own.take(Role.TEST))
+    if tested:
+        doubts.append(f"{tested} samples that were for testing before are left out: nothing learns from them")
+        check_enough(own.take(Role.TRAIN))
+    return attrs.evolve(own, doubts=tuple(doubts))
 
 
 def _for_training(samples: Samples, previous: Split | None, seed: int) -> Split:
@@ -102,16 +123,6 @@ def _for_training(samples: Samples, previous: Split | None, seed: int) -> Split:
     if previous:
         previous = attrs.evolve(previous, samples=tuple(one for one in previous.samples if one.role == Role.TEST))
     return deal(samples, shares={Role.TRAIN: 1.0}, seed=seed, previous=previous)
-
-
-def _crosswise(own: Plan, why: str) -> Plan:
-    """Say what cross-validation means here; refuse it where what was for testing leaves too few."""
-    doubts = [f"{why}: the figures are those of cross-validation, of heads like this one"]
-    tested = len(own.take(Role.TEST))
-    if tested:
-        doubts.append(f"{tested} samples that were for testing before are left out: nothing learns from them")
-        check_enough(own.take(Role.TRAIN))
-    return attrs.evolve(own, doubts=tuple(doubts))
 
 
 def _as_given(head: str, own: Plan, previous: Split | None) -> Plan:

@@ -76,7 +76,7 @@ class TrainingRecord(Record):
     """What a version came from; it is kept beside its weights.
 
     Args:
-        method: "held out": each role had samples of its own; or "cross-validation": there were too few for that, the
+        method: "held-out": each role had samples of its own; or "cross-validation": there were too few for that, the
             figures are those of heads trained on parts of the samples, and the version was trained on all of them.
         config: All settings of the training.
         seed: Of every random choice.

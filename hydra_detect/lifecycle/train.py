@@ -110,7 +110,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     manager = VersionManager(store, actor=actor)
     beginning = origins.begin(store, head, init=init, backbone=backbone)
     contract = beginning.backbone.record.contract
-    plan = plans.plan(store, head, samples, given=split, seed=seed, contract=contract)
+    plan = plans.plan(store, head, samples, given=split, seed=seed, validation=settings.validation, contract=contract)
     beginning = origins.judged_on(store, beginning, plan.judged, init=init)
     plan.samples.check_pictures(f"train {head!r}")
     network = Backbone(contract, backbones.tensors(store, beginning.backbone)).to(choose_device(device))

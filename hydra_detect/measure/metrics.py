@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hydra_detect.measure.columns import Doubles, Integers
     from hydra_detect.measure.outcomes import Outcomes
 
-HELD_OUT, CROSS_VALIDATION = "held out", "cross-validation"
+HELD_OUT, CROSS_VALIDATION = "held-out", "cross-validation"
 METHODS = (HELD_OUT, CROSS_VALIDATION)
 _FEW_GROUPS = 10
 _COLUMNS = ("", "threshold", "labels", "TP", "FP", "FN", "precision", "recall", "F1", "AP50", "AP75", "AP")
@@ -103,7 +103,7 @@ class Metrics(Record):
 
     `samples`, `labels` and `groups` count pictures, labelled boxes and groups of pictures. `classes` has one entry per
     class; `micro` takes all boxes together, counts added up and candidates pooled; `macro` is the mean over the classes
-    that have labels. `method` is "held out", or "cross-validation" where each picture was judged
+    that have labels. `method` is "held-out", or "cross-validation" where each picture was judged
     by a head that had not seen it, but not by this one. `samples_digest` is that of the pictures and their labels.
 
     `calibration` says how well scores can be read as chances on these very pictures, raw and as the policy reads them.
@@ -200,7 +200,7 @@ def measure(
         policy: The operating point to measure at.
         groups: One name per picture; by default each picture is a group of its own.
         samples_digest: Digest of the pictures and their labels; without it no promotion can be decided.
-        method: "held out" or "cross-validation".
+        method: "held-out" or "cross-validation".
         seed: Of the bootstrap.
         draws: How often groups are drawn for the intervals; 0 gives none.
 

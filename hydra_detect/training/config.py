@@ -17,6 +17,7 @@ from attrs import validators as check
 from hydra_detect import codec, fields
 from hydra_detect.codec import Record
 from hydra_detect.errors import HydraDetectError, InputError, RecordError, listed, near_matches
+from hydra_detect.measure.metrics import METHODS
 from hydra_detect.measure.policy import parse_objective
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class TrainingConfig(Record):
         rpn_batch: Anchors per picture that the proposal loss is taken over.
         box_batch: Proposals per picture that the box loss is taken over.
         proposals: Proposals per picture that these are drawn from.
+        validation: What figures are of: "held-out" for a test role, "cross-validation" for heads like this one, "auto"
+            for a test role as soon as it would hold five samples of each class.
         objective: What thresholds are chosen for on the calibrate role, as `parse_objective` reads it.
         precision: "auto" for bfloat16 on a GPU that has it and float32 elsewhere, or "float32".
 
@@ -132,6 +135,7 @@ class TrainingConfig(Record):
     rpn_batch: int = attrs.field(default=256, validator=fields.COUNT)
     box_batch: int = attrs.field(default=128, validator=fields.COUNT)
     proposals: int = attrs.field(default=500, validator=fields.COUNT)
+    validation: str = attrs.field(default="auto", validator=check.in_(("auto", *METHODS)))
     objective: str = attrs.field(default="f1", validator=_is_objective)
     precision: str = attrs.field(default="auto", validator=check.in_(("auto", "float32")))
 
