@@ -184,7 +184,9 @@ def test_a_version_that_finds_other_classes_is_not_compared(taught):
     """Where the active version finds other classes nothing can be compared: the candidate is kept, and told why."""
     store, _report = taught
     report = teach(store, samples=lights(40, names=("lamp", "ember")))
-    assert (report.version, report.outcome, report.reason) == (2, "kept", "the active version was not measured")
+    assert (report.version, report.outcome) == (2, "kept")
+    told = "the active lamp@1 finds lamp, and this one ember, lamp: the two cannot be compared, promote it by hand"
+    assert report.reason.startswith(told)
     assert heads.find(store, "lamp").record.class_names == ("lamp",)
     assert heads.find(store, "lamp@2").record.class_names == ("lamp", "ember")
 

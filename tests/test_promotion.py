@@ -56,7 +56,7 @@ def test_promoting_needs_figures_or_nothing_to_lose(candidate, active, is_pulled
         return
     if active is NONE_ACTIVE:
         assert not is_pulled
-        assert candidate is None or not math.isnan(candidate.f1)
+        assert candidate is None or candidate.f1 > 0
     else:
         assert not math.isnan(candidate.f1 + active.f1)
         assert candidate.samples == active.samples
@@ -141,7 +141,14 @@ def test_below_at_and_above_the_high_mark(candidate, active, promote, reason):
     assert (found.promote, found.reason) == (promote, reason)
 
 
-@pytest.mark.parametrize("candidate", [None, at(0.0), at(1.0)])
+def test_a_first_version_that_finds_nothing():
+    """Even the first is not promoted if it is measured and nothing that it found is right."""
+    found = decide(at(0.0), NONE_ACTIVE)
+    assert not found.promote
+    assert found.reason.startswith("nothing that it found is right (F1 0)")
+
+
+@pytest.mark.parametrize("candidate", [None, at(0.01), at(1.0)])
 def test_the_first_version(candidate):
     """Where nothing is active the first version is promoted, measured or not; not measured is not nothing."""
     found = decide(candidate, NONE_ACTIVE)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
 
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import LEAST, folds
+from hydra_detect.errors import listed
 from hydra_detect.lifecycle import beside, plans
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
@@ -110,6 +111,22 @@ class Setting:
 
 
 @attrs.frozen(kw_only=True)
+class Comparison:
+    """A new version and the active one on the same samples, none of which the active one has learnt from.
+
+    Args:
+        candidate: What the new one is worth on them; None if the two cannot be compared.
+        active: What the active one is.
+        hindrance: Why they cannot be compared, and what to do; empty if they can.
+
+    """
+
+    candidate: Metrics | None = None
+    active: Metrics | None = None
+    hindrance: str = ""
+
+
+@attrs.frozen(kw_only=True)
 class Attempt:
     """What came of it.
 
@@ -118,9 +135,7 @@ class Attempt:
         fit: How its scores are read.
         metrics: What it is worth.
         seconds: What each part took.
-        active: What the active version is worth; None if there is none, or it has other classes.
-        against: What the new one is worth on the samples that the active one was measured on, if not on all of them.
-        unfair: Why the two cannot be compared; empty if they can.
+        comparison: With the active version; None if there is none.
 
     """
 
@@ -128,9 +143,7 @@ class Attempt:
     fit: Calibrated
     metrics: Metrics
     seconds: Mapping[str, float]
-    active: Metrics | None = None
-    against: Metrics | None = None
-    unfair: str = ""
+    comparison: Comparison | None = None
 
 
 def attempt(setting: Setting) -> Attempt:
@@ -156,9 +169,9 @@ def _held_out(setting: Setting) -> Attempt:
     test = plan.take(Role.TEST)
     found = candidates(setting.backbone, [head], test)[head.ref]
     metrics = measured(found, test, fit.policy)
-    compared = _compared(setting, found, test, fit.policy)
+    comparison = _compared(setting, found, test, metrics)
     clock.mark("measuring")
-    return Attempt(learnt=learnt, fit=fit, metrics=metrics, seconds=clock.seconds, **compared)
+    return Attempt(learnt=learnt, fit=fit, metrics=metrics, seconds=clock.seconds, comparison=comparison)
 
 
 def _cross_validated(setting: Setting) -> Attempt:
@@ -187,40 +200,42 @@ def _cross_validated(setting: Setting) -> Attempt:
         theirs = _joined([held_out for other, (_train, held_out) in enumerate(parts) if other != place])
         read += _as_read_by(calibrated(others, theirs, objective=objective).policy, fold, fit.policy)
     metrics = measured(read, pooled, fit.policy, method=CROSS_VALIDATION)
-    compared = _compared(setting, read, pooled, fit.policy)
+    comparison = _compared(setting, read, pooled, metrics)
     clock.mark("measuring")
     learnt = setting.learn(samples, None)
     clock.mark("training")
-    return Attempt(learnt=learnt, fit=fit, metrics=metrics, seconds=clock.seconds, **compared)
+    return Attempt(learnt=learnt, fit=fit, metrics=metrics, seconds=clock.seconds, comparison=comparison)
 
 
-def _compared(setting: Setting, found: list[Detections], judged: Samples, policy: OperatingPolicy) -> dict[str, Any]:
+def _compared(setting: Setting, found: list[Detections], judged: Samples, metrics: Metrics) -> Comparison | None:
     """Compare with the active version on those samples that it has not seen: on the others it knows the answers."""
-    rival = _rival(setting)
-    if rival is None:
-        return {}
-    version, contender = rival
+    version = setting.beginning.active
+    if version is None:
+        return None
+    hindrance = _hindrance(setting, version)
+    if hindrance:
+        return Comparison(
+            hindrance=f"{hindrance}: the two cannot be compared, promote it by hand if it is to be active"
+        )
     seen = set(beside.seen_samples(setting.store, version, judged, allowed=Role.TEST))
     places = [place for place, sample in enumerate(judged) if sample.id not in seen]
     new = judged[places]
     if seen and new.labelled < LEAST:
         told = f"{version.ref} has seen {len(seen)} of these {len(judged)} samples"
-        return {"unfair": f"{told}, too many to compare with it: promote by hand if the figures please you"}
-    theirs = candidates(setting.backbone, [contender], new)[version.ref]
-    active = measured(theirs, new, version.record.policy, draws=0)
-    if not seen:
-        return {"active": active}
-    return {"active": active, "against": measured([found[place] for place in places], new, policy, draws=0)}
+        return Comparison(hindrance=f"{told}, too many to compare with it: promote by hand if the figures please you")
+    theirs = candidates(setting.backbone, [Contender.of(setting.store, version)], new)[version.ref]
+    own = measured([found[place] for place in places], new, metrics.policy, draws=0) if seen else metrics
+    return Comparison(candidate=own, active=measured(theirs, new, version.record.policy, draws=0))
 
 
-def _rival(setting: Setting) -> tuple[VersionRecord, Contender] | None:
-    """Return the active version, if there is one that finds the same classes on the same backbone."""
-    version = setting.beginning.active
-    if version is None or set(version.record.class_names) != set(setting.plan.samples.class_names):
-        return None
+def _hindrance(setting: Setting, version: VersionRecord) -> str:
+    """Return why a version finds other things than the new one, whatever samples they are measured on."""
+    theirs, ours = set(version.record.class_names), set(setting.plan.samples.class_names)
+    if theirs != ours:
+        return f"the active {version.ref} finds {listed(theirs)}, and this one {listed(ours)}"
     if setting.backbone.contract.differences(version.record.backbone):
-        return None
-    return version, Contender.of(setting.store, version)
+        return f"the active {version.ref} belongs to another backbone"
+    return ""
 
 
 def _joined(parts: list[Samples]) -> Samples:

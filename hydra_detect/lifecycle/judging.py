@@ -177,7 +177,8 @@ def evaluate(
         raise RoleError(
             f"evaluate {version.ref}",
             f"{len(seen)} of {len(samples)} samples were used to make it: {listed(seen)}",
-            "Give samples that it never saw; allow_seen=True measures all the same, and says so.",
+            "Give samples that it never saw, and groups that only share a name with its own other names; "
+            "allow_seen=True measures all the same, and says so.",
             seen=seen,
         )
     found = candidates(backbone_of(store, version, device), [Contender.of(store, version)], samples, progress=progress)

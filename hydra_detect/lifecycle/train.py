@@ -253,17 +253,15 @@ def _decision(beginning: Beginning, made: Attempt) -> Decision:
     candidate = made.metrics.measurement()
     if beginning.spoilt:
         return Decision(promote=False, reason=beginning.spoilt, candidate=candidate)
-    if beginning.active is None:
+    if made.comparison is None:
         return decide(candidate, NONE_ACTIVE)
-    if made.unfair:
-        return Decision(promote=False, reason=made.unfair, candidate=candidate)
-    if made.against is not None:
-        candidate = made.against.measurement()
-    decision = decide(candidate, None if made.active is None else made.active.measurement())
-    judged = made.against or made.metrics
-    if made.active is None or judged.samples >= _FEW:
+    own, active = made.comparison.candidate, made.comparison.active
+    if own is None or active is None:
+        return Decision(promote=False, reason=made.comparison.hindrance, candidate=candidate)
+    decision = decide(own.measurement(), active.measurement())
+    if own.samples >= _FEW:
         return decision
-    return attrs.evolve(decision, reason=f"{decision.reason}, on only {judged.samples} samples")
+    return attrs.evolve(decision, reason=f"{decision.reason}, on only {own.samples} samples")
 
 
 def _promote(

@@ -167,6 +167,8 @@ def _obstacle(candidate: Measurement | None, active: Measurement | Standing | No
     if candidate is not None and math.isnan(candidate.f1):
         return "the candidate's F1 is not a number"
     if isinstance(active, Standing):
+        if candidate is not None and candidate.f1 == 0:
+            return "nothing that it found is right (F1 0): look at its test samples, or promote it by hand"
         return "it came from elsewhere and no version is active here: promote it by hand" if is_pulled else ""
     if candidate is None or active is None:
         return f"{'the candidate' if candidate is None else 'the active version'} was not measured"
