@@ -222,7 +222,7 @@ def test_what_is_wrong_with_the_data(labels, tmp_path, capsys):
     (labels.parent / "s003.png").unlink()
     message = refused(capsys, *train(labels))
     assert "1 of 24 pictures or their labels are not there: 's003.png'" in message
-    found = told(capsys, *train(labels, "lamp", "--missing", "skip", "--no-publish"))
+    found = told(capsys, *train(labels, "lamp", "--missing", "skip", "--no-publish", "--set", "validation=auto"))
     assert found["training"]["samples"]["skipped"] == {"missing pictures or label files": 1}
     assert found["training"]["warnings"][-1] == "left out on reading: 1 missing pictures or label files"
     few = labels_of(tmp_path / "few", lights(4))

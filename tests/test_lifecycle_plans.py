@@ -54,7 +54,7 @@ def test_what_four_roles_need(bare, labelled, asked, method):
 
 def test_a_test_role_that_is_not_to_be_had(bare):
     """Asked for with too few samples, or with too few that are new, it is refused."""
-    with pytest.raises(InputError, match=r"19 of 'lamp'; 20 of each class are enough.*leave `validation` to \"auto\""):
+    with pytest.raises(InputError, match=r"19 of 'lamp'; 20 of each class are enough.*set `validation` to \"auto\""):
         plan_for(bare, lights(19), validation=HELD_OUT)
     teach(bare, samples=lights(19))
     with pytest.raises(InputError, match="most samples were learnt from before"):

@@ -94,7 +94,7 @@ def plan(
         return own
     if validation == "auto":
         return _crosswise(samples, previous, seed, why=trouble)
-    raise InputError(f"train {head!r} with a test role", trouble, 'Label more, or leave `validation` to "auto".')
+    raise InputError(f"train {head!r} with a test role", trouble, 'Label more, or set `validation` to "auto".')
 
 
 def _trouble(own: Plan, *, each: int) -> str:
