@@ -13,8 +13,9 @@ from hydra_detect.demo.run import DATA
 from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError
 from hydra_detect.formats.coco import ground_truth_from_coco
+from hydra_detect.lifecycle.plots import draw_miss
 from hydra_detect.measure.matching import count
-from hydra_detect.measure.misses import draw_miss, worst_misses
+from hydra_detect.measure.misses import worst_misses
 from hydra_detect.measure.policy import accepted
 from hydra_detect.records import OperatingPolicy
 
