@@ -133,8 +133,8 @@ def test_the_likelihood_never_gets_worse(both):
     """On what it was fitted on, the fitted temperature is never worse than none."""
     values, hits = both
     temperature = fit_temperature(values, hits)
-    before = calibration._loss(calibration._logits(values.astype(np.float64)), hits)
-    after = calibration._loss(calibration._logits(values.astype(np.float64)) / temperature, hits)
+    before = calibration._loss(calibration.logits(values.astype(np.float64)), hits)
+    after = calibration._loss(calibration.logits(values.astype(np.float64)) / temperature, hits)
     assert after <= before or math.isnan(before)
     assert temperature == 1 or calibration.LOWEST_TEMPERATURE <= temperature <= calibration.HIGHEST_TEMPERATURE
 

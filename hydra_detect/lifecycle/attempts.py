@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 import attrs
-import numpy as np
 
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import LEAST, folds
@@ -15,8 +14,8 @@ from hydra_detect.errors import listed
 from hydra_detect.lifecycle import beside, plans
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
+from hydra_detect.measure.crosswise import as_read_by
 from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
-from hydra_detect.measure.policy import accepted
 from hydra_detect.names import HeadRef
 from hydra_detect.training.learn import learn
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from hydra_detect.lifecycle.plans import Plan
     from hydra_detect.measure.metrics import Metrics
     from hydra_detect.nets.backbones import Backbone
-    from hydra_detect.records import OperatingPolicy, VersionRecord
+    from hydra_detect.records import VersionRecord
     from hydra_detect.storage.store import Store
     from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.learn import Learnt
@@ -198,7 +197,7 @@ def _cross_validated(setting: Setting) -> Attempt:
     for place, fold in enumerate(found):
         others = [one for other, rest in enumerate(found) if other != place for one in rest]
         theirs = _joined([held_out for other, (_train, held_out) in enumerate(parts) if other != place])
-        read += _as_read_by(calibrated(others, theirs, objective=objective).policy, fold, fit.policy)
+        read += as_read_by(calibrated(others, theirs, objective=objective).policy, fold, fit.policy)
     metrics = measured(read, pooled, fit.policy, method=CROSS_VALIDATION)
     comparison = _compared(setting, read, pooled, metrics)
     clock.mark("measuring")
@@ -240,47 +239,6 @@ def _hindrance(setting: Setting, version: VersionRecord) -> str:
 
 def _joined(parts: list[Samples]) -> Samples:
     return attrs.evolve(parts[0], items=[sample for part in parts for sample in part])
-
-
-def _as_read_by(own: OperatingPolicy, found: list[Detections], common: OperatingPolicy) -> list[Detections]:
-    """Return detections with raw scores such that the common policy judges them exactly as their own policy would.
-
-    On the scale of logits both policies are lines; a score's distance from the threshold, in units of its own
-    temperature, is kept, and rounding carries none over the threshold. Order within a class stays. (Where the common
-    policy lets everything count, down to a score of 0, no score can say otherwise.)
-    """
-    edges = {name: _least_counting(common, name) for one in found for name in one.label_names.tolist()}
-    return [attrs.evolve(one, scores=_moved(one, own, common, edges)) for one in found]
-
-
-def _moved(
-    one: Detections, own: OperatingPolicy, common: OperatingPolicy, edges: Mapping[str, np.float32]
-) -> np.ndarray:
-    names = one.label_names.tolist()
-    from_, to = (_logit(np.array([policy.threshold(name) for name in names])) for policy in (own, common))
-    distance = _logit(one.scores.astype(np.float64)) / own.temperature - from_
-    moved = (1 + np.tanh((distance + to) * common.temperature / 2)) / 2  # the sigmoid, which this way never overflows
-    least = np.array([edges[name] for name in names], dtype=np.float32)
-    counts = accepted(one.scores, names, policy=own)
-    below = np.nextafter(least, np.float32(0))
-    return np.where(counts, np.maximum(moved.astype(np.float32), least), np.minimum(moved.astype(np.float32), below))
-
-
-def _least_counting(policy: OperatingPolicy, name: str) -> np.float32:
-    """Return the lowest raw score of a class that counts, by bisection: positive floats are ordered as their bits."""
-    low, high = 0, int(np.float32(1).view(np.int32))
-    while low < high:
-        middle = (low + high) // 2
-        if accepted([np.int32(middle).view(np.float32)], [name], policy=policy)[0]:
-            high = middle
-        else:
-            low = middle + 1
-    return np.int32(high).view(np.float32)
-
-
-def _logit(values: np.ndarray) -> np.ndarray:
-    clipped = np.clip(values, 1e-9, 1 - 1e-9)
-    return np.log(clipped) - np.log1p(-clipped)
 
 
 class _Clock:

@@ -104,8 +104,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
         StoreError: If the store cannot be written.
 
     """
-    seed = fields.check_seed(seed)
-    store = _ready(store, head)
+    seed, store = fields.check_seed(seed), _ready(store, head)
     settings = config if isinstance(config, TrainingConfig) else resolve_config(preset, given=config)
     manager = VersionManager(store, actor=actor)
     beginning = origins.begin(store, head, init=init, backbone=backbone)

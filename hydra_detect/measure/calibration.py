@@ -38,6 +38,18 @@ _PLACE_BINS = 5
 _PLACE_LEAST = 8
 
 
+def logits(scores: Doubles) -> Doubles:
+    """Return log(s / (1 - s)); scores beyond 2**-24 from either end, where float32 ends, count as at that distance."""
+    clipped = np.clip(scores, _EDGE, 1 - _EDGE)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def sigmoid(values: Doubles) -> Doubles:
+    """Return 1 / (1 + exp(-v))."""
+    small = np.exp(-np.abs(values))  # never overflows
+    return np.where(values >= 0, 1, small) / (1 + small)
+
+
 def apply_temperature(scores: Any, temperature: float) -> Floats:
     """Return calibrated scores, sigmoid(logit(score) / T).
 
@@ -59,7 +71,7 @@ def apply_temperature(scores: Any, temperature: float) -> Floats:
     raw = _checked(scores)
     if not (math.isfinite(temperature) and temperature > 0):
         raise InputError("calibrate scores", f"the temperature is {temperature}", "Give a number above 0.")
-    return raw.astype(np.float32) if temperature == 1 else _sigmoid(_logits(raw) / temperature).astype(np.float32)
+    return raw.astype(np.float32) if temperature == 1 else sigmoid(logits(raw) / temperature).astype(np.float32)
 
 
 def fit_temperature(scores: Any, hits: Any) -> float:
@@ -82,15 +94,15 @@ def fit_temperature(scores: Any, hits: Any) -> float:
         from scipy.optimize import minimize_scalar
     except ImportError:
         raise missing_extra("fit a temperature", "train") from None
-    logits, taken = _logits(_checked(scores)), _flags(hits, scores)
+    raw, taken = logits(_checked(scores)), _flags(hits, scores)
     if len(taken) < LEAST_CANDIDATES or taken.all() or not taken.any():
         return 1.0
     bounds = (math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE))
     found = minimize_scalar(
-        lambda t: _loss(logits / math.exp(t), taken), bounds=bounds, method="bounded", options={"xatol": 1e-6}
+        lambda t: _loss(raw / math.exp(t), taken), bounds=bounds, method="bounded", options={"xatol": 1e-6}
     )
     temperature = math.exp(float(found.x))
-    return temperature if _loss(logits / temperature, taken) < _loss(logits, taken) else 1.0
+    return temperature if _loss(raw / temperature, taken) < _loss(raw, taken) else 1.0
 
 
 def negative_log_likelihood(scores: Any, hits: Any) -> float:
@@ -106,7 +118,7 @@ def negative_log_likelihood(scores: Any, hits: Any) -> float:
         InputError: If a score is NaN or outside [0, 1], or there is not one hit or miss per score.
 
     """
-    return _loss(_logits(_checked(scores)), _flags(hits, scores))
+    return _loss(logits(_checked(scores)), _flags(hits, scores))
 
 
 @attrs.frozen(kw_only=True)
@@ -330,19 +342,9 @@ def _flags(hits: Any, scores: Any) -> Flags:
     return taken
 
 
-def _logits(scores: Doubles) -> Doubles:
-    clipped = np.clip(scores, _EDGE, 1 - _EDGE)
-    return np.log(clipped) - np.log1p(-clipped)
-
-
-def _sigmoid(logits: Doubles) -> Doubles:
-    small = np.exp(-np.abs(logits))  # never overflows
-    return np.where(logits >= 0, 1, small) / (1 + small)
-
-
-def _loss(logits: Doubles, hits: Flags) -> float:
+def _loss(raw: Doubles, hits: Flags) -> float:
     """Return the mean of -log sigmoid(logit) over hits and -log sigmoid(-logit) over the others."""
-    return float(np.logaddexp(0, np.where(hits, -logits, logits)).mean()) if len(hits) else math.nan
+    return float(np.logaddexp(0, np.where(hits, -raw, raw)).mean()) if len(hits) else math.nan
 
 
 def _places_in(values: NDArray[Any], edges: Doubles) -> Integers:
