@@ -236,7 +236,7 @@ def measure(
         confusion=confusion,
         samples_digest=samples_digest,
         method=method,
-        notes=_notes(classes, grouped.count),
+        notes=_notes(classes, grouped.count, wrong=int(counts[..., 1:].sum())),
         # What cross-validation found by several heads was put on one scale: no score is raw any more.
         calibration=calibration_at(outcomes, policy.temperature) if len(outcomes) and method == HELD_OUT else None,
     )
@@ -338,10 +338,14 @@ def _or_zero(value: NDArray[Any]) -> float:
     return 0.0 if math.isnan(value) else float(value)
 
 
-def _notes(classes: tuple[Performance, ...], groups: int) -> tuple[str, ...]:
+def _notes(classes: tuple[Performance, ...], groups: int, *, wrong: int) -> tuple[str, ...]:
     notes = [f"no labelled box of class {one.name}: its figures say nothing" for one in classes if not one.labels]
     if groups < _FEW_GROUPS:
         notes.append(f"intervals from {groups} groups are too narrow, or missing: label pictures of more groups")
+    if groups and not wrong and any(one.labels for one in classes):
+        # Where nothing is wrong every draw says so. What may be all the same: Hanley and Lippman-Hand 1983, JAMA 249.
+        most = 1 - 0.05 ** (1 / groups)  # with which all being right still has a chance of one in twenty
+        notes.append(f"nothing is wrong in {groups} groups: in up to {most:.0%} of others like them something may be")
     return tuple(notes)
 
 
