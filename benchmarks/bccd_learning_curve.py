@@ -1,12 +1,15 @@
 """What a person gets from 5, 10, 20, 40 and 80 labelled pictures of blood cells, everything else left to the library.
 
-    python benchmarks/bccd_learning_curve.py --data BCCD_Dataset --out run --plot curve.png
+    python benchmarks/bccd_learning_curve.py --data BCCD_Dataset --out run --json rows.json --plot curve.png
+    python benchmarks/bccd_learning_curve.py --data BCCD_Dataset --out run --labels 20 40 \
+        --set validation=held-out --earlier rows.json --plot curve.png
 
 Data and original are those of `bccd_heads.py`, which has to be run first: its original is split into a store of its
 own, as a stranger's checkpoint would be. For each class, number and seed so many pictures that show it are drawn from
 the author's train list, and `train_head` is called with nothing but them: with few of them it cross-validates, with
-more it deals four roles; thresholds are chosen on them as well. The version is then measured on the author's test list,
-at its operating point. Beside that stands the F1 that the training itself reported.
+more it deals four roles, unless `--set validation=` says otherwise; thresholds are chosen on them as well. The version
+is then measured on the author's test list, at its operating point. Beside that stands the F1 that the training itself
+reported.
 """
 
 import json
@@ -73,18 +76,20 @@ def a_head(args, store, label, count, seed, folder):
 
 
 def draw(rows, file):
-    """Draw AP50 and F1 over the number of pictures: a line through the means of each class, a dot for each head."""
+    """Draw AP50 and F1 over the number of pictures: a line through the means of each class and method, a dot a head."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2, sharey=True), ("ap50", "f1"), strict=True):
+        every = sorted({row["labels"] for row in rows})
         for place, label in enumerate(dict.fromkeys(row["class"] for row in rows)):
-            own = [row for row in rows if row["class"] == label]
-            counts = sorted({row["labels"] for row in own})
-            means = [np.mean([row[name] for row in own if row["labels"] == count]) for count in counts]
-            axes.plot(counts, means, color=f"C{place}", label=label)
-            axes.plot([row["labels"] for row in own], [row[name] for row in own], "o", color=f"C{place}", alpha=0.4)
-        axes.set(xscale="log", xticks=counts, xticklabels=counts, ylim=(0, 1.02), xlabel="labelled pictures")
+            for method, line in (("cross-validation", "-"), ("held-out", "--")):
+                own = [row for row in rows if (row["class"], row["method"]) == (label, method)]
+                counts = sorted({row["labels"] for row in own})
+                means = [np.mean([row[name] for row in own if row["labels"] == count]) for count in counts]
+                axes.plot(counts, means, line, color=f"C{place}", label=f"{label}, {method}")
+                axes.scatter([row["labels"] for row in own], [row[name] for row in own], color=f"C{place}", alpha=0.4)
+        axes.set(xscale="log", xticks=every, xticklabels=every, ylim=(0, 1.02), xlabel="labelled pictures")
         axes.minorticks_off()
         axes.grid(color="0.9")
         axes.set_title({"ap50": "AP50", "f1": "F1 at the operating point"}[name])
@@ -98,6 +103,7 @@ def main():
     parser.add_argument("--labels", type=int, nargs="*", default=[5, 10, 20, 40, 80])
     parser.add_argument("--init", default="auto", help="what heads start from: auto (the red cells' head) or fresh")
     parser.add_argument("--plot", type=pathlib.Path)
+    parser.add_argument("--earlier", type=pathlib.Path, nargs="*", default=[], help="rows of --json to draw as well")
     args = parser.parse_args()
     keep_freed_memory()
     rows = []
@@ -117,7 +123,7 @@ def main():
                 )
     keep(rows, args.json)
     if args.plot:
-        draw(rows, args.plot)
+        draw([*(row for file in args.earlier for row in json.loads(file.read_text())), *rows], args.plot)
 
 
 if __name__ == "__main__":
