@@ -273,7 +273,7 @@ def test_a_record_of_before_is_read():
 
 
 def test_it_prints_a_table():
-    """A line says what was measured, then a line per class and for all, then what was taken for what."""
+    """A line says what was measured, then a line per class and for all, and every number stands in its column."""
     truth = GroundTruth([(0, 0, 10, 10), (50, 50, 90, 90)], ["owl", "fox"], SIZE)
     found = detect([(0, 0, 10, 10), (200, 200, 300, 300)], ["owl", "owl"], [0.9, 0.8])
     lines = str(quick(([found], [truth]))).splitlines()
@@ -287,12 +287,8 @@ def test_it_prints_a_table():
     ]
     raw = -(math.log(0.9) + math.log(0.2)) / 2  # of a hit at 0.9 and a false alarm at 0.8
     said = f"ECE 0.450 raw, 0.450 calibrated; NLL {raw:.3f} raw, {raw:.3f} calibrated"
-    assert lines[6] == "labelled as a row, detected as a column:"
-    assert [line.split() for line in lines[7:11]] == [
-        ["owl", "fox", "background"], ["owl", "1", "0", "0"], ["fox", "0", "0", "1"], ["background", "1", "0", "0"],
-    ]  # fmt: skip
-    assert lines[11] == f"scores on these pictures: {said}"
-    assert lines[12].startswith("note: intervals from 1 groups")
+    assert lines[6] == f"scores on these pictures: {said}"
+    assert lines[7].startswith("note: intervals from 1 groups")
 
 
 @pytest.mark.parametrize(("count", "share"), [(1, "95%"), (3, "63%"), (12, "22%"), (59, "5%")])

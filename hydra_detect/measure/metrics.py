@@ -163,10 +163,7 @@ class Metrics(Record):
         return dict(codec.to_dict(self))
 
     def __str__(self) -> str:
-        """Return a table: a line per class, and where there are several, all together, and which is taken for which.
-
-        Below it stands what scores say.
-        """
+        """Return a table: a line per class, and where there are several, all together; below it what scores say."""
         whole = [_row(self.micro), _macro_row(self.macro)] if len(self.classes) > 1 else []
         rows = [_COLUMNS, *map(_row, self.classes), *whole]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -179,8 +176,7 @@ class Metrics(Record):
         )
         table = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
         scores = [] if self.calibration is None else [_scores(self.calibration)]
-        taken = ["labelled as a row, detected as a column:", str(self.confusion)] if len(self.classes) > 1 else []
-        return "\n".join(["; ".join(told), *table, *taken, *scores, *(f"note: {note}" for note in self.notes)])
+        return "\n".join(["; ".join(told), *table, *scores, *(f"note: {note}" for note in self.notes)])
 
 
 def measure(
