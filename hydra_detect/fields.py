@@ -45,13 +45,6 @@ def texts(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def one_text(value: Any) -> Any:
-    """Return a number, or a list of numbers, as a person writes it: 0.25, or 0.1,0.9; anything else as it is."""
-    if isinstance(value, list | tuple):
-        return ",".join(str(one_text(item)) for item in value)
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
 def one_float(value: Any) -> float:
     """Return a number as a float: 32 and 32.0, 0.0 and -0.0 are one value and must be one text."""
     return float(value) + 0.0

@@ -326,40 +326,6 @@ def test_a_loss_and_an_augmentation_of_your_own(tmp_path):
         learn_shapes(tmp_path / "b", config=config)
 
 
-@pytest.mark.parametrize(
-    ("made", "found"),
-    [
-        ({}, "it returned {}"), (None, "it returned None"), ({"mine": 1.0}, "its part 'mine' is 1.0 and no scalar"),
-        ({"mine": torch.ones(2)}, "its part 'mine' is tensor"),
-        ({"mine": torch.tensor(1.0)}, "depends on a weight"),
-    ],
-)  # fmt: skip
-def test_a_loss_of_another_form(tmp_path, made, found):
-    """What is no loss is told by its name, and with what it should return: not as torch would."""
-    config = attrs.evolve(CONFIG, loss="odd")
-    with pytest.raises(TrainingError, match="train with the loss 'odd'") as caught:
-        learn_shapes(tmp_path, config=config, tools=Tools(losses={"odd": lambda _predictions, _context: made}))
-    assert found in caught.value.found
-    assert "torchvision_loss" in caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    ("odd", "found"),
-    [
-        (lambda picture, _target: picture, "it returned"), (lambda picture, _target: (picture, None), "it returned"),
-        (lambda picture, target: (picture, {"boxes": target["boxes"]}), "labels ['none']"),
-        (lambda picture, target: (picture, {**target, "labels": target["labels"][:0]}), "labels [0]"),
-    ],
-)  # fmt: skip
-def test_an_augmentation_of_another_form(tmp_path, odd, found):
-    """So is what is no augmentation."""
-    odd.__name__ = "odd"
-    config = attrs.evolve(CONFIG, features="fresh", augmentations=("odd",))
-    with pytest.raises(InputError, match="augment with 'odd'") as caught:
-        learn_shapes(tmp_path, config=config, tools=Tools(augmentations={"odd": odd}))
-    assert found in caught.value.found
-
-
 def test_progress(tmp_path):
     """After each epoch the callback is told the latest, the best, how long it took, and what remains at that pace."""
     told = []

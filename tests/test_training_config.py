@@ -104,16 +104,6 @@ def test_lists_may_be_written_in_several_ways():
     assert resolve_config(given={"aspect_ratios": "0.5, 1"}).aspect_ratios == (0.5, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.25, "0.25"), (1, "1"), ([0.1, 0.9], "0.1,0.9"), ("dynamic", "dynamic"), ("", "")]
-)
-def test_weights_may_be_written_as_numbers(tmp_path, value, text):
-    """A number or a list of them is what its text is, wherever it stands."""
-    (tmp_path / "own.json").write_text(json.dumps({"focal_alpha": value}))
-    found = [resolve_config(given={"focal_alpha": value}), resolve_config(file=tmp_path / "own.json")]
-    assert {config.focal_alpha for config in (*found, TrainingConfig(focal_alpha=value))} == {text}
-
-
 def test_unknown_keys_are_refused_with_near_matches(tmp_path):
     """A misspelt setting or preset is refused wherever it stands, with where that is and what is near."""
     path = tmp_path / "mine.toml"

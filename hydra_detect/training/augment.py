@@ -148,27 +148,13 @@ class Augmenter:
         framed = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=pixels.shape[-2:])
         picture, target = tv_tensors.Image(pixels), {"boxes": framed, "labels": labels}
         for step in self.steps:
-            picture, target = _of_form(step, step(picture, target))
+            picture, target = step(picture, target)
         picture, target = _kept(picture, target, least=_least_side(boxes))
         return (
             picture.as_subclass(torch.Tensor),
             target["boxes"].as_subclass(torch.Tensor),
             target["labels"],
         )
-
-
-def _of_form(step: Augmentation, made: Any) -> tuple[Any, dict[str, Any]]:
-    """Return what an augmentation made, once it is seen to be a picture and a target with a label for each box."""
-    name = getattr(step, "__name__", type(step).__name__)
-    remedy = "Let it return a picture and a target with boxes [N, 4] and labels [N], as it was given."
-    is_pair = isinstance(made, tuple) and len(made) == 2  # noqa: PLR2004  picture and target
-    if not is_pair or not isinstance(made[0], torch.Tensor) or not isinstance(made[1], Mapping):
-        raise InputError(f"augment with {name!r:.60}", f"it returned {made!r:.60}", remedy)
-    shapes = {key: list(getattr(made[1].get(key), "shape", ["none"])) for key in ("boxes", "labels")}
-    if len(shapes["boxes"]) != 2 or shapes["boxes"][:1] != shapes["labels"]:  # noqa: PLR2004  [N, 4]
-        found_here = f"it returned boxes {shapes['boxes']} and labels {shapes['labels']}"
-        raise InputError(f"augment with {name!r:.60}", found_here, remedy)
-    return made[0], dict(made[1])
 
 
 def perturbed(seen: Seen, *, box_jitter: float, feature_noise: float) -> Seen:

@@ -73,8 +73,8 @@ class TrainingConfig(Record):
         ema_decay: Of the moving average of the weights that is measured and kept; 0 for none.
         loss: Name of the loss, one of `list_losses()`.
         focal_gamma: Exponent of the focal loss (Lin et al. 2017, arXiv:1708.02002).
-        focal_alpha: Its weights: "" for none, 0.25 for every class with the rest for the background, "0.1,0.4,0.5" for
-            each label with the background first, or "dynamic" for what the whole training role says.
+        focal_alpha: Its weights, as text: "" for none, "0.25" for every class with the rest for the background,
+            "0.1,0.4,0.5" for each label with the background first, or "dynamic" for what the whole training role says.
         sampler: "shuffle", or "balanced" to draw samples of rare classes more often.
         features: "cached" runs the backbone once for each sample and view; "fresh" at every step, on augmented
             pictures.
@@ -115,7 +115,7 @@ class TrainingConfig(Record):
     ema_decay: float = attrs.field(converter=fields.one_float, default=0.99, validator=fields.SHARE)
     loss: str = "torchvision"
     focal_gamma: float = attrs.field(converter=fields.one_float, default=2.0, validator=fields.bounded(0, 20))
-    focal_alpha: str = attrs.field(default="", converter=fields.one_text, validator=check.instance_of(str))
+    focal_alpha: str = ""
     sampler: str = attrs.field(default="shuffle", validator=check.in_(("shuffle", "balanced")))
     features: str = attrs.field(default="cached", validator=check.in_(("cached", "fresh")))
     profile: str = attrs.field(default="picture", validator=check.in_(tuple(PROFILES)))
@@ -226,11 +226,9 @@ def _with(config: TrainingConfig, settings: Mapping[str, Any], where: str) -> Tr
 
 def _value(value: Any, *, like: Any) -> Any:
     """Return a plain value of the kind that the codec takes; a text may come from a command line."""
-    if isinstance(like, str):
-        return fields.one_text(value)
     if isinstance(value, tuple | list):
-        return [item if isinstance(item, str) else _value(item, like=None) for item in value]
-    if not isinstance(value, str):
+        return [_value(item, like="") for item in value]
+    if not isinstance(value, str) or isinstance(like, str):
         return value
     if not isinstance(like, list) or value.lstrip().startswith("["):
         return _parsed(value)

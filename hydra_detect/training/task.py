@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
 
-from hydra_detect.errors import TrainingError
 from hydra_detect.nets.heads import Sampling
 from hydra_detect.training.features import stack
 from hydra_detect.training.losses import LossContext
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from hydra_detect.training.features import Seen
     from hydra_detect.training.losses import Loss
     from hydra_detect.training.source import Source
-    from hydra_detect.training.step import Predictions
 
 Encoder = Callable[["RCNNHead", "Features"], "Features"]
 """From what a source gives to the maps that a head reads; the network that learns may have a part in it."""
@@ -98,7 +96,7 @@ class Task:
             with self._precision():
                 features = self.encoder(network, stack([one.encoded for one in group]))
                 predictions = predict(network, features, group)
-            for name, value in self._loss_of(predictions).items():
+            for name, value in self.loss(predictions, self.context).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value * (len(group) / len(seen))
         return sums
 
@@ -113,21 +111,7 @@ class Task:
         """
         features = self.encoder(network, stack([seen.encoded]))
         predictions, output = predict_and_detect(network, features, seen, score_threshold=score_threshold)
-        return self._loss_of(predictions), output
-
-    def _loss_of(self, predictions: Predictions) -> dict[str, Tensor]:
-        """Return the parts of the loss, once they are seen to be what a user's own loss has to return, too."""
-        parts: Any = self.loss(predictions, self.context)
-        asked = f"train with the loss {self.config.loss!r:.60}"
-        remedy = "Let it return scalar tensors by name, as hydra_detect.training.losses.torchvision_loss does."
-        if not isinstance(parts, Mapping) or not parts:
-            raise TrainingError(asked, f"it returned {parts!r:.60} and not scalars by name", remedy)
-        for name, part in parts.items():
-            if not isinstance(part, torch.Tensor) or part.dim():
-                raise TrainingError(asked, f"its part {name!r:.60} is {part!r:.60} and no scalar tensor", remedy)
-        if torch.is_grad_enabled() and not any(part.requires_grad or not part.isfinite() for part in parts.values()):
-            raise TrainingError(asked, "nothing that it returned depends on a weight", f"{remedy} Detach nothing.")
-        return dict(parts)
+        return dict(self.loss(predictions, self.context)), output
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         """Return mixed precision where the device has it and the settings allow it."""
