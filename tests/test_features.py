@@ -239,11 +239,11 @@ def test_the_folder_is_not_looked_through_at_each_file(tmp_path, monkeypatch):
         kept.put(f"{number:04}", one)
     assert len(list(tmp_path.iterdir())) == 1000
     assert len(looks) <= 20
-    full = FeatureCache(tmp_path / "full", limit=1)
+    kept.limit = sum(path.stat().st_size for path in tmp_path.iterdir())
     looks.clear()
     for _draw in range(3):
-        full.put("one", one)
-    assert (full.refused, len(looks)) == (1, 1)
+        kept.put("one more", one)
+    assert (kept.refused, len(looks)) == (1, 1)
 
 
 @pytest.mark.parametrize("limit", [0, 1000])
