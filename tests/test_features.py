@@ -23,14 +23,7 @@ from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.storage.owners import staging_name
 from hydra_detect.training.config import VIEWS
-from hydra_detect.training.features import (
-    CACHE_VARIABLE,
-    Encoded,
-    FeatureCache,
-    FrozenFeatures,
-    default_cache,
-    stack,
-)
+from hydra_detect.training.features import CACHE_VARIABLE, FrozenFeatures, default_cache, stack
 from hydra_detect.training.source import truth_of
 from hydra_detect.training.views import see
 
@@ -227,23 +220,6 @@ def named(folder, sample):
     aside = folder / "named" / sample.id
     features(aside).of(sample)
     return folder / "features" / kept(aside)[0].name
-
-
-def test_the_folder_is_not_looked_through_at_each_file(tmp_path, monkeypatch):
-    """A thousand files that fit are kept in some twenty looks, and what was refused once is refused without another."""
-    looks, look = [], FeatureCache._kept
-    monkeypatch.setattr(FeatureCache, "_kept", lambda self: looks.append(1) or look(self))
-    one = Encoded(maps={"0": torch.zeros(1, 1, 8, 8)}, size=(8, 8), padded_size=(8, 8), original_size=(8, 8))
-    kept = FeatureCache(tmp_path, limit=8_000_000)
-    for number in range(1000):
-        kept.put(f"{number:04}", one)
-    assert len(list(tmp_path.iterdir())) == 1000
-    assert len(looks) <= 20
-    kept.limit = sum(path.stat().st_size for path in tmp_path.iterdir())
-    looks.clear()
-    for _draw in range(3):
-        kept.put("one more", one)
-    assert (kept.refused, len(looks)) == (1, 1)
 
 
 @pytest.mark.parametrize("limit", [0, 1000])

@@ -42,7 +42,6 @@ CACHE_VARIABLE = "HYDRA_DETECT_CACHE"
 _SUFFIX = ".features"
 _SIZES = ("size", "padded_size", "original_size")
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
-_LOOKS = 16  # shares of the limit, after each of which the folder is looked through again
 _HEADER = 4096  # bytes: more than names, shapes and facts of a few maps take in a file
 _LOG = logging.getLogger(__name__)
 
@@ -105,8 +104,7 @@ class FeatureCache:
     """A folder of feature files, bounded in size; any of them may be deleted at any time.
 
     Files that this object has not used make room for its own, the longest unused first; once all that is left is its
-    own, nothing more is kept. The folder is looked through each time that a sixteenth of the limit was written, so
-    processes that share it may pass the limit together by so much each.
+    own, nothing more is kept.
 
     Args:
         folder: Where; made when the first file is written.
@@ -120,7 +118,6 @@ class FeatureCache:
         self.hits = self.misses = 0
         self._refused: set[str] = set()
         self._own: set[str] = set()
-        self._room = 0  # bytes that may be written before the folder is looked through again
 
     @property
     def refused(self) -> int:
@@ -155,23 +152,16 @@ class FeatureCache:
             StoreError: If the folder cannot be written.
 
         """
-        if key in self._refused:  # what is the cache's own only grows
-            return
         facts = {name: " ".join(map(str, getattr(encoded, name))) for name in _SIZES}
-        size = sum(level.nbytes for level in encoded.maps.values()) + _HEADER
         with explained(f"keep features in {self.folder}", "Name another folder, or set cache_bytes to 0."):
-            if size > self._room:
-                room = self._make_room(size)
-                if size > room:
-                    self._refused.add(key)
-                    return
-                self._room = min(room, self.limit // _LOOKS)
-            self._room -= size
+            if not self._make_room(sum(level.nbytes for level in encoded.maps.values()) + _HEADER):
+                self._refused.add(key)
+                return
             tensor_files.save(self.folder / (key + _SUFFIX), encoded.maps, facts)
         self._own.add(key)
 
-    def _make_room(self, size: int) -> int:
-        """Delete what others used longest ago until there is room; return how much there is, 0 if too little."""
+    def _make_room(self, size: int) -> bool:
+        """Delete what others used longest ago until there is room; nothing, if there would be none all the same."""
         others, own = [], 0
         for path, facts in self._kept():
             if path.name.removesuffix(_SUFFIX) in self._own:
@@ -179,7 +169,7 @@ class FeatureCache:
             else:
                 others.append((facts.st_mtime, facts.st_size, path))
         if own + size > self.limit:
-            return 0
+            return False
         total = own + sum(nbytes for _used, nbytes, _path in others)
         for _used, nbytes, path in sorted(others):
             if total + size <= self.limit:
@@ -187,7 +177,7 @@ class FeatureCache:
             with contextlib.suppress(PermissionError):  # Windows: another process reads it
                 path.unlink(missing_ok=True)
                 total -= nbytes
-        return max(0, self.limit - total)
+        return total + size <= self.limit
 
     def _kept(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Yield all feature files; delete what a process left half-written when it was killed."""
