@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from training_fixtures import CLASSES, COLOURS, TRAIN, backbone, cache, shape_picture
 
-from hydra_detect.errors import InputError
+from hydra_detect.errors import InputError, TrainingError
 from hydra_detect.training.augment import Augmenter, built_in, list_augmentations, perturbed
 from hydra_detect.training.config import PROFILES
 from hydra_detect.training.features import FrozenFeatures
@@ -156,6 +157,40 @@ def test_your_own():
     assert torch.equal(pixels[0], pixels[1])
     assert not {"note", "half", "grey"} & set(list_augmentations())
     assert set(NAMES) <= set(list_augmentations())
+
+
+def framed(boxes, size=(48, 64), layout="XYXY"):
+    """Return boxes as torchvision's transforms know them."""
+    return tv_tensors.BoundingBoxes(boxes, format=layout, canvas_size=size)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda _picture, _target: None, "None"),
+        (lambda picture, _target: picture, r"Image \[3, 48, 64\] float32"),
+        (lambda picture, target: (picture, target["boxes"], target["labels"]), "tuple"),
+        (lambda picture, _target: (picture, None), "None for a target"),
+        (lambda _picture, target: (None, target), "None for a picture of 3 channels"),
+        (lambda picture, target: (picture[0], target), r"Tensor \[48, 64\] float32 for a picture of 3 channels"),
+        (lambda picture, target: (picture[:1], target), r"Tensor \[1, 48, 64\] float32 for a picture of 3 channels"),
+        (lambda picture, target: (picture.numpy(), target), r"ndarray \[3, 48, 64\] float32 for a picture"),
+        (lambda picture, target: (picture.to(torch.uint8), target), r"\[3, 48, 64\] uint8 for a picture"),
+        (lambda picture, _target: (picture, {}), "None for boxes"),
+        (lambda picture, target: (picture, {**target, "boxes": target["boxes"] + 1}), r"Tensor \[2, 4\] float32"),
+        (lambda picture, target: (picture, {**target, "boxes": framed(target["boxes"], layout="XYWH")}), "in XYWH of"),
+        (lambda picture, target: (picture[:, :9], target), r"boxes in XYXY of \(48, 64\) in a picture of \(9, 64\)"),
+        (lambda picture, target: (picture, {"boxes": target["boxes"]}), "None for labels"),
+        (lambda picture, target: (picture, {**target, "labels": [1, 2]}), "list for labels"),
+        (lambda picture, target: (picture, {**target, "labels": target["labels"][:1]}), "2 boxes and 1 labels"),
+    ],
+)  # fmt: skip
+def test_your_own_of_another_form(wrong, said):
+    """What an augmentation returns that is no picture with its target is told with its name and what it should be."""
+    with pytest.raises(TrainingError, match=f"cannot augment with 'mine': it returned .*{said}") as caught:
+        changed(["hflip", "mine", "vflip"], tensors(THINGS), 0, {"mine": wrong})
+    assert "tv_tensors.BoundingBoxes" in caught.value.remedy
+    assert caught.value.facts["augmentation"] == "mine"
 
 
 def test_an_unknown_name():

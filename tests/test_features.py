@@ -23,7 +23,7 @@ from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.storage.owners import staging_name
 from hydra_detect.training.config import VIEWS
-from hydra_detect.training.features import CACHE_VARIABLE, FrozenFeatures, default_cache, stack
+from hydra_detect.training.features import CACHE_VARIABLE, Encoded, FrozenFeatures, default_cache, stack
 from hydra_detect.training.source import truth_of
 from hydra_detect.training.views import see
 
@@ -220,6 +220,68 @@ def named(folder, sample):
     aside = folder / "named" / sample.id
     features(aside).of(sample)
     return folder / "features" / kept(aside)[0].name
+
+
+TINY = Encoded(
+    maps={"0": torch.zeros(1, 1, 40, 40)}, size=(64, 64), padded_size=(64, 64), original_size=(64, 64)
+)  # more than a header in bytes
+TINY_BYTES = 6700  # about what its file has
+
+
+@pytest.mark.parametrize("others", [0, 300])
+def test_a_folder_of_many_files_is_listed_seldom(tmp_path, monkeypatch, others):
+    """However many files are kept, make room or are refused, the folder is listed a few times only."""
+    earlier = cache(tmp_path)
+    for number in range(others):
+        earlier.put(f"earlier-{number}", TINY)
+    listings, glob = [], Path.glob
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: listings.append(folder) or glob(folder, pattern))
+    small = cache(tmp_path, 200 * TINY_BYTES)
+    for _epoch in range(2):
+        for number in range(300):
+            if small.get(f"{number}") is None:
+                small.put(f"{number}", TINY)
+    assert 90 < small.refused < 110
+    assert sum(path.stat().st_size for path in kept(tmp_path)) <= small.limit
+    assert len(listings) <= 17
+
+
+def test_caches_that_share_a_folder_pass_the_limit_by_little(tmp_path):
+    """What another process writes is seen before a sixteenth of the limit was written, and makes room."""
+    limit = 64 * TINY_BYTES
+    both, most = [cache(tmp_path, limit), cache(tmp_path, limit)], 0
+    for number in range(60):
+        for place, one in enumerate(both):
+            one.put(f"{place}-{number}", TINY)
+        most = max(most, sum(path.stat().st_size for path in kept(tmp_path)))
+    assert 0.9 * limit < most <= limit * (1 + 2 / 16)
+
+
+def test_a_file_that_is_used_after_the_listing_waits_its_turn_again(tmp_path):
+    """Between two listings, too, the longest unused goes first, whoever used the others."""
+    earlier = cache(tmp_path)
+    for age in range(40):
+        earlier.put(f"earlier-{age}", TINY)
+        os.utime(tmp_path / "features" / f"earlier-{age}.features", (1000 + age, 1000 + age))
+    later = cache(tmp_path, 40 * TINY_BYTES)
+    later.put("first", TINY)
+    gone = 40 - sum("earlier" in path.name for path in kept(tmp_path))
+    used, next_one = f"earlier-{gone}", tmp_path / "features" / f"earlier-{gone + 1}.features"
+    assert cache(tmp_path).get(used) is not None  # by another process
+    later.put("second", TINY)
+    assert (earlier.get(used) is not None, next_one.exists()) == (True, False)
+
+
+def test_what_somebody_deletes_makes_room(tmp_path):
+    """A cache that is full of its own files keeps one again that was deleted, once it has asked for it."""
+    full = cache(tmp_path, 3 * TINY_BYTES + 4096)
+    for key in ("a", "b", "c", "d"):
+        full.put(key, TINY)
+    assert ([path.stem for path in kept(tmp_path)], full.refused) == (["a", "b", "c"], 1)
+    (tmp_path / "features" / "b.features").unlink()
+    assert full.get("b") is None
+    full.put("b", TINY)
+    assert [path.stem for path in kept(tmp_path)] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("limit", [0, 1000])

@@ -106,6 +106,7 @@ def test_the_report_tells_how_it_went(taught):
     assert event.reason == report.reason
     text = str(report)
     assert text.startswith("lamp@1: promoted: no version is active yet\n  samples    13 train, 4 select, 4 calibrate")
+    assert f"\n  anchors    {course.anchor_coverage:.0%} of the labels resemble one\n" in text
     assert "unchanged  backbone" in text
     assert report.training.warnings == ()
 

@@ -278,6 +278,47 @@ def test_a_loss_that_is_nothing_but_no_number(tmp_path):
         fitted(tmp_path, loss=lambda _predictions, _context: {"mine": torch.tensor(math.nan)})
 
 
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (None, "it returned None"), (0.5, "it returned float"), ({}, "it returned dict without any part"),
+        (torch.tensor(0.5), r"it returned Tensor \[\] float32"), ([torch.tensor(0.5)], "it returned list"),
+        ({"mine": 0.5, "other": torch.tensor(0.5)}, r"it returned parts of which 'mine' is float\."),
+        ({"mine": torch.zeros(3), "o": None}, r"it returned .* 'mine' is Tensor \[3\] float32, 'o' is None\."),
+        ({1: torch.tensor(0.5)}, r"it returned parts of which 1 is Tensor \[\] float32"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("role", ["train", "select"])
+def test_a_loss_of_another_form_stops_the_training(tmp_path, returned, said, role):
+    """What a loss returns that is no scalars by name is told with its name, wherever it is asked."""
+
+    def loss(predictions, context):
+        is_right = torch.is_grad_enabled() == (role == "select")
+        return torchvision_loss(predictions, context) if is_right else returned
+
+    tools = Tools(losses={"own": loss})
+    with pytest.raises(TrainingError, match=f"cannot train with loss 'own': {said}") as caught:
+        learn_shapes(tmp_path, config=attrs.evolve(CONFIG, epochs=1, loss="own"), tools=tools)
+    assert "Return a mapping" in caught.value.remedy
+    assert caught.value.facts["loss"] == "own"
+
+
+def test_a_loss_without_a_gradient_stops_the_training(tmp_path):
+    """A loss of detached values is told with its name; where nothing is learnt it need not have a gradient."""
+
+    def detached(predictions, context):
+        return {name: part.detach() for name, part in torchvision_loss(predictions, context).items()}
+
+    with pytest.raises(TrainingError, match=r"train with loss 'torchvision': no part .* has a gradient"):
+        fitted(tmp_path, loss=detached)
+
+    def learning(predictions, context):
+        return (torchvision_loss if torch.is_grad_enabled() else detached)(predictions, context)
+
+    judged = fitted(tmp_path / "b", loss=learning)
+    assert judged.best.select_losses["total"] > 0
+
+
 @pytest.mark.parametrize("clip", [0.0, 5.0])
 def test_a_gradient_that_is_no_number_stops_the_training(tmp_path, clip):
     """So does a gradient of NaN under a loss that is a number: no weight becomes NaN, not even at the last step."""

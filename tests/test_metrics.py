@@ -21,7 +21,7 @@ from hydra_detect.measure.calibration import (
     expected_calibration_error,
     negative_log_likelihood,
 )
-from hydra_detect.measure.confusion import confuse
+from hydra_detect.measure.confusion import Confusion, confuse
 from hydra_detect.measure.matching import Counts, count
 from hydra_detect.measure.metrics import Metrics, Precisions, measure
 from hydra_detect.measure.outcomes import judge
@@ -287,8 +287,30 @@ def test_it_prints_a_table():
     ]
     raw = -(math.log(0.9) + math.log(0.2)) / 2  # of a hit at 0.9 and a false alarm at 0.8
     said = f"ECE 0.450 raw, 0.450 calibrated; NLL {raw:.3f} raw, {raw:.3f} calibrated"
-    assert lines[6] == f"scores on these pictures: {said}"
-    assert lines[7].startswith("note: intervals from 1 groups")
+    assert lines[6:11] == [
+        "confusion: a row is what was labelled, a column what it was detected as",
+        "            owl  fox  background",
+        "owl           1    0           0",
+        "fox           0    0           1",
+        "background    1    0           0",
+    ]
+    assert lines[11] == f"scores on these pictures: {said}"
+    assert lines[12].startswith("note: intervals from 1 groups")
+
+
+def test_it_prints_the_confusion_of_one_class_or_of_many_in_a_line():
+    """One class needs no table, and of many it would be too wide: a line says what was found, missed and false."""
+
+    def said(counts):
+        names = [f"owl {number}" for number in range(len(counts) - 1)]
+        shown = attrs.evolve(quick(crowd(pictures=3)), confusion=Confusion(class_names=names, counts=counts))
+        return [line for line in str(shown).splitlines() if "confusion" in line or line.startswith("background")]
+
+    many = np.zeros((12, 12), dtype=int)
+    many[0, 0], many[0, 3], many[1, -1], many[-1, 2] = 5, 2, 3, 4
+    assert said(many.tolist()) == ["confusion: 5 found, 2 taken for another class, 3 missed, 4 false"]
+    assert said([[5, 3], [4, 0]]) == ["confusion: 5 found, 3 missed, 4 false"]
+    assert said([[0]]) == ["confusion: 0 found, 0 missed, 0 false"]
 
 
 @pytest.mark.parametrize(("count", "share"), [(1, "95%"), (3, "63%"), (12, "22%"), (59, "5%")])

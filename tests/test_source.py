@@ -68,7 +68,7 @@ def test_fresh_pictures_pass_the_backbone_each_time(tmp_path):
         return picture * 0.5, target
 
     features = FrozenFeatures(backbone(), cache(tmp_path))
-    own = FreshSource(features, CLASSES, augmenter=Augmenter((darker,)))
+    own = FreshSource(features, CLASSES, augmenter=Augmenter((("darker", darker),)))
     drawn = [own.draw(SAMPLE) for _ in range(3)]
     assert (features.passes, seen_by) == (3, [[1, 2]] * 3)
     expected = features.fresh(features.pixels(SAMPLE) * 0.5)

@@ -104,6 +104,39 @@ def test_lists_may_be_written_in_several_ways():
     assert resolve_config(given={"aspect_ratios": "0.5, 1"}).aspect_ratios == (0.5, 1.0)
 
 
+def test_focal_weights_may_be_written_in_several_ways(tmp_path):
+    """One number or a list of them may be text or numbers, in a file or a call: equal weights have equal digests."""
+    ways = (0.25, "0.25", " 0.250 ", [0.25], (0.25,), "[0.25]")
+    found = [resolve_config(given={"focal_alpha": way}) for way in ways] + [TrainingConfig(focal_alpha=w) for w in ways]
+    path = tmp_path / "mine.toml"
+    path.write_text("focal_alpha = 0.25")
+    found.append(resolve_config(file=path))
+    assert {codec.digest_of(codec.to_dict(config)) for config in found} == {
+        codec.digest_of(codec.to_dict(TrainingConfig(focal_alpha="0.25")))
+    }
+    path.write_text("focal_alpha = [0.1, 1, 2.50]")
+    ways = (resolve_config(file=path), resolve_config(given={"focal_alpha": "0.1, 1.0,2.5"}))
+    assert {config.focal_alpha for config in ways} == {"0.1,1,2.5"}
+    assert [TrainingConfig(focal_alpha=way).focal_alpha for way in ("", "dynamic", [])] == ["", "dynamic", ""]
+
+
+@pytest.mark.parametrize("value", [True, None, {}, [True], [[0.1, 0.9]], ["0.1"]])
+def test_other_focal_weights_are_refused(value):
+    """What is neither text, a number nor a list of numbers is refused with what may be given."""
+    said = r"focal_alpha is .*, and not 'dynamic', one number, or a list of numbers"
+    with pytest.raises(InputError, match=f"in the settings given, {said}"):
+        resolve_config(given={"focal_alpha": value})
+    with pytest.raises(RecordError, match=said):
+        TrainingConfig(focal_alpha=value)
+
+
+@pytest.mark.parametrize("value", [8e9, "8e9", "8000000000", 8_000_000_000])
+def test_a_whole_number_may_be_written_as_a_float(value):
+    """A count may have an exponent, as bytes often do; it is a whole number all the same."""
+    found = resolve_config(given={"cache_bytes": value}).cache_bytes
+    assert (found, type(found)) == (8_000_000_000, int)
+
+
 def test_unknown_keys_are_refused_with_near_matches(tmp_path):
     """A misspelt setting or preset is refused wherever it stands, with where that is and what is near."""
     path = tmp_path / "mine.toml"

@@ -145,6 +145,7 @@ class TrainingReport(Record):
             f"{made}: {self.outcome}: {self.reason}",
             f"  samples    {roles}; {training.samples.backgrounds} without labels",
             f"  training   from {course.started_from}; {best}; {spent}",
+            f"  anchors    {course.anchor_coverage:.0%} of the labels resemble one",
             f"  scores     {self.calibration}",
             *(f"  {line}" for line in str(self.metrics).splitlines()),
             f"  unchanged  backbone {training.unchanged.backbone.short}, {len(training.unchanged.heads)} other heads",

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 HELD_OUT, CROSS_VALIDATION = "held-out", "cross-validation"
 METHODS = (HELD_OUT, CROSS_VALIDATION)
 _FEW_GROUPS = 10
+_MOST_CONFUSED = 10  # classes: more make a table too wide to read
 _COLUMNS = ("", "threshold", "labels", "TP", "FP", "FN", "precision", "recall", "F1", "AP50", "AP75", "AP")
 
 
@@ -163,7 +164,10 @@ class Metrics(Record):
         return dict(codec.to_dict(self))
 
     def __str__(self) -> str:
-        """Return a table: a line per class, and where there are several, all together; below it what scores say."""
+        """Return a table: a line per class, and where there are several, all together.
+
+        Below it stand the confusion with the background, a table where there are several classes, and what scores say.
+        """
         whole = [_row(self.micro), _macro_row(self.macro)] if len(self.classes) > 1 else []
         rows = [_COLUMNS, *map(_row, self.classes), *whole]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -176,7 +180,9 @@ class Metrics(Record):
         )
         table = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
         scores = [] if self.calibration is None else [_scores(self.calibration)]
-        return "\n".join(["; ".join(told), *table, *scores, *(f"note: {note}" for note in self.notes)])
+        return "\n".join(
+            ["; ".join(told), *table, *_confused(self.confusion), *scores, *(f"note: {note}" for note in self.notes)]
+        )
 
 
 def measure(
@@ -361,6 +367,17 @@ def _figures(shares: Rates, precisions: Precisions) -> tuple[str, ...]:
         "-" if precisions.ap50 is None else str(precisions.ap50),
         *map(_text, (precisions.ap75, precisions.ap)),
     )
+
+
+def _confused(confusion: Confusion) -> list[str]:
+    if 1 < len(confusion.class_names) <= _MOST_CONFUSED:
+        return ["confusion: a row is what was labelled, a column what it was detected as", *str(confusion).splitlines()]
+    inner = [row[:-1] for row in confusion.counts[:-1]]
+    found = sum(row[place] for place, row in enumerate(inner))
+    as_another = sum(map(sum, inner)) - found
+    missed, false = sum(row[-1] for row in confusion.counts), sum(confusion.counts[-1])
+    another = f"{as_another} taken for another class, " if len(inner) > 1 else ""
+    return [f"confusion: {found} found, {another}{missed} missed, {false} false"]
 
 
 def _scores(calibration: Calibration) -> str:

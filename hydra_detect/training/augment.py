@@ -14,8 +14,8 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from hydra_detect.errors import InputError, listed
-from hydra_detect.training.extensions import AUGMENTATIONS, found, names
+from hydra_detect.errors import InputError, TrainingError, listed
+from hydra_detect.training.extensions import AUGMENTATIONS, form, found, names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,11 @@ _LEAST_SIDE = 2.0  # pixels: what a crop leaves of a box below that is no object
 Augmentation = Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]
 """Takes and returns a picture (`tv_tensors.Image`, float32 in [0, 1]) and a target with `boxes`
 (`tv_tensors.BoundingBoxes`, xyxy) and `labels` [N] int64."""
+
+_FORM = (
+    "Return (picture, target): a float32 tensor [channel, height, width], and a mapping with boxes, as "
+    "tv_tensors.BoundingBoxes in XYXY of that picture's size, and labels, int64, one for each box."
+)
 
 
 def _time_shift(picture: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -117,9 +122,9 @@ def list_augmentations() -> list[str]:
 
 @attrs.frozen
 class Augmenter:
-    """Several augmentations one after another."""
+    """Several augmentations, each with its name, one after another."""
 
-    steps: tuple[Augmentation, ...]
+    steps: tuple[tuple[str, Augmentation], ...]
 
     @classmethod
     def named(
@@ -141,20 +146,55 @@ class Augmenter:
         if unfit:
             found_here = f"{listed(unfit)} change pictures of 1 or 3 channels, and the backbone takes {channels}"
             raise InputError("augment pictures", found_here, "Name others, as augmentations=hflip,crop.")
-        return cls(tuple(found(name, own, group=AUGMENTATIONS, given=given) for name in wanted))
+        return cls(tuple((name, found(name, own, group=AUGMENTATIONS, given=given)) for name in wanted))
 
     def __call__(self, pixels: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a changed picture [channel, height, width] with its boxes [N, 4] xyxy and labels [N]."""
+        """Return a changed picture [channel, height, width] with its boxes [N, 4] xyxy and labels [N].
+
+        Raises:
+            TrainingError: If an augmentation does not return a picture and a target.
+
+        """
         framed = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=pixels.shape[-2:])
         picture, target = tv_tensors.Image(pixels), {"boxes": framed, "labels": labels}
-        for step in self.steps:
-            picture, target = step(picture, target)
+        for name, step in self.steps:
+            changed = step(picture, target)
+            problem = _problem(changed, channels=len(pixels))
+            if problem:
+                raise TrainingError(f"augment with {name!r:.60}", f"it returned {problem}", _FORM, augmentation=name)
+            picture, target = changed
         picture, target = _kept(picture, target, least=_least_side(boxes))
         return (
             picture.as_subclass(torch.Tensor),
             target["boxes"].as_subclass(torch.Tensor),
             target["labels"],
         )
+
+
+def _problem(changed: object, *, channels: int) -> str:
+    """Return what is wrong with what an augmentation returned; nothing if it is a picture and a target."""
+    if not isinstance(changed, tuple | list) or len(changed) != 2:  # noqa: PLR2004  as unpacked
+        return form(changed)
+    picture, target = changed
+    if not _is_tensor(picture, torch.float32, axes=3) or len(picture) != channels:
+        return f"{form(picture)} for a picture of {channels} channels"
+    if not isinstance(target, Mapping):
+        return f"{form(target)} for a target"
+    return _target_problem(target.get("boxes"), target.get("labels"), size=tuple(picture.shape[-2:]))
+
+
+def _target_problem(boxes: Any, labels: Any, *, size: tuple[int, ...]) -> str:
+    if not isinstance(boxes, tv_tensors.BoundingBoxes):
+        return f"{form(boxes)} for boxes"
+    if boxes.format != tv_tensors.BoundingBoxFormat.XYXY or tuple(boxes.canvas_size) != size:
+        return f"boxes in {boxes.format.name} of {tuple(boxes.canvas_size)} in a picture of {size}"
+    if not _is_tensor(labels, torch.int64, axes=1):
+        return f"{form(labels)} for labels"
+    return "" if len(boxes) == len(labels) else f"{len(boxes)} boxes and {len(labels)} labels"
+
+
+def _is_tensor(value: object, dtype: torch.dtype, *, axes: int) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype == dtype and value.dim() == axes
 
 
 def perturbed(seen: Seen, *, box_jitter: float, feature_noise: float) -> Seen:

@@ -19,6 +19,7 @@ from hydra_detect.codec import Record
 from hydra_detect.errors import HydraDetectError, InputError, RecordError, listed, near_matches
 from hydra_detect.measure.metrics import METHODS
 from hydra_detect.measure.policy import parse_objective
+from hydra_detect.names import shown
 
 if TYPE_CHECKING:
     import os
@@ -54,6 +55,21 @@ def _is_objective(_instance: Any, _attribute: Any, value: str) -> None:
     parse_objective(value)
 
 
+def _as_weights(value: Any) -> str:
+    """Return the focal loss's weights as text: equal ones, however they were written, must be one text."""
+    if isinstance(value, str):
+        items = value.strip().removeprefix("[").removesuffix("]").split(",")
+    else:
+        items = list(value) if isinstance(value, list | tuple) else [value]
+        if not all(type(item) in {int, float} for item in items):
+            found = f"focal_alpha is {shown(value)}, and not 'dynamic', one number, or a list of numbers"
+            raise RecordError("set focal_alpha", found, "See TrainingConfig for what each may be.")
+    try:
+        return ",".join(str(fields.one_float(item)).removesuffix(".0") for item in items)
+    except (ValueError, OverflowError):
+        return str(value).strip()  # "dynamic", or what the loss refuses, for it knows the classes
+
+
 @attrs.frozen(kw_only=True)
 class TrainingConfig(Record):
     """How a head learns.
@@ -73,8 +89,9 @@ class TrainingConfig(Record):
         ema_decay: Of the moving average of the weights that is measured and kept; 0 for none.
         loss: Name of the loss, one of `list_losses()`.
         focal_gamma: Exponent of the focal loss (Lin et al. 2017, arXiv:1708.02002).
-        focal_alpha: Its weights, as text: "" for none, "0.25" for every class with the rest for the background,
-            "0.1,0.4,0.5" for each label with the background first, or "dynamic" for what the whole training role says.
+        focal_alpha: Its weights: "" for none, 0.25 for every class with the rest for the background, [0.1, 0.4, 0.5]
+            for each label with the background first, or "dynamic" for what the whole training role says. Kept as text,
+            as "0.1,0.4,0.5".
         sampler: "shuffle", or "balanced" to draw samples of rare classes more often.
         features: "cached" runs the backbone once for each sample and view; "fresh" at every step, on augmented
             pictures.
@@ -115,7 +132,7 @@ class TrainingConfig(Record):
     ema_decay: float = attrs.field(converter=fields.one_float, default=0.99, validator=fields.SHARE)
     loss: str = "torchvision"
     focal_gamma: float = attrs.field(converter=fields.one_float, default=2.0, validator=fields.bounded(0, 20))
-    focal_alpha: str = ""
+    focal_alpha: str = attrs.field(default="", converter=_as_weights)
     sampler: str = attrs.field(default="shuffle", validator=check.in_(("shuffle", "balanced")))
     features: str = attrs.field(default="cached", validator=check.in_(("cached", "fresh")))
     profile: str = attrs.field(default="picture", validator=check.in_(tuple(PROFILES)))
@@ -211,13 +228,14 @@ def _with(config: TrainingConfig, settings: Mapping[str, Any], where: str) -> Tr
         return config
     kinds = {field.name: field.type for field in attrs.fields(TrainingConfig) if field.name != "unknown"}
     plain = codec.to_dict(config)
-    for name, value in settings.items():
+    for name in settings:
         if name not in kinds:
             raise InputError(
                 "configure a training", f"the {where} has {name!r:.60}, which is no setting", near_matches(name, kinds)
             )
-        plain[name] = _value(value, like=plain[name])
     try:
+        for name, value in settings.items():
+            plain[name] = _as_weights(value) if name == "focal_alpha" else _value(value, like=plain[name])
         return codec.from_dict(TrainingConfig, plain, "the settings")
     except HydraDetectError as error:
         found = f"in the {where}, {error.found}"
@@ -226,6 +244,9 @@ def _with(config: TrainingConfig, settings: Mapping[str, Any], where: str) -> Tr
 
 def _value(value: Any, *, like: Any) -> Any:
     """Return a plain value of the kind that the codec takes; a text may come from a command line."""
+    if isinstance(like, int) and isinstance(value, str | float):
+        number = _parsed(value) if isinstance(value, str) else value
+        return int(number) if isinstance(number, float) and number.is_integer() else number  # 8e9 bytes
     if isinstance(value, tuple | list):
         return [_value(item, like="") for item in value]
     if not isinstance(value, str) or isinstance(like, str):

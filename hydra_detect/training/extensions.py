@@ -53,6 +53,14 @@ def installed(name: str, group: str) -> str:
     return "".join(f"{dist.name} {dist.version}" for dist in found if dist is not None)
 
 
+def form(value: Any) -> str:
+    """Return of which form a value is that a user's code returned: its type, and of an array or tensor the rest."""
+    kind = "None" if value is None else type(value).__name__
+    if not hasattr(value, "shape"):
+        return kind
+    return f"{kind} {list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+
+
 def text_digest(value: Any) -> str:
     """Return a digest of what a user brought along: its source text or name, and what it was made with.
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
 import logging
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +32,7 @@ from hydra_detect.training import tensor_files
 from hydra_detect.training.views import see
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -43,6 +45,7 @@ _SUFFIX = ".features"
 _SIZES = ("size", "padded_size", "original_size")
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 _HEADER = 4096  # bytes: more than names, shapes and facts of a few maps take in a file
+_LISTINGS = 16  # of the folder, in the time in which a cache writes as much as it may keep
 _LOG = logging.getLogger(__name__)
 
 
@@ -106,6 +109,10 @@ class FeatureCache:
     Files that this object has not used make room for its own, the longest unused first; once all that is left is its
     own, nothing more is kept.
 
+    The folder is listed when the first file is written, and again after each sixteenth of the limit that this object
+    has written; in between it counts for itself. So where several processes share a folder, all files together may
+    pass the limit for a while, by up to a sixteenth for each process.
+
     Args:
         folder: Where; made when the first file is written.
         limit: Most bytes of all files together; 0 keeps nothing.
@@ -117,7 +124,11 @@ class FeatureCache:
         self.limit = limit
         self.hits = self.misses = 0
         self._refused: set[str] = set()
-        self._own: set[str] = set()
+        self._own: dict[str, int] = {}  # bytes of each file by key
+        self._others: dict[str, int] = {}
+        self._oldest: list[tuple[float, str]] = []  # a heap of (last used, key) of all others
+        self._own_bytes = self._other_bytes = 0
+        self._unlisted = math.inf  # bytes written since the folder was last listed
 
     @property
     def refused(self) -> int:
@@ -126,22 +137,25 @@ class FeatureCache:
 
     def get(self, key: str) -> Encoded | None:
         """Return what is kept under a key, or None; what is damaged is deleted and computed again."""
-        path = self.folder / (key + _SUFFIX)
+        path = self._path(key)
         try:
             maps, facts = tensor_files.load(path, is_known=key in self._own)
             sizes = {name: _size(facts[name]) for name in _SIZES}
             with contextlib.suppress(PermissionError):  # a cache that others keep: when it was used matters less
                 os.utime(path)
+            if key not in self._own:
+                self._count(key, path.stat().st_size)
         except FileNotFoundError:
+            self._forget(key)
             self.misses += 1
             return None
         except (OSError, ValueError, KeyError) as error:
             _LOG.warning("the feature file %s cannot be used (%s); its features are computed again", path, error)
             with contextlib.suppress(OSError):
                 path.unlink()
+                self._forget(key)
             self.misses += 1
             return None
-        self._own.add(key)
         self.hits += 1
         return Encoded(maps=maps, **sizes)
 
@@ -157,37 +171,68 @@ class FeatureCache:
             if not self._make_room(sum(level.nbytes for level in encoded.maps.values()) + _HEADER):
                 self._refused.add(key)
                 return
-            tensor_files.save(self.folder / (key + _SUFFIX), encoded.maps, facts)
-        self._own.add(key)
+            size = tensor_files.save(self._path(key), encoded.maps, facts)
+        self._count(key, size)
+        self._unlisted += size
+
+    def _path(self, key: str) -> Path:
+        return self.folder / (key + _SUFFIX)
 
     def _make_room(self, size: int) -> bool:
         """Delete what others used longest ago until there is room; nothing, if there would be none all the same."""
-        others, own = [], 0
-        for path, facts in self._kept():
-            if path.name.removesuffix(_SUFFIX) in self._own:
-                own += facts.st_size
-            else:
-                others.append((facts.st_mtime, facts.st_size, path))
-        if own + size > self.limit:
+        if self._own_bytes + size > self.limit:
             return False
-        total = own + sum(nbytes for _used, nbytes, _path in others)
-        for _used, nbytes, path in sorted(others):
-            if total + size <= self.limit:
-                break
-            with contextlib.suppress(PermissionError):  # Windows: another process reads it
-                path.unlink(missing_ok=True)
-                total -= nbytes
-        return total + size <= self.limit
+        if self._unlisted > self.limit / _LISTINGS:
+            self._list()
+        most = self.limit - size
+        while self._own_bytes + self._other_bytes > most and self._oldest:
+            self._evict(*heapq.heappop(self._oldest))
+        return self._own_bytes + self._other_bytes <= most
 
-    def _kept(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield all feature files; delete what a process left half-written when it was killed."""
-        for path in sorted(self.folder.glob("*")):
+    def _evict(self, used: float, key: str) -> None:
+        """Delete a file of others, unless somebody used it since it was listed: then it waits its turn again."""
+        if key not in self._others:
+            return  # this object has used it since
+        path = self._path(key)
+        try:
+            latest = path.stat().st_mtime
+            if latest != used:
+                heapq.heappush(self._oldest, (latest, key))
+                return
+            path.unlink()
+        except FileNotFoundError:  # another process made room
+            pass
+        except PermissionError:  # Windows: another process reads it
+            return
+        self._forget(key)
+
+    def _count(self, key: str, size: int) -> None:
+        """Count a file as this object's own."""
+        self._forget(key)
+        self._own[key] = size
+        self._own_bytes += size
+
+    def _forget(self, key: str) -> None:
+        """Count a file no longer, whoever used it."""
+        self._own_bytes -= self._own.pop(key, 0)
+        self._other_bytes -= self._others.pop(key, 0)
+
+    def _list(self) -> None:
+        """See what lies in the folder; delete what a process left half-written when it was killed."""
+        own, self._own, self._others, self._oldest = self._own, {}, {}, []
+        for path in self.folder.glob("*"):
+            key = path.name.removesuffix(_SUFFIX)
             if path.suffix == _SUFFIX:
                 with contextlib.suppress(FileNotFoundError):  # another process made room
                     facts = path.stat()
-                    yield path, facts
+                    (self._own if key in own else self._others)[key] = facts.st_size
+                    if key not in own:
+                        self._oldest.append((facts.st_mtime, key))
             elif is_abandoned(path):
                 path.unlink(missing_ok=True)
+        heapq.heapify(self._oldest)
+        self._own_bytes, self._other_bytes = sum(self._own.values()), sum(self._others.values())
+        self._unlisted = 0
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -72,7 +72,7 @@ def fit(
 
     Raises:
         InputError: If there are no samples to learn from.
-        TrainingError: If the loss or its gradient is no finite number.
+        TrainingError: If the loss or its gradient is no finite number, or it returns something else than a loss.
         TrainingStoppedError: If it was cancelled; it can be taken up again.
         StoreError: If the checkpoint cannot be written.
 
@@ -168,6 +168,7 @@ class _Run:
         total = sum(losses.values(), torch.zeros(()))
         values = {name: float(part.detach()) for name, part in losses.items()} | {"total": float(total.detach())}
         self._check_finite(values, batch)
+        self._check_learnable(total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.steps)
         self.optimizer.zero_grad(set_to_none=True)
@@ -227,6 +228,15 @@ class _Run:
                 "Lower learning_rate, raise warmup, or look at these samples; no version was made.",
                 step=self.steps + 1,
                 samples=ids,
+            )
+
+    def _check_learnable(self, total: Tensor) -> None:
+        if not total.requires_grad:
+            raise TrainingError(
+                f"train with loss {self.config.loss!r:.60}",
+                "no part of what it returned has a gradient: there is nothing to learn from it",
+                "Compute it from the predictions as they are, without detach, item or no_grad.",
+                loss=self.config.loss,
             )
 
     def _state(self) -> State:

@@ -13,8 +13,8 @@ import attrs
 import torch
 from torch.nn import functional
 
-from hydra_detect.errors import InputError
-from hydra_detect.training.extensions import LOSSES, found, names
+from hydra_detect.errors import InputError, TrainingError, listed
+from hydra_detect.training.extensions import LOSSES, form, found, names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,6 +115,32 @@ def _proposal_losses(predictions: Predictions) -> dict[str, Tensor]:
 def _box_loss(predictions: Predictions) -> Tensor:
     apart = functional.smooth_l1_loss(predictions.box_deltas, predictions.box_targets, beta=_BETA, reduction="sum")
     return apart / max(1, len(predictions.labels))
+
+
+def checked(parts: object, *, name: str) -> Mapping[str, Tensor]:
+    """Return what a loss returned.
+
+    Args:
+        parts: What that was.
+        name: Of the loss.
+
+    Raises:
+        TrainingError: If it is not scalars by name.
+
+    """
+    if not isinstance(parts, Mapping) or not parts:
+        problem = f"{form(parts)} without any part" if isinstance(parts, Mapping) else form(parts)
+    else:
+        wrong = [f"{key!r:.60} is {form(value)}" for key, value in parts.items() if not _is_part(key, value)]
+        if not wrong:
+            return parts
+        problem = f"parts of which {listed(wrong)}"
+    remedy = "Return a mapping of text to tensors of one number each, as {'class': tensor(0.7)}."
+    raise TrainingError(f"train with loss {name!r:.60}", f"it returned {problem}", remedy, loss=name)
+
+
+def _is_part(key: object, value: object) -> bool:
+    return isinstance(key, str) and isinstance(value, torch.Tensor) and value.numel() == 1
 
 
 BUILT_IN: Mapping[str, Loss] = {"torchvision": torchvision_loss, "focal": focal_loss}

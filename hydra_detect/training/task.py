@@ -12,11 +12,11 @@ import torch
 
 from hydra_detect.nets.heads import Sampling
 from hydra_detect.training.features import stack
-from hydra_detect.training.losses import LossContext
+from hydra_detect.training.losses import LossContext, checked
 from hydra_detect.training.step import predict, predict_and_detect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hydra_detect.training.features import Seen
     from hydra_detect.training.losses import Loss
     from hydra_detect.training.source import Source
+    from hydra_detect.training.step import Predictions
 
 Encoder = Callable[["RCNNHead", "Features"], "Features"]
 """From what a source gives to the maps that a head reads; the network that learns may have a part in it."""
@@ -87,6 +88,9 @@ class Task:
             network: The one that learns, or the average of its weights.
             seen: The pictures.
 
+        Raises:
+            TrainingError: If the loss does not return scalars by name.
+
         """
         groups: dict[tuple[int, int], list[Seen]] = {}
         for one in seen:
@@ -96,7 +100,7 @@ class Task:
             with self._precision():
                 features = self.encoder(network, stack([one.encoded for one in group]))
                 predictions = predict(network, features, group)
-            for name, value in self.loss(predictions, self.context).items():
+            for name, value in self._parts(predictions).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value * (len(group) / len(seen))
         return sums
 
@@ -108,10 +112,16 @@ class Task:
             seen: The picture.
             score_threshold: Drop boxes that do not score above it.
 
+        Raises:
+            TrainingError: If the loss does not return scalars by name.
+
         """
         features = self.encoder(network, stack([seen.encoded]))
         predictions, output = predict_and_detect(network, features, seen, score_threshold=score_threshold)
-        return dict(self.loss(predictions, self.context)), output
+        return dict(self._parts(predictions)), output
+
+    def _parts(self, predictions: Predictions) -> Mapping[str, Tensor]:
+        return checked(self.loss(predictions, self.context), name=self.config.loss)
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         """Return mixed precision where the device has it and the settings allow it."""

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 _SEAL = "crc32"
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> int:
     """Write or replace a file: whoever reads sees the old one or the new one, and neither in part.
 
     Args:
         path: Of the file; its folder is made if it is not there.
         tensors: By name, contiguous.
         facts: What is to be read with them.
+
+    Returns:
+        How many bytes the file has.
 
     Raises:
         OSError: If the disk refuses.
@@ -38,11 +41,13 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) ->
     try:
         seal = checksum(tensors, facts)
         safetensors.torch.save_file(dict(tensors), aside, metadata={**facts, _SEAL: seal})
+        size = aside.stat().st_size
         aside.replace(path)
     except safetensors.SafetensorError as error:  # which hides the system's own
         raise OSError(errno.EIO, str(error), str(path)) from error
     finally:
         aside.unlink(missing_ok=True)
+    return size
 
 
 def load(path: Path, *, is_known: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
