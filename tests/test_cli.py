@@ -14,6 +14,7 @@ from originals import SETTINGS, save, small
 from PIL import Image
 
 from hydra_detect import HeadRegistry
+from hydra_detect.cli import training_commands
 from hydra_detect.cli.commands import run
 from hydra_detect.formats.lines import from_json
 
@@ -259,6 +260,17 @@ def test_errors_are_json_for_who_reads_json(split_store, split_original, tmp_pat
         assert (said.out, list(error), error["error"]) == ("", ERROR, kind)
         assert f"cannot {error['asked']}: {error['found']}. {error['remedy']}" == sentence
     assert not (tmp_path / "new").exists()
+
+
+def test_a_training_that_is_stopped_by_the_user(split_store, capsys, monkeypatch):
+    """Who stops a training is told that it can be taken up again."""
+
+    def stop(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_commands, "store_folder", stop)
+    assert run(["train", "owl", "--data", "labels", "--store", str(split_store)]) == 130
+    assert capsys.readouterr().err.endswith("left behind. The same command goes on from the last epochs.\n")
 
 
 @pytest.mark.parametrize("extra", [[], ["--json"]])

@@ -68,7 +68,7 @@ def test_no_picture_outside_is_read(tmp_path, name):
     save(root, "x.png")
     for path in named_alone(root / "a/b", name.format(root=root)):
         for missing in ("refuse", "skip"):
-            with pytest.raises(InputError, match=rf"1 of 1 pictures lie outside of '{root}/a/b.*\.png'") as caught:
+            with pytest.raises(InputError, match=rf"1 of 1 pictures lie outside of '{root}/a/b[^:]*': ") as caught:
                 read_samples(path, missing=missing)
             assert caught.value.remedy == "Give as pictures the folder in which all of them are."
 

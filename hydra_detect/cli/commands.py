@@ -48,7 +48,9 @@ def run(arguments: list[str]) -> int:
     except HydraDetectError as error:
         problem = error
     except KeyboardInterrupt:
-        remedy = "Nothing half-written was left behind; a training goes on from its last epochs with the same command."
+        remedy = "Nothing half-written was left behind."
+        if arguments[:1] in (["train"], ["train-original"]):
+            remedy += " The same command goes on from the last epochs."
         problem = HydraDetectError("go on", "stopped", remedy)
         output.complain(problem, json="--json" in arguments)
         return STOPPED
