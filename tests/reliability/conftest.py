@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,12 @@ class Tally:
 @pytest.fixture(autouse=True)
 def _untraced():
     """Measure no coverage here: it would double the time, and these tests are about faults, not lines."""
-    tracer = sys.gettrace()
+    tracer, of_threads = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
+    threading.settrace(None)
     yield
     sys.settrace(tracer)
+    threading.settrace(of_threads)
 
 
 @pytest.fixture
