@@ -121,10 +121,13 @@ def test_a_seed_below_nothing_is_none():
 
 
 def test_ten_thousand_draws_are_quick():
-    """10,000 draws of 100 groups, counts of three classes, are no loop over draws: far from minutes."""
+    """10,000 draws of 100 groups, counts of three classes, take well under a second of a core: best of three runs."""
     groups = Groups.of([str(k) for k in range(100)])
     counts = np.random.default_rng(0).integers(0, 9, (100, 9))
 
-    began = time.process_time()
-    rates((groups.draw(10_000, seed=0) @ counts).reshape(-1, 3, 3))
-    assert time.process_time() - began < 10
+    def seconds():
+        began = time.process_time()  # which no other process adds to
+        rates((groups.draw(10_000, seed=0) @ counts).reshape(-1, 3, 3))
+        return time.process_time() - began
+
+    assert min(seconds() for _ in range(3)) < 1

@@ -263,12 +263,12 @@ from test_checkpoint import LONG, Tools, after, learn_shapes, loop
 loop._SECONDS_BETWEEN_CHECKPOINTS = 0.0
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
-learn_shapes(Path(sys.argv[2]), config=LONG, progress=after(2, die))
+learn_shapes(Path(sys.argv[2]), config=LONG, progress=after(3, die))
 """
 
 
 def test_killed_and_taken_up_again(tmp_path, whole):
-    """A process killed between epochs leaves a whole checkpoint; another process comes to the same bytes."""
+    """A process killed as it tells of an epoch goes on with that epoch, tells of it, and comes to the same bytes."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     here = str(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", KILLED, here, str(tmp_path)], env=environment, check=False)

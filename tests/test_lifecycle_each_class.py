@@ -135,8 +135,17 @@ def test_a_call_that_was_stopped_goes_on(bare):
     assert (str(first.existing), first.report, second.report.version) == ("lamp@1", None, 1)
     assert first.to_dict() == {"head": "lamp", "existing": "lamp@1", "error": None}
     assert all(outcome.existing for outcome in trained(bare, samples[::-1]))
-    for other in ({"seed": 1}, {"config": config(epochs=5)}):
+    for other in ({"seed": 1}, {"config": config(epochs=5)}, {"init": "moth"}, {"init": "moth@1"}):
         assert [outcome.report.version for outcome in trained(bare, samples, publish=False, **other)] == [None, None]
+
+
+def test_a_start_that_was_named(bare):
+    """What started from a head is done for who names that head, with its version or without, and for nobody else."""
+    samples = lights(40, names=("lamp", "ember"))
+    trained(bare, samples, init="moth")
+    for same in ("moth", "moth@1", "auto"):
+        assert all(outcome.existing for outcome in trained(bare, samples, init=same, backbone="default"))
+    assert not any(outcome.existing for outcome in trained(bare, samples, init="fresh", publish=False))
 
 
 def test_a_class_that_cannot_be_learnt_stops_no_other(bare):

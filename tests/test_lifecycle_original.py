@@ -13,6 +13,7 @@ from store_fixtures import snapshot
 
 from hydra_detect import HydraDetector, verify
 from hydra_detect.data.samples import Role, Sample, Samples
+from hydra_detect.data.splits import given
 from hydra_detect.errors import ConflictError, InputError, NameInvalidError, NotFoundError, RoleError
 from hydra_detect.lifecycle import beside, original
 from hydra_detect.lifecycle.judging import evaluate
@@ -79,6 +80,11 @@ def made(tmp_path, tmp_path_factory):
     [
         ({"samples": lights(0)}, InputError, "5 are the least"),
         ({"samples": lights(19)}, InputError, "too few labelled groups for four roles .19 of 'lamp'; 20 of each"),
+        (
+            {"split": given(lights(), {"train": [sample.id for sample in lights()]})},
+            InputError,
+            "no labelled sample for calibrate and test. Give those roles samples, or leave the split out",
+        ),
         ({"backbone": "default"}, ConflictError, "make a backbone 'default': the store has one of that name"),
         ({"backbone": "../x"}, NameInvalidError, "as a backbone name"),
         ({"head": "Lamp"}, NameInvalidError, "as a head name"),

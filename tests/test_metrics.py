@@ -334,13 +334,16 @@ def test_what_cannot_be_measured_is_refused():
         quick(crowd(pictures=3), draws=-5)
 
 
-def test_a_thousand_pictures_are_measured_in_seconds():
-    """Everything but the bootstrap, of 1,000 pictures, is far from minutes; benchmarks/measure.py has the figure."""
+def test_a_thousand_pictures_are_measured_within_a_second():
+    """Everything but the bootstrap, of 1,000 pictures, takes less than a second of a core: the best of three runs."""
     both = crowd(pictures=1000, most=25)
 
-    began = time.process_time()
-    quick(both, draws=0)
-    assert time.process_time() - began < 10
+    def seconds():
+        began = time.process_time()  # which no other process adds to
+        quick(both, draws=0)
+        return time.process_time() - began
+
+    assert min(seconds() for _ in range(3)) < 1
 
 
 def test_draws_are_of_groups():

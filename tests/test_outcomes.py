@@ -167,10 +167,13 @@ def test_damaged_tensors_are_refused(name, tensor, found):
         Outcomes.from_tensors(tensors)
 
 
-def test_a_thousand_pictures_are_judged_in_seconds():
-    """25,000 labels' and candidates' worth of matching is no loop over pairs: far from minutes."""
+def test_a_thousand_pictures_are_judged_in_well_under_a_second():
+    """25,000 labels' and candidates' worth of matching is no loop over pairs: the best of three runs is quick."""
     both = crowd(pictures=1000, most=25)
 
-    began = time.process_time()
-    judge(*both, class_names=CLASSES)
-    assert time.process_time() - began < 10
+    def seconds():
+        began = time.process_time()  # which no other process adds to
+        judge(*both, class_names=CLASSES)
+        return time.process_time() - began
+
+    assert min(seconds() for _ in range(3)) < 1

@@ -146,7 +146,7 @@ def train(  # noqa: PLR0913  each is an option that a person may give
 
     """
     from hydra_detect.allocation import keep_freed_memory
-    from hydra_detect.lifecycle.each_class import train_each_class
+    from hydra_detect.lifecycle.each_class import ClassOutcome, train_each_class
     from hydra_detect.lifecycle.plots import check_plots, save_plots
     from hydra_detect.lifecycle.train import train_head
     from hydra_detect.training.tools import Tools
@@ -165,21 +165,20 @@ def train(  # noqa: PLR0913  each is an option that a person may give
         "device": how.device,
         "tools": Tools(cache=how.cache),
     }
-    if not each_class:
-        report = train_head(folder, head, samples, **options)
-        output.say(output.as_json(report.to_dict()) if json else str(report))
-        if plots:
-            save_plots(plots, report.metrics)
-        return 0
-    done = []
-    for outcome in train_each_class(folder, head, samples, **options):
+    done: list[ClassOutcome] = []
+    for outcome in (
+        train_each_class(folder, head, samples, **options)
+        if each_class
+        else [ClassOutcome(head=head, report=train_head(folder, head, samples, **options))]
+    ):
         done.append(outcome)
         if not json:
             output.say(str(outcome))
         if plots and outcome.report:
-            save_plots(plots / outcome.head, outcome.report.metrics)
+            save_plots(plots / outcome.head if each_class else plots, outcome.report.metrics)
     if json:
-        output.say(output.as_json([outcome.to_dict() for outcome in done]))
+        told = [outcome.to_dict() for outcome in done]
+        output.say(output.as_json(told if each_class else told[0]))
     return int(any(outcome.error for outcome in done))
 
 

@@ -100,8 +100,6 @@ class Setting:
         )
         if self.tools.cancel and self.tools.cancel.is_set():
             raise checkpoint.stopped("it was cancelled when all was learnt")
-        if not stage:
-            self.run.write_metrics(learnt.fitted.history)  # also if what follows is refused
         return learnt
 
     def contender(self, learnt: Learnt) -> Contender:

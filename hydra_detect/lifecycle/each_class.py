@@ -9,7 +9,7 @@ import attrs
 
 from hydra_detect.data.splits import check_enough
 from hydra_detect.errors import InputError, NameInvalidError, TrainingError
-from hydra_detect.lifecycle import beside
+from hydra_detect.lifecycle import beside, origins
 from hydra_detect.lifecycle.train import train_head
 from hydra_detect.names import HeadRef, check_name
 from hydra_detect.storage import heads
@@ -69,12 +69,14 @@ def train_each_class(
     *,
     config: TrainingConfig,
     seed: int = 0,
+    init: str = origins.AUTO,
+    backbone: str | None = None,
     **options: Any,
 ) -> Iterator[ClassOutcome]:
     """Train a head for each class, one after another, and tell of each as it is done.
 
-    A head whose newest version was trained with the same labels, settings and seed is passed over: a call that was
-    stopped goes on where it was. A class that cannot be learnt is told of, and the others are trained.
+    A head whose newest version was trained with the same labels, settings, seed, start and backbone is passed over: a
+    call that was stopped goes on where it was. A class that cannot be learnt is told of, and the others are trained.
 
     Args:
         store: The store, or its path.
@@ -82,7 +84,9 @@ def train_each_class(
         samples: Of several classes.
         config: All settings.
         seed: Of every random choice.
-        options: As `train_head` has them.
+        init: What the weights start from, as for `train_head`.
+        backbone: Name of the backbone of new heads; needed only where the store has several.
+        options: The others of `train_head`.
 
     Raises:
         NameInvalidError: If a class gives no name, or two give the same.
@@ -92,25 +96,35 @@ def train_each_class(
 
     """
     store = Store.open(store)
+    settings: dict[str, Any] = {"config": config, "seed": seed, "init": init, "backbone": backbone}
     for head, own in each_class(prefix, samples).items():
-        existing = _existing(store, head, own, config=config, seed=seed)
+        existing = _existing(store, head, own, **settings)
         if existing:
             yield ClassOutcome(head=head, existing=existing)
             continue
         try:
-            yield ClassOutcome(head=head, report=train_head(store, head, own, config=config, seed=seed, **options))
+            report = train_head(store, head, own, **settings, **options)
         except (InputError, TrainingError) as error:
             yield ClassOutcome(head=head, error=error)
+        else:
+            yield ClassOutcome(head=head, report=report)
 
 
-def _existing(store: Store, head: str, samples: Samples, *, config: TrainingConfig, seed: int) -> HeadRef | None:
-    """Return the newest version of a head, if it was trained with these labels, settings and seed."""
+def _existing(
+    store: Store, head: str, samples: Samples, *, config: TrainingConfig, seed: int, init: str, backbone: str | None
+) -> HeadRef | None:
+    """Return the newest version of a head, if it was trained with these labels and settings from such a start."""
     numbers = store.head(head).numbers()
     if not numbers:
         return None
     version = heads.find(store, f"{head}@{max(numbers)}")
     training = beside.training_of(store, version)
     if training is None or version.record.class_names != samples.class_names:
+        return None
+    if backbone not in {None, version.record.backbone_name}:
+        return None
+    start = training.course.started_from
+    if init not in {origins.AUTO, start, start.partition("@")[0]}:  # "owl" stands for "owl@3"
         return None
     facts, wanted = (training.samples.digest, training.config, training.seed), (samples.digest, config, seed)
     return version.ref if facts == wanted else None

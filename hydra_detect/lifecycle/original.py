@@ -174,7 +174,6 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     _check_backbone(store, backbone, run)
     with run.alone(), contextlib.closing(ProgressBar()) as bar:
         fitted = job.learn(run, tools, progress or bar)
-        run.write_metrics(fitted.history)
         fit, metrics = job.judge(fitted)
         file = _save(fitted, run.folder)
         whole = job.split(file, store, backbone=backbone, fit=fit, metrics=metrics)
@@ -217,6 +216,8 @@ def _plan(store: Store, head: str, samples: Samples, split: Split | None, seed: 
     try:
         return plans.plan(store, head, samples, given=split, seed=seed, validation=HELD_OUT, contract=None)
     except InputError as error:
+        if split is not None:  # which says itself what is wrong with it
+            raise
         remedy = "Label more, or train a head on another backbone."
         raise InputError(f"train the original of {head!r}", error.found, remedy) from None
 

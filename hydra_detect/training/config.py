@@ -226,7 +226,7 @@ def resolve_config(
 def _with(config: TrainingConfig, settings: Mapping[str, Any], where: str) -> TrainingConfig:
     if not settings:
         return config
-    kinds = {field.name: field.type for field in attrs.fields(TrainingConfig) if field.name != "unknown"}
+    kinds: dict[str, Any] = {field.name: field for field in attrs.fields(TrainingConfig) if field.name != "unknown"}
     plain = codec.to_dict(config)
     for name in settings:
         if name not in kinds:
@@ -235,7 +235,8 @@ def _with(config: TrainingConfig, settings: Mapping[str, Any], where: str) -> Tr
             )
     try:
         for name, value in settings.items():
-            plain[name] = _as_weights(value) if name == "focal_alpha" else _value(value, like=plain[name])
+            own = kinds[name].converter if isinstance(plain[name], str) else None  # what is kept as text
+            plain[name] = own(value) if own else _value(value, like=plain[name])
         return codec.from_dict(TrainingConfig, plain, "the settings")
     except HydraDetectError as error:
         found = f"in the {where}, {error.found}"

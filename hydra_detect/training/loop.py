@@ -83,8 +83,11 @@ def fit(
         run = _Run(task, checkpoint, cancel)
         while not run.is_over:
             run.epoch()
-            if progress:
-                progress(run.state_of_progress())
+            try:  # told before it is kept: whoever takes a training up again need not tell what was kept
+                if progress:
+                    progress(run.state_of_progress())
+            finally:
+                run.keep()
         return run.fitted()
 
 
@@ -156,6 +159,9 @@ class _Run:
                 **figures,
             )
         )
+
+    def keep(self) -> None:
+        """Write a checkpoint, if it is time for one."""
         is_due = time.perf_counter() - self.written > _SECONDS_BETWEEN_CHECKPOINTS
         if self.is_over or is_due or len(self.history) == 1:  # the first tells whoever stops that all can be taken up
             self.checkpoint.write(self._state())
