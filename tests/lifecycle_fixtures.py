@@ -166,5 +166,5 @@ def role_of(store, version):
 
 
 def config(**changes):
-    """Return the quick settings with changes."""
-    return TrainingConfig(**{**QUICK, **changes})
+    """Return the quick settings with changes; with a test role from 20 labels on."""
+    return TrainingConfig(**{**QUICK, "validation": "held-out", **changes})
