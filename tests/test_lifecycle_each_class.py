@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lifecycle_fixtures import config, lights
 
 from hydra_detect.data.samples import Samples
-from hydra_detect.errors import InputError, NameInvalidError, TrainingStoppedError
+from hydra_detect.errors import InputError, NameInvalidError, NotFoundError, TrainingStoppedError
 from hydra_detect.lifecycle.each_class import each_class, train_each_class
 from hydra_detect.names import check_name
 from hydra_detect.storage import heads
@@ -139,6 +139,15 @@ def test_a_call_that_was_stopped_goes_on(bare):
         assert [outcome.report.version for outcome in trained(bare, samples, publish=False, **other)] == [None, None]
 
 
+def test_groups_make_it_another_training(bare):
+    """What belongs together decides what is measured on: a version that was split otherwise does not stand for it."""
+    samples = lights(40, names=("lamp", "ember"))
+    trained(bare, samples)
+    pairs = [attrs.evolve(sample, group=f"pair {place // 2}") for place, sample in enumerate(samples)]
+    regrouped = trained(bare, attrs.evolve(samples, items=pairs), publish=False)
+    assert not any(outcome.existing for outcome in regrouped)
+
+
 def test_a_start_that_was_named(bare):
     """What started from a head is done for who names that head, with its version or without, and for nobody else."""
     samples = lights(40, names=("lamp", "ember"))
@@ -146,6 +155,8 @@ def test_a_start_that_was_named(bare):
     for same in ("moth", "moth@1", "auto"):
         assert all(outcome.existing for outcome in trained(bare, samples, init=same, backbone="default"))
     assert not any(outcome.existing for outcome in trained(bare, samples, init="fresh", publish=False))
+    with pytest.raises(NotFoundError, match="other"):
+        trained(bare, samples, init="moth", backbone="other")
 
 
 def test_a_class_that_cannot_be_learnt_stops_no_other(bare):

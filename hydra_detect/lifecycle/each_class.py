@@ -75,8 +75,9 @@ def train_each_class(
 ) -> Iterator[ClassOutcome]:
     """Train a head for each class, one after another, and tell of each as it is done.
 
-    A head whose newest version was trained with the same labels, settings, seed, start and backbone is passed over: a
-    call that was stopped goes on where it was. A class that cannot be learnt is told of, and the others are trained.
+    A head whose newest version was trained with the same labels, groups, settings, seed, start and backbone is passed
+    over: a call that was stopped goes on where it was. A class that cannot be learnt is told of, and the others are
+    trained.
 
     Args:
         store: The store, or its path.
@@ -118,8 +119,11 @@ def _existing(
     if not numbers:
         return None
     version = heads.find(store, f"{head}@{max(numbers)}")
-    training = beside.training_of(store, version)
-    if training is None or version.record.class_names != samples.class_names:
+    training, split = beside.training_of(store, version), beside.split_of(store, version)
+    if training is None or split is None:
+        return None
+    groups = {one.id: one.group for one in split.samples}
+    if any(groups.get(sample.id) != sample.group for sample in samples):
         return None
     if backbone not in {None, version.record.backbone_name}:
         return None
