@@ -1,6 +1,8 @@
 """What all tests share: the Hypothesis profile, and one small split store for those that only read it."""
 
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,17 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section(title)
         for line in [line for under, line in said if under == title]:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def untraced():
+    """Measure no coverage: for tests that go over the same lines thousands of times, which would take twice as long."""
+    tracer, of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    yield
+    sys.settrace(tracer)
+    threading.settrace(of_threads)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import attrs
 import lifecycle_fixtures
 import pytest
 import torch
-from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, light, lights, role_of, runs_of, teach
+from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, light, lights, role_of, runs_of, teach, with_backbone
 
 from hydra_detect import HydraDetector
 from hydra_detect.data.samples import Role, Sample, Samples
@@ -190,6 +190,17 @@ def test_a_version_that_finds_other_classes_is_not_compared(taught):
     assert report.reason.startswith(told)
     assert heads.find(store, "lamp").record.class_names == ("lamp",)
     assert heads.find(store, "lamp@2").record.class_names == ("lamp", "ember")
+
+
+def test_a_version_of_another_backbone_is_not_compared(taught):
+    """A head that moves to another backbone is kept: its active version does not run on that one."""
+    store, _report = taught
+    with_backbone(None, name="second", store=store)
+    report = teach(store, backbone="second")
+    assert (report.version, report.outcome, report.backbone) == (2, "kept", "second")
+    told = "the active lamp@1 belongs to another backbone: the two cannot be compared, promote it by hand"
+    assert report.reason.startswith(told)
+    assert heads.find(store, "lamp").number == 1
 
 
 def test_nothing_to_measure_promotes_nothing(bare):

@@ -18,6 +18,8 @@ from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import layout, manifests, renaming
 from hydra_detect.versions import VersionManager
 
+pytestmark = pytest.mark.usefixtures("untraced")  # the same lines again at each step
+
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
 rich, owls = store_damage.rich, test_renaming.owls
 

@@ -19,6 +19,8 @@ from hydra_detect.storage import backbones, files, findings, layout, pointers
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
+pytestmark = pytest.mark.usefixtures("untraced")  # the same lines again at each step
+
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
 rich = store_damage.rich
 

@@ -1,9 +1,7 @@
 """What the reliability tests share: counting distinct cases, and judging measured figures."""
 
 import subprocess
-import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
@@ -32,14 +30,8 @@ class Tally:
 
 
 @pytest.fixture(autouse=True)
-def _untraced():
-    """Measure no coverage here: it would double the time, and these tests are about faults, not lines."""
-    tracer, of_threads = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)
-    yield
-    sys.settrace(tracer)
-    threading.settrace(of_threads)
+def _untraced(untraced):
+    """Measure no coverage here: these tests are about faults, not lines."""
 
 
 @pytest.fixture
