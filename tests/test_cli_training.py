@@ -135,6 +135,15 @@ def test_a_head_for_each_class(store, tmp_path, capsys):
     assert [one["version"] for one in told(capsys, *command, "--seed", "1")] == [2, 2]
 
 
+def test_a_class_that_cannot_be_learnt(tmp_path, capsys):
+    """It is told of among the others, and the exit code says that not all is well."""
+    labels = labels_of(tmp_path / "both", lights(40, 0, names=("lamp", "ember")))
+    lost = ("--set", "objective=recall@precision:1.0", "learning_rate=1e-7", "epochs=1")
+    assert run([*train(labels, "night", "--each-class"), *lost, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [one["error"]["asked"] for one in found] == ["choose thresholds"] * 2
+
+
 def test_other_forms_of_labels(tmp_path, capsys):
     """A YOLO folder is recognised, and read as what --format says; as something else it is refused."""
     folder = labels_of(tmp_path / "yolo", lights(), "yolo")
