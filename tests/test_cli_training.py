@@ -132,7 +132,9 @@ def test_a_head_for_each_class(store, tmp_path, capsys):
     assert heads.names(store) == ["moth", "night-ember", "night-lamp"]
     assert [one["existing"] for one in told(capsys, *command)] == ["night-lamp@1", "night-ember@1"]
     assert said(capsys, *command).count("@1 was trained with these labels and settings before") == 2
-    assert [one["version"] for one in told(capsys, *command, "--seed", "1")] == [2, 2]
+    plots = tmp_path / "plots"
+    assert [one["version"] for one in told(capsys, *command, "--seed", "1", "--plots", str(plots))] == [2, 2]
+    assert sorted(folder.name for folder in plots.iterdir()) == ["night-ember", "night-lamp"]
 
 
 def test_a_class_that_cannot_be_learnt(tmp_path, capsys):
