@@ -5,9 +5,9 @@
 Data and original are those of `bccd_heads.py`, which has to be run first: run/store holds the original of red cells.
 Both start from all of it, learn from the same pictures, are selected and calibrated on the same pictures, and are
 measured once on the author's test list (or, with `--judge tune`, on what train and val have left). The head sees its
-pictures as its views have them; the whole model sees flips of them, drawn anew each time. `--set` is for both, `--whole`
-for the whole model alone: `--set epochs=36 patience=0 --whole epochs=12 learning_rate=3e-4` gives both about the same
-time. "Time to equal F1" is the training time until F1 on the pictures for selection first reaches the lower of the two
+pictures as its views have them; the whole model sees flips of them, drawn anew each time. `--set` is for both,
+`--whole` for the whole model: `--set epochs=36 patience=0 --whole epochs=12 learning_rate=3e-4` gives both about as
+long. "Time to equal F1" is the training time until F1 on the pictures for selection first reaches the lower of the two
 best.
 """
 
