@@ -192,10 +192,10 @@ def test_a_version_that_finds_other_classes_is_not_compared(taught):
     assert heads.find(store, "lamp@2").record.class_names == ("lamp", "ember")
 
 
-def test_a_version_of_another_backbone_is_not_compared(taught):
+def test_a_version_of_another_backbone_is_not_compared(taught, tmp_path):
     """A head that moves to another backbone is kept: its active version does not run on that one."""
     store, _report = taught
-    with_backbone(None, name="second", store=store)
+    with_backbone(tmp_path, name="second", store=store)
     report = teach(store, backbone="second")
     assert (report.version, report.outcome, report.backbone) == (2, "kept", "second")
     told = "the active lamp@1 belongs to another backbone: the two cannot be compared, promote it by hand"

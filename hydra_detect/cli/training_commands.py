@@ -23,6 +23,8 @@ from hydra_detect.codec import to_dict
 from hydra_detect.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hydra_detect.data.samples import Samples
     from hydra_detect.training.config import TrainingConfig
 
@@ -165,12 +167,13 @@ def train(  # noqa: PLR0913  each is an option that a person may give
         "device": how.device,
         "tools": Tools(cache=how.cache),
     }
-    done: list[ClassOutcome] = []
-    for outcome in (
+    outcomes: Iterable[ClassOutcome] = (
         train_each_class(folder, head, samples, **options)
         if each_class
         else [ClassOutcome(head=head, report=train_head(folder, head, samples, **options))]
-    ):
+    )
+    done = []
+    for outcome in outcomes:
         done.append(outcome)
         if not json:
             output.say(str(outcome))

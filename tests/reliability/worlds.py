@@ -195,13 +195,13 @@ def facts(root, *, with_history=True, known=None):
             again. It is added to.
 
     """
-    store, found = Store.open(root), {}
+    store, found, known = Store.open(root), {}, {} if known is None else known
     if with_history:
         stories = {name: story(store, name) for name in NAMES if store.head(name).place.root.is_dir()}
         found = {f"history of {name}": told for name, told in stories.items() if any(told)}
     for name in store.names(layout.HEADS):
         state = store.head(name).pointer()
-        weights, known = {}, {} if known is None else known
+        weights = {}
         for number in store.head(name).numbers():
             own = (name, number, marks_of(store.head(name).place.version(number)))
             known[own] = weights[number] = known.get(own) or read(store, name, number)
