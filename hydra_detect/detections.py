@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from hydra_detect.errors import ExtraMissingError, InputError
+from hydra_detect.errors import ExtraMissingError, InputError, listed
 
 if TYPE_CHECKING:
     import os
@@ -42,7 +42,11 @@ def _scores(values: Any) -> Floats:
 
 
 def _integers(values: Any) -> Integers:
-    return _frozen(values, np.int64, (-1,))
+    array = np.asarray(values)
+    whole: Integers = _frozen(array, np.int64, (-1,))
+    if array.dtype.kind == "f" and not np.array_equal(array.reshape(-1), whole):
+        raise InputError("number labels", f"they are {listed(map(str, array.reshape(-1)))}", "Give whole numbers.")
+    return whole
 
 
 def _strings(values: Any) -> Strings:
@@ -50,7 +54,10 @@ def _strings(values: Any) -> Strings:
 
 
 def _names(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(values)
+    names = () if isinstance(values, str) else tuple(values)
+    if isinstance(values, str) or not all(isinstance(name, str) for name in names):
+        raise InputError("label boxes", f"the names are {values!r:.80}", "Give a list with the class name of each box.")
+    return tuple(map(str, names))
 
 
 def _size(value: Any) -> tuple[int, int]:

@@ -141,8 +141,8 @@ def test_the_likelihood_never_gets_worse(both):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
 def test_a_known_temperature_is_found(temperature):
-    """Scores that are too sure by T are calibrated by about T, and nothing near serves better."""
-    values, hits = graded(temperature=temperature)
+    """Scores that are too sure by T are calibrated by about T, and nothing near serves better: there are many."""
+    values, hits = graded(20_000, temperature=temperature)
     found = fit_temperature(values, hits)
     assert found == pytest.approx(temperature, rel=0.1)
     best = negative_log_likelihood(apply_temperature(values, found), hits)
@@ -158,10 +158,38 @@ def test_float32_scores_fit_as_well_as_float64():
 
 def test_the_search_has_an_end():
     """Where hits and misses are parted without error, or by nothing at all, the search ends at its bounds."""
-    parted = np.array([0.4] * 10 + [0.6] * 10)
+    parted = np.array([0.4] * 100 + [0.6] * 100)
     assert fit_temperature(parted, parted > 0.5) == pytest.approx(calibration.LOWEST_TEMPERATURE, rel=1e-4)
-    sure = np.array([0.001] * 10 + [0.999] * 10)
-    assert fit_temperature(sure, [True, False] * 10) == pytest.approx(calibration.HIGHEST_TEMPERATURE, rel=1e-4)
+    sure = np.array([0.001] * 1000 + [0.999] * 1000)
+    assert fit_temperature(sure, [True, False] * 1000) == pytest.approx(calibration.HIGHEST_TEMPERATURE, rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [10, 20, 30, 100])
+def test_few_candidates_make_no_head_sure_of_itself(count):
+    """Where scores are chances already, fitting to a few of them costs next to nothing on all others.
+
+    The likelihood alone, of candidates that few labels separate by chance, would end at 0.25 for four in ten sets.
+    """
+    source = np.random.default_rng(count)
+
+    def drawn(number):
+        values = np.clip(source.beta(0.15, 0.15, number), 0.001, 0.999)
+        return values, source.random(number) < values
+
+    others = drawn(20_000)
+    untouched = negative_log_likelihood(*others)
+    fitted = [fit_temperature(*drawn(count)) for _ in range(100)]
+    losses = [negative_log_likelihood(apply_temperature(others[0], found), others[1]) for found in fitted]
+    assert np.mean(losses) < 1.05 * untouched
+    assert min(fitted) > 0.4
+
+
+def test_what_is_parted_cleanly_by_few_is_made_little_surer():
+    """Eight hits well above ten misses, as a good head has on a few pictures: no sign of certainty where none was."""
+    values = np.array([*np.linspace(0.9, 0.98, 8), *np.linspace(0.05, 0.3, 10)])
+    temperature = fit_temperature(values, values > 0.5)
+    assert 0.5 < temperature < 1
+    assert apply_temperature([0.6], temperature)[0] < 0.7
 
 
 def test_nothing_to_learn_from():
@@ -180,7 +208,23 @@ def test_scipy_is_an_extra(monkeypatch):
         fit_temperature([0.5], [True])
 
 
+def test_the_end_of_the_search_is_told():
+    """Whoever reads a calibration sees that the best temperature may lie beyond."""
+    outcomes = judge(*crowd(4), class_names=CLASSES)
+    assert "where the search ends" in str(calibration_at(outcomes, calibration.LOWEST_TEMPERATURE))
+    assert "where the search ends" not in str(calibration_at(outcomes, 0.3))
+
+
 # Errors of calibration
+
+
+@pytest.mark.parametrize("bins", [0, -1])
+def test_no_bins(bins):
+    """Without a bin there is no error of calibration to tell."""
+    with pytest.raises(InputError, match=f"there are {bins} bins. Give at least 1"):
+        expected_calibration_error([0.5], [True], bins=bins)
+    with pytest.raises(InputError, match=f"there are {bins} bins"):
+        detection_calibration_error([0.5], [True], np.zeros((1, 4)), bins=bins)
 
 
 def plain_errors(values, hits, bins):

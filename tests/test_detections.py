@@ -211,6 +211,23 @@ def test_ground_truth_selects_and_refuses():
         GroundTruth([(0, 0, 1, 1)], ["a", "b"])
 
 
+@pytest.mark.parametrize("names", ["WBC", [None, "a", "b"], [1, 2, 3]])
+def test_names_are_texts_one_for_each_box(names):
+    """One text is no list of its letters, and a number is no name."""
+    boxes = [(0, 0, 1, 1)] * 3
+    with pytest.raises(InputError, match="the names are .*Give a list with the class name of each box"):
+        GroundTruth(boxes, names, (8, 8))
+    assert GroundTruth(boxes, np.array(["a", "b", "a"]), (8, 8)).label_names == ("a", "b", "a")
+
+
+def test_numbers_of_labels_are_whole():
+    """A label of 1.7 would become 1; 2.0 is 2."""
+    columns = {"boxes": [(0, 0, 1, 1)], "scores": [0.5], "label_names": ["a"], "heads": ["h"], "head_versions": [1]}
+    with pytest.raises(InputError, match=r"they are 1\.7\. Give whole numbers"):
+        Detections(labels=[1.7], **columns)
+    assert Detections(labels=[2.0], **columns).labels.tolist() == [2]
+
+
 def test_missing_extra_names_the_command():
     """The error for a missing extra is an ImportError with the command that installs it."""
     error = missing_extra("fly", "wings")

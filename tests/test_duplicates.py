@@ -1,6 +1,7 @@
 """Duplicates: copies of a picture are one group, pictures that merely hold nothing are not."""
 
 import io
+import tracemalloc
 
 import attrs
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from hydra_detect.data.duplicates import cell_differences, group_near_duplicates
+from hydra_detect.data.duplicates import _alike, cell_differences, group_near_duplicates
 from hydra_detect.data.samples import Sample, Samples
 from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError
@@ -128,6 +129,22 @@ def test_differences_are_those_of_averaged_cells():
     grey = np.random.default_rng(0).random((16, 27), dtype=np.float32)
     cells = grey.reshape(8, 2, 9, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(cell_differences(open_picture(grey)), np.diff(cells, axis=1).ravel(), atol=1e-6)
+
+
+def test_many_alike_frames():
+    """Three thousand frames of one camera are one group, found without a word for each of their 4.5 million pairs."""
+    source = np.random.default_rng(0)
+    frame = source.normal(0, 1, 64).astype(np.float32)
+    frames = np.repeat(frame[None], 3000, axis=0)
+    frames[source.random(frames.shape) < 0.01] *= -1  # about one bit in 64
+    others = source.normal(0, 1, (50, 64)).astype(np.float32)
+    tracemalloc.start()
+    shared = _alike(np.concatenate([others, frames]), 4)
+    _now, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len({*shared[50:].tolist()}) == 1
+    assert len({*shared[:50].tolist()} - {*shared[50:].tolist()}) == 50
+    assert most < 60 << 20
 
 
 @pytest.mark.parametrize("most_bits", [-1, 17])

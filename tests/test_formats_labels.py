@@ -209,8 +209,51 @@ def test_spaces_around_the_name_of_a_class_are_none_of_it():
     assert read.pictures[0].label_names == ["red fox"]
     assert data_yaml.from_yaml("names: [' owl', 'red fox ']").class_names == ("owl", "red fox")
     categories.append({"id": 3, "name": "owl"})
-    with pytest.raises(InputError, match="category 'owl' stands twice"):
+    document["annotations"] += [{"image_id": 1, "category_id": n, "bbox": [1, 2, 3, 4]} for n in (1, 3)]
+    with pytest.raises(InputError, match="category 'owl' stands twice, with the numbers 1 and 3"):
         coco.labels_from_coco(document)
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_a_category_that_is_listed_again_and_used_once(used):
+    """As Roboflow writes sets of one class: the root of all has the name of the class, and no annotation."""
+    categories = [{"id": 0, "name": "raccoon"}, {"id": 1, "name": "raccoon"}]
+    annotations = [{"image_id": 1, "category_id": used, "bbox": [1, 2, 3, 4]}]
+    read = coco.labels_from_coco({"images": [{"id": 1}], "annotations": annotations, "categories": categories})
+    assert (read.class_names, read.category_ids) == (("raccoon",), {"raccoon": used})
+    assert read.pictures[0].label_names == ["raccoon"]
+
+
+def test_coco_annotations_without_a_box():
+    """A crowd has an outline and need have no box; an empty box is one without area."""
+    crowd = {"image_id": 1, "category_id": 1, "iscrowd": 1, "segmentation": {"counts": [0, 4], "size": [2, 2]}}
+    document = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "owl"}]}
+    document["annotations"] = [crowd, {"image_id": 1, "category_id": 1, "bbox": []}]
+    (picture,) = coco.labels_from_coco(document).pictures
+    assert (picture.crowds, picture.boxes, picture.label_names) == (1, [(0.0, 0.0, 0.0, 0.0)], ["owl"])
+    document["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": [1]}]
+    with pytest.raises(InputError, match=r"'bbox' of annotations\[0\]"):
+        coco.labels_from_coco(document)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "filename,width,height,class,xmin,ymin,xmax,ymax",  # TensorFlow's
+        "Image,X1,Y1,X2,Y2,Label",
+        ",image,xmin,ymin,xmax,ymax,label",  # with the row's number, as pandas writes it
+        "file_name,x_min,y_min,x_max,y_max,class,group",
+    ],
+)
+def test_columns_of_other_programs(header):
+    """The columns have other names in other programs, and stand in another order; sizes are passed over."""
+    values = {"filename": "a.png", "image": "a.png", "file_name": "a.png", "class": "owl", "label": "owl"}
+    values |= {"xmin": "1", "x1": "1", "x_min": "1", "ymin": "2", "y1": "2", "y_min": "2"}
+    values |= {"xmax": "3", "x2": "3", "x_max": "3", "ymax": "4", "y2": "4", "y_max": "4"}
+    values |= {"width": "32", "height": "24", "": "0", "group": "night"}
+    (picture,) = csv_rows.labels_from_csv(f"{header}\n{','.join(values[one.lower()] for one in header.split(','))}\n")
+    assert (picture.name, picture.boxes, picture.label_names) == ("a.png", [(1, 2, 3, 4)], ["owl"])
+    assert picture.group == ("night" if "group" in header else None)
 
 
 @pytest.mark.parametrize(
@@ -268,6 +311,9 @@ def test_pictures_in_a_data_yaml():
         ("a.png,1,2,3,4,owl", "lacks image, label, x1"),
         ("image,x1,y1,x2,y2,label,grup\n", "column 'grup'. Did you mean 'group'"),
         ("image,x1,y1,x2,y2,label,label\n", "names a column twice"),
+        ("image,x1,y1,x2,y2,label,class\n", "names a column twice"),
+        ("image;x1;y1;x2;y2;label\n", "has no comma. Save it with commas"),
+        ("image\tx1\ty1\tx2\ty2\tlabel\n", "has no comma"),
         ("image,x1,y1,x2,y2,label\na.png,1,2,3,4\n", "line 2 has 5 values and not 6"),
         ("image,x1,y1,x2,y2,label\n\n,1,2,3,4,owl\n", "line 3 names no image"),
         ("image,x1,y1,x2,y2,label\na.png,1,2,3,,owl\n", "'y2' of line 2 is ''"),
@@ -289,7 +335,6 @@ def test_numbers_that_stand_twice_are_refused():
     for images, categories, found in (
         ([image, image], [owl], r"images\[1\] has the 'id' 1 of images\[0\]"),
         ([image], [owl, {"id": 1, "name": "fox"}], r"categories\[1\] has the 'id' 1"),
-        ([image], [owl, {"id": 2, "name": "owl"}], "category 'owl' stands twice"),
     ):
         with pytest.raises(InputError, match=found):
             coco.labels_from_coco({"images": images, "annotations": [], "categories": categories})

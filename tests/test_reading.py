@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hydra_detect.data.reading import read_samples
-from hydra_detect.data.samples import Samples
+from hydra_detect.data.samples import Sample, Samples
 from hydra_detect.data.writing import write_samples
 from hydra_detect.detections import GroundTruth
 from hydra_detect.errors import InputError
@@ -378,6 +378,50 @@ def test_yolo_sets_that_cannot_be_read(tmp_path):
     save(tmp_path, "images/a.bmp")
     with pytest.raises(InputError, match=r"a\.txt'.*both a\.bmp and a\.png"):
         read_samples(tmp_path)
+
+
+def test_pictures_without_a_label_file_are_told_of(tmp_path, caplog):
+    """A picture of YOLO without a label file is background, as in other programs; how many there are is said."""
+    for name in ("a", "b", "c"):
+        save(tmp_path, f"images/{name}.png", seed=ord(name))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "classes.txt").write_text("owl\n")
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "labels/b.txt").write_text("")
+    samples = read_samples(tmp_path)
+    assert [len(one.truth) for one in samples] == [1, 0, 0]
+    (said,) = warnings_of(caplog)
+    assert f"in {tmp_path}, 1 of 3 pictures have no label file and count as background" in said
+    (tmp_path / "labels/c.txt").write_text("")
+    caplog.clear()
+    read_samples(tmp_path)
+    assert warnings_of(caplog) == []
+
+
+@pytest.mark.parametrize("label_format", ["coco", "csv", "voc", "yolo"])
+def test_what_is_hidden_is_no_part_of_a_data_set(tmp_path, label_format):
+    """Copies that Jupyter keeps, and macOS' notes beside files, are neither pictures nor labels."""
+    truth = GroundTruth([(1, 2, 8, 16)], ["owl"], SIZE)
+    folder = tmp_path / "set"
+    place = "JPEGImages" if label_format == "voc" else "images"
+    save(folder, f"{place}/a.png", seed=0)
+    samples = Samples(items=[Sample(id="a.png", picture=str(folder / place / "a.png"), truth=truth)])
+    named = {"coco": "labels.json", "csv": "labels.csv"}.get(label_format)
+    write_samples(samples, folder / named if named else folder, format=label_format)
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        (file.parent / f"._{file.name}").write_bytes(b"\x00\x05\x16\x07 Mac OS X")
+        save(file.parent, f".ipynb_checkpoints/{file.stem}-checkpoint.png", seed=1)
+        (file.parent / f".ipynb_checkpoints/{file.name}").write_bytes(file.read_bytes())
+    assert [one.id for one in read_samples(folder)] == ["a.png"]
+
+
+def test_no_annotation_of_voc(tmp_path):
+    """A folder without any .xml is no data set of VOC, and the error says what was looked for."""
+    coco_of(tmp_path)
+    with pytest.raises(
+        InputError, match=r"there is no \.xml of an annotation in .*give the format that the labels have"
+    ):
+        read_samples(tmp_path, format="voc")
 
 
 def test_a_csv_by_hand(tmp_path):

@@ -1,10 +1,12 @@
 """Writing data sets: what was written reads back, and nothing is replaced or written by halves."""
 
 import json
+import warnings
 
 import attrs
 import numpy as np
 import pytest
+import yaml
 from data_fixtures import coco_of, data_sets, on_disk, samples_of, save
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +82,60 @@ def test_labels_of_some_pictures_say_nothing_of_the_others(tmp_path):
     all_of = on_disk(tmp_path / "images", {"a.png": truth, "b.png": truth})
     path = write_samples(all_of[:1], tmp_path, format="yolo")
     assert [one.id for one in read_samples(path)] == ["a.png"]
+
+
+@pytest.fixture
+def supervision():
+    """What others read label files with."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports itself
+        import supervision
+
+        yield supervision.DetectionDataset
+
+
+BOX = (1.25, 2.5, 20, 30)
+
+
+def test_other_programs_read_what_is_written(tmp_path, supervision):
+    """Boxes that were written come out of another library as they went in; in VOC it counts pixels from 1."""
+    samples = on_disk(tmp_path / "images", {"a.png": GroundTruth([BOX], ["owl"], (32, 32))})
+    write_samples(samples, tmp_path / "coco.json", format="coco", pictures=tmp_path / "images")
+    write_samples(samples, tmp_path, format="yolo")
+    write_samples(samples, tmp_path, format="voc", pictures=tmp_path / "images", voc_from_one=True)
+    images = str(tmp_path / "images")
+    read = [
+        supervision.from_coco(images, str(tmp_path / "coco.json")),
+        supervision.from_yolo(images, str(tmp_path / "labels"), str(tmp_path / "data.yaml")),
+        supervision.from_pascal_voc(images, str(tmp_path / "Annotations")),
+    ]
+    for found in read:
+        ((_path, _image, annotation),) = found
+        np.testing.assert_allclose(annotation.xyxy, [BOX], atol=1e-4)
+        assert [found.classes[number] for number in annotation.class_id] == ["owl"]
+
+
+def test_pixels_counted_from_one_are_written_and_read(tmp_path):
+    """What the devkit's own frame says comes back bit for bit; no other format has such a frame."""
+    samples = on_disk(tmp_path / "JPEGImages", {"a.png": GroundTruth([(0, 0, 24, 32)], ["owl"], (32, 24))})
+    path = write_samples(samples, tmp_path, format="voc", voc_from_one=True)
+    assert "<xmin>1.0</xmin>" in (tmp_path / "Annotations/a.xml").read_text()
+    assert read_samples(path, voc_from_one=True)[0].truth.boxes.tolist() == [[0, 0, 24, 32]]
+    with pytest.raises(InputError, match="cannot count pixels from 1: the labels are coco"):
+        write_samples(samples, tmp_path / "a.json", format="coco", voc_from_one=True)
+
+
+def test_a_list_as_ultralytics_takes_it(tmp_path):
+    """It wants `train` and `val`, and joins only names that begin with ./ to the folder of the list."""
+    truth = GroundTruth([BOX], ["owl"], (32, 32))
+    write_samples(on_disk(tmp_path / "images", {"n/a.png": truth}), tmp_path, format="yolo")
+    assert (tmp_path / "pictures.txt").read_text() == "./images/n/a.png\n"
+    facts = yaml.safe_load((tmp_path / "data.yaml").read_text())
+    assert (facts["train"], facts["val"]) == ("pictures.txt", "pictures.txt")
+    elsewhere = on_disk(tmp_path / "others", {"n/a.png": truth})
+    write_samples(elsewhere, tmp_path / "new", format="yolo", pictures=tmp_path / "others")
+    assert (tmp_path / "new/pictures.txt").read_text() == "n/a.png\n"
+    assert [one.id for one in read_samples(tmp_path / "new", pictures=tmp_path / "others")] == ["n/a.png"]
 
 
 def test_nothing_is_written_by_halves(tmp_path):

@@ -23,8 +23,6 @@ from hydra_detect.errors import InputError
 from hydra_detect.pictures import to_channels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from hydra_detect.data.samples import Samples
@@ -56,12 +54,9 @@ def group_near_duplicates(samples: Samples, *, most_bits: int = 4) -> Samples:
         remedy = f"Give a number from 0 to {_MOST_BITS_ALLOWED}; unrelated pictures differ in about {_BITS // 2}."
         raise InputError("find near-duplicates", f"most_bits is {most_bits}", remedy)
     differences = [cell_differences(sample.open()) for sample in samples]
-    keys: list[list[tuple[str, object]]] = [[("group", sample.group)] for sample in samples]
-    for pair in _alike(np.array(differences, dtype=np.float32).reshape(-1, _BITS), most_bits):
-        for one in pair:
-            keys[one].append(("pair", pair))
+    alike = _alike(np.array(differences, dtype=np.float32).reshape(-1, _BITS), most_bits)
     items = list(samples)
-    for joined in connected(keys):
+    for joined in connected([(("group", sample.group), ("alike", int(alike[i]))) for i, sample in enumerate(samples)]):
         name = min(items[i].group for i in joined)
         for i in joined:
             items[i] = attrs.evolve(items[i], group=name)
@@ -76,13 +71,21 @@ def cell_differences(picture: Picture) -> NDArray[np.float32]:
     return differences
 
 
-def _alike(differences: NDArray[np.float32], most_bits: int) -> Iterator[tuple[int, int]]:
-    """Yield each pair of rows of [picture, bit] that have structure and nearly the same signs."""
+def _alike(differences: NDArray[np.float32], most_bits: int) -> NDArray[np.int64]:
+    """Return for each row of [picture, bit] a number that it shares with all that are alike, directly or by others.
+
+    Rows are alike that have structure and nearly the same signs.
+    """
     structured = np.flatnonzero((np.abs(differences) > _GREY_LEVEL).sum(axis=1) >= _LEAST_STRUCTURE)
     signs = np.where(differences[structured] > 0, np.float32(1), np.float32(-1))
+    shared = np.arange(len(signs))
     for start in range(0, len(signs), _AT_ONCE):
         block = signs[start : start + _AT_ONCE]
-        differ = (_BITS - block @ signs.T) / 2  # [picture of the block, picture] bits
-        for row, other in np.argwhere(differ <= most_bits):
-            if start + row < other:
-                yield int(structured[start + row]), int(structured[other])
+        is_near = (_BITS - block @ signs.T) / 2 <= most_bits  # [picture of the block, picture]
+        for row in is_near:
+            numbers = np.unique(shared[row])
+            if len(numbers) > 1:
+                shared[np.isin(shared, numbers)] = numbers[0]
+    found = np.arange(len(differences))
+    found[structured] = structured[shared]
+    return found

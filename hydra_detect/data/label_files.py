@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from hydra_detect.data import layouts
-from hydra_detect.data.looking import is_file, is_folder, naming, text_of
+from hydra_detect.data.looking import asked_of, is_file, is_folder, naming, text_of
 from hydra_detect.data.yolo_files import read_yolo
 from hydra_detect.errors import InputError, listed
 from hydra_detect.formats import coco, csv_rows, voc
@@ -76,7 +76,11 @@ def _read_csv(path: Path) -> LabelSet:
 
 
 def _read_voc(path: Path, places: Places, *, from_one: bool) -> LabelSet:
-    files = layouts.voc_files(path) if is_folder(path) else _listed_annotations(path, layouts.voc_annotations(path))
+    annotations = layouts.voc_annotations(path)
+    files = layouts.voc_files(path) if is_folder(path) else _listed_annotations(path, annotations)
+    if not files:
+        remedy = "Name the folder of the data set, in which they are; or give the format that the labels have."
+        raise InputError(asked_of(path), f"there is no .xml of an annotation in {str(annotations)!r}", remedy)
     return LabelSet(pictures=[_voc_picture(file, places, from_one=from_one) for file in files])
 
 

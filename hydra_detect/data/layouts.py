@@ -38,6 +38,18 @@ def check_format(name: str) -> str:
     return name
 
 
+def check_from_one(label_format: str, *, voc_from_one: bool) -> None:
+    """See that only VOC is asked to count pixels from 1.
+
+    Raises:
+        InputError: If another format is.
+
+    """
+    if voc_from_one and label_format != VOC:
+        problem = f"the labels are {label_format}, and VOC alone is known to do so"
+        raise InputError("count pixels from 1", problem, "Leave voc_from_one out.")
+
+
 def recognise(path: Path) -> str:
     """Return the format of a label file or a data set's folder, by what is there.
 
@@ -90,7 +102,8 @@ def voc_files(folder: Path) -> list[Path]:
     """Return the annotations of a data set's folder, by name; only one named `Annotations` is searched to its depth."""
     annotations = voc_annotations(folder)
     is_named = annotations.name in (_ANNOTATIONS, _LOWER_ANNOTATIONS)
-    return sorted(under(annotations, "*.xml") if is_named else annotations.glob("*.xml"))
+    files = under(annotations, "*.xml") if is_named else _files(annotations, ".xml")
+    return sorted(files)
 
 
 def yolo_pairs(folder: Path) -> list[tuple[Path, Path]]:

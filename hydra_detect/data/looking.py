@@ -101,18 +101,20 @@ def is_folder(path: Path) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return what is in a folder, by name.
+    """Return what is in a folder, by name, but for what is hidden.
 
     Raises:
         InputError: If it cannot be listed.
 
     """
     with looking_at(folder):
-        return sorted(folder.iterdir())
+        return sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
 
 
 def under(folder: Path, pattern: str) -> Iterator[Path]:
     """Yield what has a name of a pattern, in a folder and in those within it; of a folder that is not there, nothing.
+
+    What is hidden is passed over: copies that Jupyter makes of pictures, and macOS' notes beside them ("._a.png").
 
     Raises:
         InputError: As `entries`.
@@ -120,7 +122,15 @@ def under(folder: Path, pattern: str) -> Iterator[Path]:
     """
     if is_folder(folder):
         with looking_at(folder):
-            yield from folder.rglob(pattern)
+            yield from (found for found in folder.rglob(pattern) if not any(map(_is_hidden, _below(folder, found))))
+
+
+def _below(folder: Path, found: Path) -> tuple[str, ...]:
+    return found.relative_to(folder).parts
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def text_of(file: Path, most_bytes: int = MOST_BYTES) -> str:

@@ -67,7 +67,8 @@ def read_samples(
             usually has them. No picture outside is read, but where a link inside leads.
         group: What must not come apart: a function from a sample's id to its group, or a regular expression whose
             first group, or whole match, it is. By default what the files say, and else each sample alone.
-        missing: "refuse" or "skip" samples whose picture or label file is not there.
+        missing: "refuse" or "skip" samples whose picture or label file is not there. A picture of YOLO without a label
+            file is background all the same, as it is to other programs, and a warning says how many there are.
         voc_from_one: VOC alone: pixels are counted from 1, the last one included, as VOC's own devkit does; a box over
             all of 64 x 48 pixels is (1, 1, 64, 48). By default corners are taken as they stand, continuous from 0:
             that box would be (0, 0, 64, 48), and one with xmin = xmax has no area.
@@ -85,15 +86,14 @@ def read_samples(
         raise InputError("read samples", f"missing is {shown(missing)}", f"Give {REFUSE!r} or {SKIP!r}.")
     group_of = _grouping(group)
     label_format = layouts.recognise(root) if format is None else layouts.check_format(format)
-    if voc_from_one and label_format != layouts.VOC:
-        problem = f"the labels are {label_format}, and VOC alone is known to do so"
-        raise InputError("read pixels that are counted from 1", problem, "Leave voc_from_one out.")
+    layouts.check_from_one(label_format, voc_from_one=voc_from_one)
     home = yolo_files.home_of(root) if label_format == layouts.YOLO else root
     usual = layouts.picture_places(home, label_format)
     places = Places(folders=usual if pictures is None else [Path(pictures)], labels=usual[0])
     labels = read_labels(root, label_format, places, voc_from_one=voc_from_one)
     found = [(one, None if one.name is None else places.find(one.name)) for one in labels.pictures]
     left_out = Counter({MISSING: _count_missing(root, found, missing)})
+    _warn_of_unlabelled(root, found)
     items = []
     for one, file in found:
         if file is not None:
@@ -113,6 +113,14 @@ def _gathered(root: Path, items: Sequence[Sample], labels: LabelSet, left_out: C
     with naming(root):
         samples = Samples(items=items, skipped=left_out, category_ids=labels.category_ids)
         return samples if labels.class_names is None else attrs.evolve(samples, class_names=labels.class_names)
+
+
+def _warn_of_unlabelled(root: Path, found: Sequence[tuple[PictureLabels, Path | None]]) -> None:
+    count = sum(labels.is_unlabelled for labels, file in found if file is not None)
+    if count:
+        remedy = "if nobody looked at them, name the others in a list"
+        told = "in %s, %d of %d pictures have no label file and count as background: %s"
+        logger.warning(told, root, count, len(found), remedy)
 
 
 def _count_missing(root: Path, found: Sequence[tuple[PictureLabels, Path | None]], missing: str) -> int:

@@ -8,6 +8,7 @@ box in VOC and CSV, roles and counts of what was skipped in any. Numbers of COCO
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,7 @@ def write_samples(
     *,
     format: str,  # noqa: A002  as read_samples calls it
     pictures: str | os.PathLike[str] | None = None,
+    voc_from_one: bool = False,
 ) -> Path:
     """Write labels, replacing nothing.
 
@@ -43,20 +45,25 @@ def write_samples(
             `labels/`, `data.yaml` and `pictures.txt`.
         format: One of `hydra_detect.data.reading.FORMATS`.
         pictures: The folder that ids are relative to; by default where `read_samples` would look: beside the labels,
-            or where the format usually has them.
+            or where the format usually has them. (Ultralytics wants those of YOLO in `images/`.)
+        voc_from_one: VOC alone: count pixels from 1, the last one included, as VOC's own devkit does, and most
+            programs that read VOC; `read_samples` needs the same then.
 
     Returns:
         What `read_samples` reads; it needs the same `pictures`, if they were given.
 
     Raises:
-        InputError: If a picture is no file or lies elsewhere, a file exists, or something cannot be written.
+        InputError: If a picture is no file or lies elsewhere, a file exists, something cannot be written, or
+            voc_from_one is given for another format.
 
     """
     root = Path(path)
     layouts.check_format(format)
+    layouts.check_from_one(format, voc_from_one=voc_from_one)
     places = layouts.places_beside_new(root, format) if pictures is None else [Path(pictures)]
     _check_pictures(samples, places, root)
-    _write_new(_WRITERS[format](samples, root), root)
+    write = functools.partial(_voc_files, from_one=True) if voc_from_one else _WRITERS[format]
+    _write_new(write(samples, root), root)
     return root
 
 
@@ -74,11 +81,11 @@ def _csv_files(samples: Samples, path: Path) -> dict[Path, str]:
     return {path: csv_rows.labels_to_csv(map(_truth, samples), groups=groups if has_groups else None)}
 
 
-def _voc_files(samples: Samples, path: Path) -> dict[Path, str]:
+def _voc_files(samples: Samples, path: Path, *, from_one: bool = False) -> dict[Path, str]:
     files = {}
     for sample, file in _one_file_each(samples, path / "Annotations", ".xml"):
         group = None if sample.group == sample.id else sample.group
-        files[file] = voc.labels_to_voc(_truth(sample), group=group)
+        files[file] = voc.labels_to_voc(_truth(sample), group=group, from_one=from_one)
     return files
 
 
@@ -87,9 +94,19 @@ def _yolo_files(samples: Samples, path: Path) -> dict[Path, str]:
     files = {file: yolo.labels_to_yolo(sample.truth, class_names=names)
              for sample, file in _one_file_each(samples, path / "labels", ".txt")}  # fmt: skip
     # Without the list, every other picture of the folder would be read as background.
-    files[path / "pictures.txt"] = "".join(f"{sample.id}\n" for sample in samples)
+    files[path / "pictures.txt"] = "".join(f"{_listed_as(sample, path)}\n" for sample in samples)
     files[path / "data.yaml"] = data_yaml.to_yaml(names, pictures="pictures.txt")
     return files
+
+
+def _listed_as(sample: Sample, root: Path) -> str:
+    """Return how a list in a folder names a picture: from there, in the only way that Ultralytics takes; or as its id.
+
+    Pictures elsewhere are found where the user says that they are.
+    """
+    place = layouts.places_beside_new(root, layouts.YOLO)[0] / sample.id
+    is_there = is_file(place) and place.samefile(os.fsdecode(sample.picture))
+    return f"./{place.relative_to(root).as_posix()}" if is_there else sample.id
 
 
 _WRITERS: Mapping[str, Callable[[Samples, Path], dict[Path, str]]] = {

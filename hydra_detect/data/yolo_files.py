@@ -236,10 +236,10 @@ def _labels_in(pairs: Iterable[_Pair], *, base: Path, class_names: Sequence[str]
             found = f"it would be that of both {seen[file].name} and {picture.name}"
             raise InputError(asked_of(file), found, "Rename one of the pictures.")
         seen[file] = picture
-        text = text_of(file) if is_file(file) else ""  # a picture without labels is background
+        is_labelled, name = is_file(file), picture.relative_to(base).as_posix()
         with naming(file):
-            name = picture.relative_to(base).as_posix()
-            yield yolo.labels_from_yolo(text, class_names=class_names, name=name)
+            labels = yolo.labels_from_yolo(text_of(file) if is_labelled else "", class_names=class_names, name=name)
+        yield attrs.evolve(labels, is_unlabelled=not is_labelled)
 
 
 def _no_picture(names: Path, facts: DataYaml, base: Path) -> InputError:

@@ -30,7 +30,7 @@ from hydra_detect.formats.rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from hydra_detect.detections import Detections
     from hydra_detect.formats.labels import Box
@@ -116,37 +116,48 @@ def labels_from_coco(document: Mapping[str, Any]) -> LabelSet:
 
     Returns:
         One entry per image in the document's order, those without annotations included; crowd regions (`iscrowd`),
-        which are no box of one object, are counted instead of read.
+        which are no box of one object, are counted instead of read. Detections in them count as false: nothing is known
+        to be there.
 
     Raises:
-        InputError: If a part is malformed, a number or a category's name stands twice, or an annotation refers to
-            what is not there; the place is named.
+        InputError: If a part is malformed, a number or the name of a used category stands twice, or an annotation
+            refers to what is not there; the place is named.
 
     """
     names = {number: need(item, "name", str, asked=_ASKED_TRUTH, place=place).strip()
              for number, (place, item) in _numbered(document, "categories").items()}  # fmt: skip
-    categories = {name: number for number, name in names.items()}
-    if len(categories) < len(names):
-        twice = next(name for number, name in names.items() if categories[name] != number)
-        raise wrong(_ASKED_TRUTH, f"the category {twice!r} stands twice, with different numbers")
     images = _numbered(document, "images")
     boxes: dict[int, list[Box]] = defaultdict(list)
     labels: dict[int, list[str]] = defaultdict(list)
     crowds: Counter[int] = Counter()
+    used: set[int] = set()
     for place, item in _parts(document, "annotations"):
         image = _reference(item, "image_id", images, place)
-        label = names[_reference(item, "category_id", names, place)]
-        x, y, width, height = _xywh(item, asked=_ASKED_TRUTH, place=place)
-        if item.get("iscrowd"):
+        category = _reference(item, "category_id", names, place)
+        used.add(category)
+        if item.get("iscrowd"):  # its outline may stand there without a box
             crowds[image] += 1
             continue
-        boxes[image].append((x, y, x + width, y + height))
-        labels[image].append(label)
+        boxes[image].append(_corners(item, place))
+        labels[image].append(names[category])
+    categories = _categories(names, used)
     pictures = [
         _labels(item, place, boxes=boxes[number], label_names=labels[number], crowds=crowds[number])
         for number, (place, item) in images.items()
     ]
     return LabelSet(pictures=pictures, class_names=tuple(categories), category_ids=categories)
+
+
+def _categories(names: Mapping[int, str], used: Collection[int]) -> dict[str, int]:
+    """Return the number of each name; some programs list one again, as the root of all, that no annotation has."""
+    categories: dict[str, int] = {}
+    for number, name in names.items():
+        other = categories.setdefault(name, number)
+        if other != number and {other, number} <= set(used):
+            raise wrong(_ASKED_TRUTH, f"the category {name!r} stands twice, with the numbers {other} and {number}")
+        if other not in used:
+            categories[name] = number
+    return categories
 
 
 def ground_truth_from_coco(document: Mapping[str, Any]) -> list[GroundTruth]:
@@ -220,6 +231,14 @@ def _xywh(item: Any, *, asked: str, place: str) -> list[float]:
     if numbers[2] < 0 or numbers[3] < 0:
         raise wrong(asked, f"'bbox' of {place} is {numbers}, with a negative width or height")
     return numbers
+
+
+def _corners(item: Any, place: str) -> Box:
+    """Return the box of an annotation; an empty list, as some programs leave of a deleted one, is a box of no area."""
+    if item.get("bbox") == []:
+        return 0.0, 0.0, 0.0, 0.0
+    x, y, width, height = _xywh(item, asked=_ASKED_TRUTH, place=place)
+    return x, y, x + width, y + height
 
 
 def _number_of(label: str, categories: Mapping[str, int]) -> int:

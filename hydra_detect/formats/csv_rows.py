@@ -1,5 +1,8 @@
 """CSV: one row per labelled box, under a header: image,x1,y1,x2,y2,label and, if wanted, group.
 
+Columns of the same meaning are read under the names that other programs give them (filename, xmin, ..., class), in
+upper or lower case; a picture's width and height, and the row's number that pandas writes, are passed over.
+
 Corners are ours: continuous pixels, x to the right, y downwards. A row that names only an image says that nothing is
 to be found in it. Law: `labels_from_csv(labels_to_csv(truths))` gives boxes, labels, pictures and groups back bit for
 bit, in order; the size of a picture is not written.
@@ -26,13 +29,18 @@ _ASKED = "read labels from CSV"
 _CORNERS = ("x1", "y1", "x2", "y2")
 _COLUMNS = ("image", *_CORNERS, "label")
 _GROUP = "group"
+_ALSO = {"filename": "image", "file_name": "image", "class": "label", "xmin": "x1", "ymin": "y1", "xmax": "x2",
+         "ymax": "y2", "x_min": "x1", "y_min": "y1", "x_max": "x2", "y_max": "y2"}  # fmt: skip
+_PASSED_OVER = ("", "width", "height")
+_OTHER_DELIMITERS = (";", "\t", "|")
 
 
 def labels_from_csv(text: str) -> list[PictureLabels]:
     """Read the labels of all pictures, and judge nothing but their form.
 
     Args:
-        text: With a header of the columns image, x1, y1, x2, y2, label and perhaps group, in any order.
+        text: With a header of the columns image, x1, y1, x2, y2, label and perhaps group, in any order; as to other
+            names see this module.
 
     Returns:
         One entry per picture, in order of first appearance.
@@ -92,7 +100,7 @@ def _rows(text: str) -> list[tuple[str, dict[str, str]]]:
         raise wrong(_ASKED, f"line {reader.line_num} is no CSV ({error})") from None
     if not lines:
         raise wrong(_ASKED, f"it has no header of {','.join(_COLUMNS)}")
-    header = [cell.strip() for cell in lines[0][1]]
+    header = [_column(cell) for cell in lines[0][1]]
     _check_header(header)
     for place, row in lines[1:]:
         if len(row) != len(header):
@@ -100,16 +108,23 @@ def _rows(text: str) -> list[tuple[str, dict[str, str]]]:
     return [(place, dict(zip(header, (cell.strip() for cell in row), strict=True))) for place, row in lines[1:]]
 
 
+def _column(cell: str) -> str:
+    name = cell.strip().lower()
+    return _ALSO.get(name, name)
+
+
 def _check_header(header: Sequence[str]) -> None:
     missing = sorted(set(_COLUMNS) - set(header))
-    strange = sorted(set(header) - {*_COLUMNS, _GROUP})
+    strange = sorted(set(header) - {*_COLUMNS, _GROUP, *_PASSED_OVER})
+    if len(header) == 1 and any(delimiter in header[0] for delimiter in _OTHER_DELIMITERS):
+        raise InputError(_ASKED, f"its header {header[0]!r:.120} has no comma", "Save it with commas between values.")
     if missing:
         remedy = f"Give the header {','.join(_COLUMNS)}."
         raise InputError(_ASKED, f"its header {','.join(header)!r:.120} lacks {listed(missing)}", remedy)
     if strange:  # a group that is misspelt, and passed over, would let recordings come apart
         found = f"it has the column {strange[0]!r:.60}"
         raise InputError(_ASKED, found, f"{near_matches(strange[0], (*_COLUMNS, _GROUP))} Leave others out.")
-    if len(set(header)) < len(header):
+    if len({*header} - {*_PASSED_OVER}) < len([name for name in header if name not in _PASSED_OVER]):
         raise wrong(_ASKED, "its header names a column twice")
 
 

@@ -62,10 +62,11 @@ def to_yaml(class_names: Sequence[str], *, pictures: str) -> str:
 
     Args:
         class_names: The name of class 0, 1, ...
-        pictures: Stands under `train`: a folder of pictures, or a list of them that ends in `.txt`.
+        pictures: Stands under `train` and, as training programs want to find one, under `val`: a folder of pictures, or
+            a list of them that ends in `.txt`.
 
     """
-    values = {"train": pictures, "names": list(class_names)}
+    values = {"train": pictures, "val": pictures, "names": list(class_names)}
     text: str = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
     return text
 

@@ -41,6 +41,7 @@ class PictureLabels:
         are_fractions: The boxes are fractions of the picture's sides, not pixels.
         group: What the picture was taken with, if the format tells: a recording, a patient.
         crowds: How many regions of many objects stood there and were left out.
+        is_unlabelled: Nobody said anything of it, not even that nothing is there.
 
     """
 
@@ -51,6 +52,7 @@ class PictureLabels:
     are_fractions: bool = False
     group: str | None = None
     crowds: int = 0
+    is_unlabelled: bool = False
 
     @property
     def with_area(self) -> PictureLabels:

@@ -103,8 +103,13 @@ def labels_from_voc(text: str, *, from_one: bool = False) -> PictureLabels:
     )
 
 
-def labels_to_voc(truth: GroundTruth, *, group: str | None = None) -> str:
-    """Return labels as indented XML, `source` as `filename`; `labels_from_voc` reads them, bit for bit.
+def labels_to_voc(truth: GroundTruth, *, group: str | None = None, from_one: bool = False) -> str:
+    """Return labels as indented XML, `source` as `filename`; `labels_from_voc` reads them.
+
+    Args:
+        truth: The labels of one picture.
+        group: What it must not come apart from.
+        from_one: Write corners as pixels that are counted from 1; by default as they are, bit for bit.
 
     Raises:
         InputError: If a name holds a character that XML does not.
@@ -115,10 +120,11 @@ def labels_to_voc(truth: GroundTruth, *, group: str | None = None) -> str:
         if text is not None:
             _put(root, name, text)
     _put_size(root, truth.image_size)
-    for box, name in zip(truth.boxes.tolist(), truth.label_names, strict=True):
+    first = 1 if from_one else 0
+    for (x1, y1, x2, y2), name in zip(truth.boxes.tolist(), truth.label_names, strict=True):
         item = ET.SubElement(root, "object")
         _put(item, "name", name)
-        _put_box(item, box)
+        _put_box(item, (x1 + first, y1 + first, x2, y2))
     return _indented(root)
 
 

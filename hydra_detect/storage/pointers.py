@@ -7,6 +7,7 @@ writer can create it. So the state, its undo and its history are one thing, and 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ EVENTS = (PROMOTED, ROLLED_BACK, PINNED, UNPINNED, PRUNED, REMOVED, RENAMED, REP
 
 EXCHANGED = "it is not the one that the history speaks of: its manifest has another digest"
 _NOT_OURS = "It is whole: upgrade hydra-detect; if no newer version wrote it, move it to the quarantine folder."
+_REMEMBERED_BYTES = 64 << 10
 _NUMBER = check.ge(1)
 _NUMBERS = fields.each(_NUMBER)
 
@@ -192,7 +194,7 @@ def read(place: ItemLayout, generation: int) -> Pointer:
     """
     what = _what(place, generation)
     data = files.read_whole(place.pointer(generation), limit=MAX_BYTES, asked=f"read {what}")
-    return parse(place, data, generation)
+    return (_parsed_before if len(data) <= _REMEMBERED_BYTES else parse)(place, data, generation)
 
 
 def _what(place: ItemLayout, generation: int) -> str:
@@ -221,6 +223,10 @@ def parse(place: ItemLayout, data: bytes, generation: int) -> Pointer:
     if owner != _owner(place):
         raise CorruptError(f"read {what}", f"it is one of {shown(owner)}", remedy)
     return pointer
+
+
+# The file is read whenever somebody asks, a dozen times in one operation; only the same bytes are not parsed again.
+_parsed_before = functools.lru_cache(maxsize=64)(parse)
 
 
 def text(place: ItemLayout, pointer: Pointer) -> bytes:

@@ -112,7 +112,7 @@ class HeadMachine(RuleBasedStateMachine):
         self.root = Store.create(self.folder / "store", durability="fast").root
         store = Store.open(self.root, durability="fast")
         backbones.publish(store, "demo", worlds.BACKBONE_RECORD, worlds.BACKBONE)
-        self.model, self.seed, self.known = Model(), 0, {}
+        self.model, self.seed = Model(), 0
 
     def teardown(self):
         """Remove the store."""
@@ -156,7 +156,7 @@ class HeadMachine(RuleBasedStateMachine):
     def seen(self):
         """Return what the store says of the head, each version read and checked; again where its files were touched."""
         state = Store.open(self.root).head("owl").pointer()
-        found = worlds.facts(self.root, with_history=False, known=self.known).get("owl")
+        found = worlds.facts(self.root, with_history=False).get("owl")
         weights = {number: digest for number, (digest, *_rest) in found[3].items()} if found else {}
         return state.active, state.earlier, state.pinned, weights
 

@@ -66,7 +66,7 @@ def is_here(mutant):
 
 SYNCS, LOCKS, LISTED = mutating.syncs(SYNCED_FOR), mutating.locks(LOCKED_FOR), mutating.listed()
 RENAMES = list(filter(is_here, mutating.renames(NAMED_FOR)))
-MUTANTS = [*SYNCS, *RENAMES, *LOCKS, *LISTED]
+MUTANTS = [*LISTED, *SYNCS, *RENAMES, *LOCKS]  # those first that take longest
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -185,26 +186,15 @@ WAITING = frozenset([findings.LEFTOVER, findings.UNFINISHED, findings.UNUSED, fi
 """What a stop may leave behind, until somebody writes there, or repairs."""
 
 
-def facts(root, *, with_history=True, known=None):
-    """Return everything that the interface says of a store, weights and history included, times and digests not.
-
-    Args:
-        root: The store.
-        with_history: Whether to tell what happened.
-        known: What was read before, by version and the marks of its files: only what somebody touched since is read
-            again. It is added to.
-
-    """
-    store, found, known = Store.open(root), {}, {} if known is None else known
+def facts(root, *, with_history=True):
+    """Return everything that the interface says of a store, weights and history included, times and digests not."""
+    store, found = Store.open(root), {}
     if with_history:
         stories = {name: story(store, name) for name in NAMES if store.head(name).place.root.is_dir()}
         found = {f"history of {name}": told for name, told in stories.items() if any(told)}
     for name in store.names(layout.HEADS):
         state = store.head(name).pointer()
-        weights = {}
-        for number in store.head(name).numbers():
-            own = (name, number, marks_of(store.head(name).place.version(number)))
-            known[own] = weights[number] = known.get(own) or read(store, name, number)
+        weights = {number: read(store, name, number) for number in store.head(name).numbers()}
         if state.active is not None:
             assert heads.find(store, name).number == state.active
         pins = tuple((pin.version, pin.reason) for pin in state.pins)
@@ -219,18 +209,30 @@ def facts(root, *, with_history=True, known=None):
     return found
 
 
-def marks_of(folder):
-    """Return of each file in a folder what changes when anybody writes to it, links it or puts another in its place."""
-    found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder)]
-    return tuple(sorted((name, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns) for name, at in found))
-
-
 def read(store, name, number):
-    """Return a version as a reader gets it, checked: digest, weights, and what lies beside them."""
-    version, tensors = heads.load(store, f"{name}@{number}")
-    files = sorted({*version.files} - {layout.TENSORS, layout.RECORD})
-    beside = tuple((file, store.head(name).read(version, file)) for file in files)
-    return str(version.record.tensors), bytes(tensors["box.weight"].data), beside
+    """Return a version as a reader gets it, checked: digest, weights, and what lies beside them.
+
+    The same bytes in the same place, which the tests meet thousands of times, are read once.
+    """
+    own = (name, number, everything_in(store.head(name).place.version(number)))
+    if own not in _READ:
+        version, tensors = heads.load(store, f"{name}@{number}")
+        files = sorted({*version.files} - {layout.TENSORS, layout.RECORD})
+        beside = tuple((file, store.head(name).read(version, file)) for file in files)
+        _READ[own] = str(version.record.tensors), bytes(tensors["box.weight"].data), beside
+    return _READ[own]
+
+
+_READ = {}
+
+
+def everything_in(folder):
+    """Return the digest of a folder's files: their names, kinds and bytes."""
+    digest = hashlib.sha256()
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        kept = Path(entry).read_bytes() if entry.is_file() else b""
+        digest.update(repr((entry.name, entry.stat(follow_symlinks=False).st_mode, len(kept))).encode() + kept)
+    return digest.digest()
 
 
 def story(store, name):
