@@ -215,7 +215,7 @@ def test_ground_truth_selects_and_refuses():
 def test_names_are_texts_one_for_each_box(names):
     """One text is no list of its letters, and a number is no name."""
     boxes = [(0, 0, 1, 1)] * 3
-    with pytest.raises(InputError, match="the names are .*Give a list with the class name of each box"):
+    with pytest.raises(InputError, match=r"the names are .*Give a list with the class name of each box"):
         GroundTruth(boxes, names, (8, 8))
     assert GroundTruth(boxes, np.array(["a", "b", "a"]), (8, 8)).label_names == ("a", "b", "a")
 
