@@ -16,7 +16,7 @@ from attrs import validators as check
 from hydra_detect import fields
 from hydra_detect.codec import Record
 from hydra_detect.contracts import BackboneContract
-from hydra_detect.errors import RecordError
+from hydra_detect.errors import RecordError, near_matches
 from hydra_detect.names import Digest, HeadRef, check_name
 
 
@@ -197,7 +197,7 @@ class HeadRecord(Record):
     kind: str = attrs.field(default="head", validator=check.in_(("head",)))
 
     def __attrs_post_init__(self) -> None:
-        """Refuse class names that do not fit the number of labels."""
+        """Refuse class names that do not fit the number of labels, and thresholds of classes that there are not."""
         if len(self.class_names) != self.settings.label_count - 1:
             raise RecordError(
                 "name the classes",
@@ -207,6 +207,10 @@ class HeadRecord(Record):
                 names=len(self.class_names),
                 classes=self.settings.label_count - 1,
             )
+        strange = sorted(set(self.policy.class_thresholds) - set(self.class_names))
+        if strange:
+            found = f"there is one for {strange[0]!r:.100}, which is no class of the head"
+            raise RecordError("set the thresholds of classes", found, near_matches(strange[0], self.class_names))
 
     @property
     def policy(self) -> OperatingPolicy:

@@ -29,7 +29,9 @@ BESIDE = {
     ),
     layout.TRAINING: codec.dumps({"schema": 1, "method": "held-out"}),
     layout.PARITY: codec.dumps({"schema": 1, "equal": True}),
-    layout.OUTCOMES: artifacts.encode_tensors(measure_fixtures.table([0.5], [True]).to_tensors()),
+    layout.OUTCOMES: artifacts.encode_tensors(
+        measure_fixtures.table([0.5], [True], names=("owl", "red fox")).to_tensors()
+    ),
 }
 
 

@@ -167,7 +167,7 @@ def test_a_backbone_is_shared(owls, other, place):
     assert bundle.add_to(other.store, head="strix").record.backbone_name == "retina"
     assert backbones.names(other.store) == ["retina"]
     assert bundle.add_to(str(other.store.root), head="strix", backbone="demo").record.backbone_name == "demo"
-    assert bundle.add_to(other.store, head="strix").ref == HeadRef("strix", 3)
+    assert bundle.add_to(other.store, head="strix").ref == HeadRef("strix", 2)  # it is there, on the likelier "demo"
     assert backbones.names(other.store) == ["demo", "retina"]
     export_bundle(other.store, "strix@1", place / "strix.zip")
     again = load_bundle(place / "strix.zip")

@@ -5,6 +5,7 @@ import shutil
 
 import attrs
 import bundle_fixtures
+import measure_fixtures
 import numpy as np
 import pytest
 import store_fixtures
@@ -268,6 +269,13 @@ def test_what_lies_beside_is_what_its_name_says(contents):
     for tensors, found in (({"a": scores}, "missing or of another dtype"), (outcomes | {"scores": scores}, "NaN")):
         with pytest.raises(CorruptError, match=found):
             check(forged(contents, {manifest.OUTCOMES: artifacts.encode_tensors(tensors)}))
+
+
+def test_kept_scores_are_of_the_heads_own_classes(contents):
+    """A policy that is fitted to scores of other classes would be of no class of the head."""
+    others = measure_fixtures.table([0.5], [True], names=("dog", "cat")).to_tensors()
+    with pytest.raises(RecordError, match="of the classes cat, dog, and the head finds owl, red fox"):
+        check(forged(contents, {manifest.OUTCOMES: artifacts.encode_tensors(others)}))
 
 
 def test_fields_of_a_later_version_are_kept(contents):

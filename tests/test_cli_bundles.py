@@ -44,8 +44,8 @@ def test_there_and_back(store, tmp_path, capsys, form):
     found = told(capsys, "unbundle", str(path), "--store", str(other))
     version = heads.find(Store.open(other), "lamp@1")
     assert found == {
-        "head": "lamp", "version": 1, "backbone": "default", "digest": str(version.manifest),
-        "bundle": info["digest"], "was": "lamp@1",
+        "head": "lamp", "version": 1, "backbone": "default", "manifest": str(version.manifest),
+        "digest": info["digest"], "was": "lamp@1",
     }  # fmt: skip
     assert Store.open(other).head("lamp").pointer().active is None
     one, two = (HydraDetector.from_store(place, ["lamp@1"], device="cpu").predict(PICTURES) for place in (store, other))
@@ -59,7 +59,8 @@ def test_for_people(store, bundle, tmp_path, capsys):
     assert "lamp@1" in said(capsys, "bundle", "lamp", str(tmp_path / "again"))
     text = said(capsys, "unbundle", str(bundle), *other)
     assert text.startswith("lamp@1 (lamp; ")
-    assert text.endswith(" is there, not active; 'hydra-detect promote lamp 1' makes it so\n")
+    assert text.endswith(" is there; 'hydra-detect promote lamp 1' makes it the active one\n")
+    assert said(capsys, "unbundle", str(bundle), *other) == text  # one of the same bundle is enough
     said(capsys, "promote", "lamp", "1", *other)
     assert heads.find(Store.open(tmp_path / "other"), "lamp").number == 1
     assert heads.find(store, "lamp").number == 1
@@ -94,7 +95,8 @@ def test_what_is_refused(store, bundle, tmp_path, capsys):
     assert not (tmp_path / "a.zip").exists()
     assert str(bundle) in refused(capsys, "bundle", "lamp", str(bundle))
     assert "no such file or folder" in refused(capsys, "unbundle", str(tmp_path / "none.zip"), "--store", new)
-    assert "as a head name" in refused(capsys, "unbundle", str(bundle), "--head", "../x")
+    assert "as a head name" in refused(capsys, "unbundle", str(bundle), "--head", "../x", "--store", new)
+    assert "as a backbone name" in refused(capsys, "unbundle", str(bundle), "--backbone", "Big", "--store", new)
     data = bytearray(bundle.read_bytes())
     data[len(data) // 2] ^= 1
     bundle.write_bytes(data)

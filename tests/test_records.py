@@ -145,6 +145,13 @@ def test_class_names_are_printable(name):
     assert str(caught.value).isprintable()
 
 
+def test_thresholds_are_of_classes_of_the_head():
+    """A threshold of a class that the head does not have would be read by nobody."""
+    policy = OperatingPolicy(score_threshold=0.5, class_thresholds={"owl": 0.4, "oul": 0.3})
+    with pytest.raises(RecordError, match=r"there is one for 'oul', which is no class of the head.*Did you mean 'owl'"):
+        a_record(some_tensors(1), operating_policy=policy)
+
+
 def test_class_names_of_all_tongues():
     """Class names may be in any writing, hold spaces, and stand twice as they do in COCO."""
     names = ("red fox", "日本", "N/A", "N/A", "x" * 200)

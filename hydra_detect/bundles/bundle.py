@@ -16,9 +16,9 @@ from hydra_detect import codec
 from hydra_detect.bundles import manifest, zips
 from hydra_detect.errors import IncompatibleError, NotFoundError, RecordError
 from hydra_detect.measure.outcomes import Outcomes
-from hydra_detect.names import check_name, one_line
+from hydra_detect.names import HeadRef, check_name, one_line
 from hydra_detect.records import BackboneRecord, HeadRecord, OperatingPolicy
-from hydra_detect.storage import artifacts, backbones, files, manifests
+from hydra_detect.storage import artifacts, backbones, files, heads, manifests
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class Bundle:
     ) -> VersionRecord:
         """Put it into a store, as a new version of a head. It is not promoted, and its notes say where it came from.
 
-        Run again after an error, it goes on: a backbone that is there already is shared.
+        Run again after an error, it goes on: a backbone that is there already is shared. A version that was made from
+        this bundle before, as this head on this backbone, is not made again, but returned.
 
         Args:
             store: The store, or its path.
@@ -107,7 +108,7 @@ class Bundle:
         backbones.publish(manager.store, backbone, self.backbone, self.backbone_tensors)
         notes = "; ".join(filter(None, [self.record.notes, self._where_from()]))
         record = attrs.evolve(self.record, backbone_name=backbone, notes=notes)
-        return manager.create(name, self.tensors, record, attachments=self.files)
+        return _there(manager, name, record) or manager.create(name, self.tensors, record, attachments=self.files)
 
     def _where_from(self) -> str:
         made = one_line(f"made {self.origin.created_at} by {self.origin.actor or 'nobody named'}")
@@ -118,6 +119,16 @@ class Bundle:
         classes = f"{len(self.record.class_names)} class{'es' * (len(self.record.class_names) != 1)}"
         beside = f"; beside it {', '.join(sorted(self.files))}" if self.files else ""
         return f"{self.origin.ref} ({classes}) on backbone {self.origin.backbone!r}, bundle {self.digest.short}{beside}"
+
+
+def _there(manager: VersionManager, head: str, record: HeadRecord) -> VersionRecord | None:
+    """Return the version of a head with this record, whose notes name the bundle; damaged ones are none."""
+    for number in manager.store.head(head).numbers():
+        with files.unless_damaged():
+            version = heads.find(manager.store, HeadRef(head, number))
+            if version.record == record:
+                return version
+    return None
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -201,14 +212,14 @@ def opened(contents: Mapping[str, bytes], where: str) -> Bundle:
         tensors=artifacts.decode_weights(
             contents[manifest.HEAD_TENSORS], record.tensors, f"the head's weights of {where}"
         ),
-        files=_beside(contents, where),
+        files=_beside(contents, where, record.class_names),
     )
     _check_agreement(bundle, asked)
     return bundle
 
 
-def _beside(contents: Mapping[str, bytes], where: str) -> dict[str, bytes]:
-    """Return the files beside the version, once they are seen to be what their names say."""
+def _beside(contents: Mapping[str, bytes], where: str, class_names: tuple[str, ...]) -> dict[str, bytes]:
+    """Return the files beside the version, once they are seen to be what their names say, and of this head."""
     found = {}
     for name in manifest.BESIDE:
         data = contents.get(f"{manifest.HEAD}/{name}")
@@ -218,7 +229,7 @@ def _beside(contents: Mapping[str, bytes], where: str) -> dict[str, bytes]:
         if name in manifest.RECORDS_BESIDE:
             codec.decode(manifest.RECORDS_BESIDE[name], data, what, limit=codec.MAX_LIST_BYTES)
         else:
-            Outcomes.from_tensors(artifacts.decode_tensors(data, what))
+            Outcomes.from_tensors(artifacts.decode_tensors(data, what)).check_classes(class_names, what)
         found[name] = data
     return found
 

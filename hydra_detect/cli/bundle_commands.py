@@ -48,13 +48,17 @@ def unbundle(
 
     """
     from hydra_detect.bundles.bundle import load_bundle
+    from hydra_detect.names import check_name
     from hydra_detect.storage.store import Store
 
-    loaded = load_bundle(path)  # before a store is made for it
+    for name, kind in ((head, "head"), (backbone, "backbone")):
+        if name is not None:
+            check_name(name, kind)
+    loaded = load_bundle(path)  # this too before a store is made for it
     version = loaded.add_to(Store.create(store_folder(store)), head=head, backbone=backbone)
     facts = {"head": version.head, "version": version.number, "backbone": version.record.backbone_name}
-    facts |= {"digest": str(version.manifest), "bundle": str(loaded.digest), "was": str(loaded.origin.ref)}
-    text = f"{version} is there, not active; 'hydra-detect promote {version.head} {version.number}' makes it so"
+    facts |= {"manifest": str(version.manifest), "digest": str(loaded.digest), "was": str(loaded.origin.ref)}
+    text = f"{version} is there; 'hydra-detect promote {version.head} {version.number}' makes it the active one"
     output.say(output.as_json(facts) if json else text)
     return 0
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Flag = Parameter(negative=())
 
+_SETTING = "one of the settings of hydra_detect.TrainingConfig, as epochs=20; counts for most"
+
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
@@ -93,7 +95,7 @@ class ConfigOptions:
     config: Annotated[Path | None, Parameter(help="a .toml or .json file of settings")] = None
     set_: Annotated[
         list[str],
-        Parameter(name="--set", negative=(), consume_multiple=True, help="one setting, as epochs=20; counts for most"),
+        Parameter(name="--set", negative=(), consume_multiple=True, help=_SETTING),
     ] = attrs.field(factory=list)
     seed: Annotated[LongInteger, Parameter(help="of every random choice")] = 0
     device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")] = "auto"

@@ -252,7 +252,7 @@ def check_enough(samples: Samples) -> None:
 
     """
     groups = [group for group in together(samples) if any(len(samples[i].truth) for i in group)]
-    remedy = f"Label at least {LEAST} pictures; 20 or more of each class can be measured by far better."
+    remedy = f"Label at least {LEAST} pictures; from {needed()} of each class on each role has samples of its own."
     if samples.labelled < LEAST:
         found = f"{samples.labelled} of {len(samples)} have a box, and {LEAST} are the least"
         raise InputError("learn from these samples", found, remedy, labelled=samples.labelled)

@@ -71,6 +71,7 @@ def outcomes_of(store: Store, version: VersionRecord) -> Outcomes:
     Raises:
         NotFoundError: If none are kept with it.
         CorruptError: If they are damaged.
+        RecordError: If they are of other classes than the head.
 
     """
     if layout.OUTCOMES not in version.files:
@@ -80,7 +81,8 @@ def outcomes_of(store: Store, version: VersionRecord) -> Outcomes:
             "Give samples to calibrate on: it was not trained or calibrated here.",
         )
     data = store.head(version.head).read(version, layout.OUTCOMES)
-    return Outcomes.from_tensors(artifacts.decode_tensors(data, f"the outcomes of {version.ref}"))
+    what = f"the outcomes of {version.ref}"
+    return Outcomes.from_tensors(artifacts.decode_tensors(data, what)).check_classes(version.record.class_names, what)
 
 
 def seen_samples(store: Store, version: VersionRecord, samples: Samples, *, allowed: Role) -> list[str]:

@@ -177,8 +177,8 @@ def evaluate(
         raise RoleError(
             f"evaluate {version.ref}",
             f"{len(seen)} of {len(samples)} samples were used to make it: {listed(seen)}",
-            "Give samples that it never saw, and groups that only share a name with its own other names; "
-            "allow_seen=True measures all the same, and says so.",
+            "Give samples that it never saw (groups of one name are taken for one recording: rename those that are "
+            "others); allow_seen=True (--allow-seen) measures all the same, and says so.",
             seen=seen,
         )
     found = candidates(backbone_of(store, version, device), [Contender.of(store, version)], samples, progress=progress)
@@ -304,7 +304,7 @@ def of_classes(version: VersionRecord, samples: Samples) -> Samples:
         raise InputError(
             f"judge {version.ref}",
             f"its classes are {listed(own)}, those of the samples {listed(theirs)}",
-            "Choose or merge classes with samples.choose(...).",
+            "Choose or merge classes: samples.choose(...), on the command line --class NAME or --class NEW=OLD.",
         )
     return attrs.evolve(samples, class_names=own)
 

@@ -149,6 +149,6 @@ class TrainingReport(Record):
             f"  scores     {self.calibration}",
             *(f"  {line}" for line in str(self.metrics).splitlines()),
             f"  unchanged  backbone {training.unchanged.backbone.short}, {len(training.unchanged.heads)} other heads",
-            *(f"  warning: {warning}" for warning in training.warnings),
+            *(f"  warning: {warning}" for warning in training.warnings if warning not in self.metrics.notes),
         ]
         return "\n".join(lines)

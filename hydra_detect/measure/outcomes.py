@@ -14,7 +14,7 @@ import numpy as np
 
 from hydra_detect import codec, fields
 from hydra_detect.detections import box_iou
-from hydra_detect.errors import CorruptError, HydraDetectError, InputError, listed, near_matches
+from hydra_detect.errors import CorruptError, HydraDetectError, InputError, RecordError, listed, near_matches
 from hydra_detect.measure import columns
 from hydra_detect.measure.columns import SAME, Flags, Floats, Integers
 from hydra_detect.measure.matching import assign, check_pictures
@@ -107,6 +107,22 @@ class Outcomes:
         return tensors | {
             _NAMES: RawTensor.of(np.frombuffer(codec.encode(names, limit=codec.MAX_LIST_BYTES), dtype=np.uint8))
         }
+
+    def check_classes(self, class_names: Sequence[str], what: str) -> Self:
+        """Return the same, once they are seen to be of the classes of a head.
+
+        Args:
+            class_names: Those of the head.
+            what: What they are, for the error.
+
+        Raises:
+            RecordError: If they are of others: a policy that is fitted to them would be of no class of the head.
+
+        """
+        if self.class_names != tuple(class_names):
+            found = f"they are of the classes {listed(self.class_names)}, and the head finds {listed(class_names)}"
+            raise RecordError(f"use {what}", found, "Calibrate the head on samples of its own classes.")
+        return self
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, RawTensor]) -> Self:

@@ -68,7 +68,7 @@ def only(store: Store) -> str:
     if len(there) == 1:
         return there[0]
     found = f"the store has several: {listed(there)}" if there else "the store has none"
-    remedy = "Say which one with backbone=NAME." if there else "Split an original into it first."
+    remedy = "Say which one with backbone=NAME (--backbone NAME)." if there else "Split an original into it first."
     raise NotFoundError("choose the backbone", found, remedy)
 
 

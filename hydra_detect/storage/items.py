@@ -111,7 +111,8 @@ class Item:
             near = near_matches(self.name, self.store.names(self.kind))
             found = f"the store {self.store.root} has no such {self.kind.removesuffix('s')}"
             return NotFoundError(asked, found, near)
-        remedy = f"There are versions {listed_numbers(numbers)}."
+        there = "is version" if len(numbers) == 1 else "are versions"
+        remedy = f"There {there} {listed_numbers(numbers)}."
         return NotFoundError(asked, f"{self.name!r} has no version {number}", remedy)
 
     def read(self, version: Published, path: str) -> bytes:

@@ -63,7 +63,7 @@ def _as_weights(value: Any) -> str:
         items = list(value) if isinstance(value, list | tuple) else [value]
         if not all(type(item) in {int, float} for item in items):
             found = f"focal_alpha is {shown(value)}, and not 'dynamic', one number, or a list of numbers"
-            raise RecordError("set focal_alpha", found, "See TrainingConfig for what each may be.")
+            raise RecordError("set focal_alpha", found, _SEE)
     try:
         return ",".join(str(fields.one_float(item)).removesuffix(".0") for item in items)
     except (ValueError, OverflowError):
@@ -192,6 +192,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 DEFAULT_PRESET = "balanced"
 
+_SEE = "All settings, and what each may be, stand in help(hydra_detect.TrainingConfig) and in the reference."
+
 
 def resolve_config(
     preset: str = DEFAULT_PRESET,
@@ -240,7 +242,7 @@ def _with(config: TrainingConfig, settings: Mapping[str, Any], where: str) -> Tr
         return codec.from_dict(TrainingConfig, plain, "the settings")
     except HydraDetectError as error:
         found = f"in the {where}, {error.found}"
-        raise InputError("configure a training", found, "See TrainingConfig for what each may be.") from None
+        raise InputError("configure a training", found, _SEE) from None
 
 
 def _value(value: Any, *, like: Any) -> Any:
