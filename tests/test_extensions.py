@@ -153,3 +153,32 @@ def test_an_installed_package_is_known_by_its_version(site):
     assert installed("half", GROUP) == "spare_version 1.0"
     assert installed("focal", GROUP) == ""
     assert Tools().code(TrainingConfig(loss="half"))["half"] == "spare_version 1.0"
+
+
+class Scaled:
+    """A loss with a parameter of its own, as an object and as a method."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, predictions, context):
+        """Return nothing in particular."""
+
+    def loss(self, predictions, context):
+        """Return nothing in particular."""
+
+
+def test_the_parameters_of_objects_and_methods_count():
+    """A loss of another scale is another loss, whichever way it is given: it takes up nothing that the old one left."""
+    assert text_digest(Scaled(1.0)) == text_digest(Scaled(1.0)) != text_digest(Scaled(100.0))
+    assert text_digest(Scaled(1.0).loss) == text_digest(Scaled(1.0).loss) != text_digest(Scaled(100.0).loss)
+    assert text_digest(Scaled(1.0).loss) != text_digest(Scaled(1.0))
+    made = {}
+    for scale in (1, 100):
+        exec(f"def loss(predictions, context, scale={scale}):\n    return {{'all': scale}}", made)  # noqa: S102
+        made[scale] = made["loss"]
+    assert text_digest(made[1]) != text_digest(made[100])
+    exec("def loss(predictions, context):\n    return 1", made)  # noqa: S102  no file has its text
+    one = text_digest(made["loss"])
+    exec("def loss(predictions, context):\n    return 2", made)  # noqa: S102
+    assert text_digest(made["loss"]) != one

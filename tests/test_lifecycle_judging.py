@@ -151,7 +151,7 @@ def test_samples_of_other_classes_are_refused(taught):
     for work in (evaluate, calibrate):
         with pytest.raises(InputError, match="its classes are lamp, those of the samples ember, lamp") as caught:
             work(store, "lamp", samples)
-        assert caught.value.remedy.startswith("Choose or merge classes: samples.choose(...), on the command line --class")
+        assert caught.value.remedy.startswith("Choose or merge classes: samples.choose(...), on the command line --")
     assert evaluate(store, "lamp", samples.choose(["lamp"]), draws=0).labels == 4
 
 

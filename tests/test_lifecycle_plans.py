@@ -10,7 +10,7 @@ from hydra_detect.data.samples import Role, Sample, Samples
 from hydra_detect.data.splits import Split, SplitSample, given, split
 from hydra_detect.errors import InputError, RoleError
 from hydra_detect.lifecycle import beside
-from hydra_detect.lifecycle.judging import evaluate
+from hydra_detect.lifecycle.judging import calibrate, evaluate
 from hydra_detect.lifecycle.plans import known_to, plan, remembered
 from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
 from hydra_detect.storage import heads
@@ -289,6 +289,60 @@ def test_what_was_learnt_from_stays_so_whatever_it_is_used_for(taught):
     assert known[name] == Role.TRAIN
     assert {known[other] for other, role in own.roles.items() if role != Role.TRAIN} == {Role.TEST}
     assert known_to(own, []) == own
+
+
+# Names say nothing in another data set
+
+
+def numbered(samples):
+    """Return the same pictures under the names that every data set has."""
+    items = [Sample(id=f"{n:04}.png", picture=one.picture, truth=one.truth) for n, one in enumerate(samples)]
+    return Samples(items=items, class_names=("lamp",))
+
+
+def test_the_same_names_in_another_data_set(bare):
+    """Pictures of equal names are no samples that were learnt from: new ones get four roles, and nothing is forgotten.
+
+    What a version's beginning learnt from stays known by its picture, though its names are those of others now.
+    """
+    first, second = numbered(lights(24)), numbered(lights(60, first=1000))
+    teach(bare, samples=first, config={**QUICK, "validation": "cross-validation"})
+    made = plan_for(bare, second)
+    assert (made.method, made.doubts) == (HELD_OUT, ())
+    teach(bare, samples=second, init="lamp@1")
+    roles = role_of(bare, heads.find(bare, "lamp@2"))
+    assert {name: roles[name] for name in made.split.roles} == made.split.roles
+    assert len(roles) == len(first) + len(second)
+    with pytest.raises(RoleError, match=f"{len(first)} of {len(first)} samples were used to make it"):
+        evaluate(bare, "lamp@2", first)
+    assert evaluate(bare, "lamp@2", made.take(Role.TEST), draws=0).samples == len(made.judged)
+    again = plan_for(bare, numbered([*lights(24), *lights(60, first=3000)][:50]))  # the first set, and it has grown
+    assert {again.split.roles[sample.id] for sample in first} == {Role.TRAIN}
+    assert again.method == CROSS_VALIDATION
+
+
+def test_calibrated_on_another_data_set_of_the_same_names(bare):
+    """What a version learnt from is refused after a calibration too, though others have the same names."""
+    own, others = numbered(lights()), numbered(lights(12, 6, first=1000))
+    teach(bare, samples=own)
+    learnt = beside.split_of(bare, heads.find(bare, "lamp@1")).take(own, Role.TRAIN).with_role(None)
+    ref = calibrate(bare, "lamp@1", others).ref
+    for samples in (learnt, others):
+        with pytest.raises(RoleError, match=f"{len(samples)} of {len(samples)} samples were used to make it"):
+            evaluate(bare, ref, samples)
+    assert evaluate(bare, ref, own, own_test=True, draws=0).samples == 3
+
+
+def test_a_given_split_with_pictures_under_other_names(bare):
+    """What was learnt from is known by its picture too, where a caller's own split would measure on it."""
+    teach(bare, samples=lights())
+    learnt = beside.split_of(bare, heads.find(bare, "lamp@1")).take(lights(), Role.TRAIN)
+    items = [Sample(id=f"x{one.id}", picture=one.picture, truth=one.truth) for one in learnt[:6]]
+    samples = Samples(items=[*items, *lights(20, first=500)], class_names=("lamp",))
+    places = [sample.id for sample in samples]
+    own = given(samples, {"test": places[:6], "train": places[6:12], "select": places[12:15], "calibrate": places[15:]})
+    told = [text for text in plan_for(bare, samples, split=own).doubts if "6 test samples were learnt from" in text]
+    assert len(told) == 1
 
 
 def test_the_order_of_samples_does_not_matter(bare):

@@ -1,12 +1,16 @@
 """From labelled samples to a promoted version: all of it happens, in order, and nothing else does."""
 
+import re
+
 import attrs
 import lifecycle_fixtures
+import numpy as np
 import pytest
 import torch
 from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, light, lights, role_of, runs_of, teach, with_backbone
 
 from hydra_detect import HydraDetector
+from hydra_detect.data.duplicates import group_near_duplicates
 from hydra_detect.data.samples import Role, Sample, Samples
 from hydra_detect.data.splits import given, split
 from hydra_detect.errors import InputError, TrainingError
@@ -316,6 +320,25 @@ def test_what_a_person_should_know_is_said(bare):
     assert "\n  warning: left out on reading: 3 boxes without area" in str(report)
 
 
+def test_copies_on_both_sides_are_told_of(bare):
+    """Pictures that were measured on, and look almost like others that were learnt from, make figures too good."""
+    own = [*lights(30, 0)]
+    brighter = [np.minimum(one.picture.astype(int) + 20, 255).astype(np.uint8) for one in own]
+    copies = [
+        attrs.evolve(one, id=f"x{one.id}", picture=new, group=f"x{one.id}")
+        for one, new in zip(own, brighter, strict=True)
+    ]
+    samples = Samples(items=[*own, *copies], class_names=("lamp",))
+    options, crossed = ({"config": {**QUICK, "validation": how}} for how in ("held-out", "cross-validation"))
+    (said,) = [text for text in teach(bare, samples=samples, **options).training.warnings if "look almost" in text]
+    tested = teach(bare, samples=samples, **options).training.samples.counts["test"]
+    assert re.match(rf"\d of the {tested} samples measured on look almost like others that were learnt from", said)
+    grouped = teach(bare, samples=group_near_duplicates(samples), **options)
+    assert not [text for text in grouped.training.warnings if "look almost" in text]
+    crosswise = teach(bare, "other", samples[[*range(12), *range(30, 42)]], **crossed)
+    assert any("16 of the 24 samples measured on look almost" in text for text in crosswise.training.warnings)
+
+
 # Roles
 
 
@@ -329,7 +352,7 @@ def test_classes_with_few_labels_or_none(bare):
 
 
 def test_the_test_role_is_used_once_and_last(bare, monkeypatch):
-    """All pictures are looked through first; then each test picture is opened once, after all others."""
+    """All pictures are looked through first, twice; then each test picture is opened once, after all others."""
     opened, look = [], Sample.open
 
     def watched(self, **options):
@@ -340,8 +363,8 @@ def test_the_test_role_is_used_once_and_last(bare, monkeypatch):
     report = teach(bare)
     roles = role_of(bare, heads.find(bare, "lamp"))
     test = sorted(name for name, role in roles.items() if role == Role.TEST)
-    assert opened[: len(roles)] == sorted(roles)
-    del opened[: len(roles)]
+    assert opened[: 2 * len(roles)] == 2 * sorted(roles)
+    del opened[: 2 * len(roles)]
     assert sorted(opened[-len(test) :]) == test
     assert not set(opened[: -len(test)]) & set(test)
     assert {roles[name] for name in opened[: -len(test)]} == {Role.TRAIN, Role.SELECT, Role.CALIBRATE}

@@ -270,3 +270,13 @@ def test_choosing_keeps_just_the_chosen_boxes(tmp_path_factory, labels, classes)
     assert some.box_counts == {name: all_of.box_counts[name] for name in classes}
     assert some.choose(classes) == some
     assert len(some) == len(all_of)
+
+
+def test_pictures_that_were_changed_since_they_were_read(tmp_path):
+    """What was written over after its digest was taken is refused by name: features and figures would be of others."""
+    samples = on_disk(tmp_path, {name: GroundTruth([], [], SIZE) for name in ("a.png", "b.png")})
+    assert samples.digest
+    samples.check_pictures("learn")
+    save(tmp_path, "b.png", SIZE, seed=9)
+    with pytest.raises(InputError, match=r"1 of 2 pictures cannot be read: 'b\.png' \(it was changed since\).*anew"):
+        samples.check_pictures("learn")

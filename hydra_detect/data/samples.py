@@ -289,18 +289,20 @@ class Samples(Sequence[Sample]):
             asked: What they are for, as a phrase ("train a head").
 
         Raises:
-            InputError: If some cannot be read; it names them all.
+            InputError: If some cannot be read, or are no longer what was read here before; it names them all.
 
         """
         bad: dict[str, str] = {}
         for sample in self.items:
             try:
                 sample.open()
+                if digest_of_picture(sample.picture) != sample.picture_digest:
+                    bad[sample.id] = "it was changed since"
             except InputError as error:
                 bad[sample.id] = error.found
         if bad:
             told = listed(f"{shown(name)} ({why})" for name, why in bad.items())
-            remedy = "Mend these pictures, or leave them out."
+            remedy = "Mend these pictures, or leave them out; if they were changed, read the samples anew."
             raise InputError(asked, f"{len(bad)} of {len(self)} pictures cannot be read: {told}", remedy, ids=[*bad])
 
     def with_role(self, role: Role | str | None) -> Samples:

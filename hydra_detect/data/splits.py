@@ -47,13 +47,17 @@ _ROUNDING = 1e-6
 
 @attrs.frozen(kw_only=True)
 class SplitSample(Record):
-    """One sample as it was when it was split: its id, its picture, picture and labels together, its group, its role."""
+    """One sample as it was when it was split: its id, its picture, picture and labels together, its group, its role.
+
+    `is_elsewhere`: it is of another data set than those that were split, and had another id there.
+    """
 
     id: str
     picture: Digest
     digest: Digest
     group: str
     role: Role = attrs.field(converter=as_role)
+    is_elsewhere: bool = False
 
 
 def _named_shares(values: Mapping[Any, Any]) -> dict[str, float]:
@@ -308,6 +312,13 @@ def _memory(previous: Split) -> dict[tuple[str, Any], Role]:
     facts = [(sample.role, ("id", sample.id), ("picture", sample.picture), ("group", sample.group))
              for sample in previous.samples]  # fmt: skip
     return {key: role for role, *keys in facts for key in keys}
+
+
+def roles_before(now: Split, before: Split) -> dict[str, set[Role]]:
+    """Return for each sample of a split, by id, the roles that it, its picture and its group had in one before."""
+    known = _memory(before)
+    keys = {one.id: (("id", one.id), ("picture", one.picture), ("group", one.group)) for one in now.samples}
+    return {name: {known[key] for key in own if key in known} for name, own in keys.items()}
 
 
 def _role_before(group: Sequence[Sample], before: Mapping[tuple[str, Any], Role]) -> Role | None:

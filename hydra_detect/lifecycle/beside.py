@@ -96,8 +96,9 @@ def seen_samples(store: Store, version: VersionRecord, samples: Samples, *, allo
         return []
     others = [one for one in split.samples if one.role != allowed]
     pictures, groups = {one.picture for one in others}, {one.group for one in others if one.group != one.id}
-    is_same_data = bool({one.picture for one in split.samples} & {sample.picture_digest for sample in samples})
-    ids = {one.id for one in others} if is_same_data else set()
+    own = {one.picture for one in split.samples if not one.is_elsewhere}
+    is_same_data = not own.isdisjoint(sample.picture_digest for sample in samples)
+    ids = {one.id for one in others if not one.is_elsewhere} if is_same_data else set()
     return sorted(
         sample.id
         for sample in samples

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from hydra_detect.data.duplicates import group_near_duplicates
+from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import LEAST
 from hydra_detect.errors import listed
+from hydra_detect.measure.metrics import HELD_OUT
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from hydra_detect.data.samples import Samples
+    from hydra_detect.lifecycle.plans import Plan
     from hydra_detect.training.anchors import Coverage
 
 _GOOD_COVERAGE = 0.9
@@ -38,3 +45,22 @@ def cautions(samples: Samples, anchors: Coverage) -> list[str]:
     if samples.skipped:
         said.append("left out on reading: " + ", ".join(f"{count} {what}" for what, count in samples.skipped.items()))
     return said
+
+
+def torn_duplicates(plan: Plan) -> list[str]:
+    """Return what is doubtful about a plan by which pictures that look almost the same lie on both sides, if any do.
+
+    Args:
+        plan: The test role is one side, all others are the other; in cross-validation each group is one.
+
+    """
+    roles, sides = plan.split.roles, defaultdict[str, set["Hashable"]](set)
+    alike = {sample.id: sample.group for sample in group_near_duplicates(plan.samples)}
+    for sample in plan.samples:
+        side = roles[sample.id] == Role.TEST if plan.method == HELD_OUT else sample.group
+        sides[alike[sample.id]].add(side)
+    torn = [sample.id for sample in plan.judged if len(sides[alike[sample.id]]) > 1]
+    if not torn:
+        return []
+    told = f"{len(torn)} of the {len(plan.judged)} samples measured on look almost like others that were learnt from"
+    return [f"{told}, and the figures are too good: group them (--near-duplicates, or group_near_duplicates)"]

@@ -20,7 +20,7 @@ from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError, InputError
 from hydra_detect.lifecycle import beside, plans
 from hydra_detect.lifecycle.candidates import Contender, candidates
-from hydra_detect.lifecycle.cautions import cautions
+from hydra_detect.lifecycle.cautions import cautions, torn_duplicates
 from hydra_detect.lifecycle.judging import calibrated_on, check_extras, measured
 from hydra_detect.measure.calibration import Calibration
 from hydra_detect.measure.metrics import HELD_OUT, Metrics
@@ -166,6 +166,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     _check_head(store, head)
     plan = _plan(store, head, samples, split, seed)
     samples.check_pictures(f"train the original of {head!r}")
+    plan = attrs.evolve(plan, doubts=(*plan.doubts, *torn_duplicates(plan)))
     shape = anchored(shape, plan.take(Role.TRAIN), config, seed=seed)
     job = _Job(
         head=head, settings=settings, shape=shape, config=config, plan=plan, seed=seed, device=device, actor=actor
@@ -301,7 +302,8 @@ class _Job:
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should know."""
         sides = label_sides(self.plan.take(Role.TRAIN), self.shape.preprocessing)
-        return (*self.plan.doubts, *cautions(self.plan.take(Role.TRAIN), coverage(anchors_of(self.shape.head), sides)))
+        resemblance = coverage(anchors_of(self.shape.head), sides)
+        return (*self.plan.doubts, *cautions(self.plan.take(Role.TRAIN), resemblance))
 
 
 def parts(shape: Design, fitted: Fitted) -> tuple[Backbone, RCNNHead]:

@@ -13,7 +13,7 @@ from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError
 from hydra_detect.lifecycle import beside, origins, plans, unchanged
 from hydra_detect.lifecycle.attempts import Setting, attempt
-from hydra_detect.lifecycle.cautions import cautions
+from hydra_detect.lifecycle.cautions import cautions, torn_duplicates
 from hydra_detect.lifecycle.judging import check_extras, doubts
 from hydra_detect.lifecycle.report import KEPT, PROMOTED, Course, SampleUse, TrainingRecord, TrainingReport
 from hydra_detect.measure.promotion import NONE_ACTIVE, Decision, decide
@@ -112,6 +112,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     plan = plans.plan(store, head, samples, given=split, seed=seed, validation=settings.validation, contract=contract)
     beginning = origins.judged_on(store, beginning, plan.judged, init=init)
     plan.samples.check_pictures(f"train {head!r}")
+    plan = attrs.evolve(plan, doubts=(*plan.doubts, *torn_duplicates(plan)))
     network = Backbone(contract, backbones.tensors(store, beginning.backbone)).to(choose_device(device))
     before = unchanged.look(store, head, network)
     tools = tools or Tools()

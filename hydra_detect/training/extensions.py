@@ -64,8 +64,9 @@ def form(value: Any) -> str:
 def text_digest(value: Any) -> str:
     """Return a digest of what a user brought along: its source text or name, and what it was made with.
 
-    Of a function that is its text and the values that it encloses, of a partial its arguments, of an object the text of
-    its class and how it shows itself. What it calls or reads from elsewhere is not seen.
+    Of a function that is its text, its defaults and the values that it encloses, of a partial its arguments, of an object
+    the text of its class and its attributes, of a method those of its object as well. What it calls or reads from
+    elsewhere is not seen.
     """
     return hashlib.sha256("\n".join(_texts(value)).encode()).hexdigest()
 
@@ -73,14 +74,20 @@ def text_digest(value: Any) -> str:
 def _texts(value: Any) -> list[str]:
     if isinstance(value, functools.partial):
         return [*_texts(value.func), _shown(value.args), _shown(sorted(value.keywords.items()))]
-    is_code = inspect.isroutine(value) or inspect.isclass(value)
-    what = inspect.unwrap(value) if is_code else type(value)
+    if inspect.ismethod(value):
+        return [*_texts(value.__func__), *_texts(value.__self__)]
+    if not (inspect.isroutine(value) or inspect.isclass(value)):
+        attributes = sorted(getattr(value, "__dict__", {}).items())
+        return [*_texts(type(value)), _shown(value), _shown(attributes)]
+    what = inspect.unwrap(value)
     try:
         text = inspect.getsource(what)
     except (OSError, TypeError):  # typed into an interpreter, or built in
-        text = ""
+        code = getattr(what, "__code__", None)
+        text = _shown((code.co_code, code.co_consts, code.co_names)) if code else ""
     enclosed = [cell.cell_contents for cell in getattr(what, "__closure__", None) or ()]
-    return [f"{what.__module__}.{what.__qualname__}", text, _shown(enclosed), "" if is_code else _shown(value)]
+    defaults = (getattr(what, "__defaults__", None), getattr(what, "__kwdefaults__", None))
+    return [f"{what.__module__}.{what.__qualname__}", text, _shown(enclosed), _shown(defaults)]
 
 
 def _shown(value: Any) -> str:
