@@ -270,7 +270,9 @@ def test_a_training_that_is_stopped_by_the_user(split_store, capsys, monkeypatch
 
     monkeypatch.setattr(training_commands, "store_folder", stop)
     assert run(["train", "owl", "--data", "labels", "--store", str(split_store)]) == 130
-    assert capsys.readouterr().err.endswith("left behind. The same command goes on from the last epochs.\n")
+    assert capsys.readouterr().err.endswith(
+        "left behind. The same command goes on from the last epoch that was kept, if there was one.\n"
+    )
 
 
 @pytest.mark.parametrize("extra", [[], ["--json"]])

@@ -311,7 +311,9 @@ def test_a_disk_that_refuses(tmp_path):
     (tmp_path / "features").write_text("")
     with pytest.raises(StoreError, match="keep features in") as caught:
         features(tmp_path).of(SAMPLE)
-    assert caught.value.remedy == "Name another folder, or set cache_bytes to 0."
+    assert caught.value.remedy == (
+        "Name another folder (--cache, HYDRA_DETECT_CACHE or Tools.cache), or set cache_bytes to 0."
+    )
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as on a full disk; Python ignores the signal for it
     try:

@@ -18,7 +18,9 @@ from hydra_detect.storage import heads
 from hydra_detect.tensors import tensors_digest
 from hydra_detect.training import loop
 from hydra_detect.training.losses import torchvision_loss
+from hydra_detect.training.runs import Run
 from hydra_detect.training.tools import Tools
+from hydra_detect.versions import VersionManager
 
 bare, taught = lifecycle_fixtures.bare, lifecycle_fixtures.taught
 
@@ -41,6 +43,26 @@ def test_the_same_call_gives_the_same_bytes(bare, tmp_path):
     assert kept.run == f"{other.run}-2"
     teach(again, seed=1)
     assert digest_of(again, "lamp@3") != digest_of(again, "lamp@1")
+
+
+@pytest.mark.parametrize(("place", "name"), [(VersionManager, "promote"), (Run, "finish")])
+def test_stopped_when_it_was_published(bare, monkeypatch, place, name):
+    """Killed after its version was made, or made active, the same call finishes it: there is no second one."""
+
+    def stop(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, name, stop)
+    with pytest.raises(KeyboardInterrupt):
+        teach(bare)
+    monkeypatch.undo()
+    assert bare.head("lamp").numbers() == [1]
+    report = teach(bare)
+    assert (report.version, report.is_promoted) == (1, True)
+    assert bare.head("lamp").numbers() == [1]
+    assert heads.find(bare, "lamp").number == 1
+    assert len(runs_of(bare)) == 1
+    assert teach(bare).version == 2  # which is asked for anew
 
 
 def test_what_a_training_depends_on_makes_it_another_run(taught):

@@ -7,9 +7,10 @@ import pytest
 from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, lights, role_of, runs_of, teach, with_backbone
 
 from hydra_detect.data.samples import Role, Samples
-from hydra_detect.errors import RoleError, TrainingStoppedError
+from hydra_detect.errors import InputError, RoleError, TrainingStoppedError
 from hydra_detect.lifecycle import attempts, beside
 from hydra_detect.lifecycle.judging import evaluate
+from hydra_detect.lifecycle.runs import compare_runs
 from hydra_detect.storage import heads
 from hydra_detect.tensors import tensors_digest
 from hydra_detect.training import loop
@@ -46,6 +47,37 @@ def test_no_sample_is_left_to_evaluate_on(bare):
     teach(bare, samples=FEW)
     with pytest.raises(RoleError, match="10 of 10 samples were used to make it"):
         evaluate(bare, "lamp", FEW)
+
+
+def test_each_pass_of_the_backbone_is_told(bare):
+    """The passes are those of all folds: one for each picture with a cache, one for each use of it without any."""
+    without = teach(bare, "owl", samples=FEW, config={**QUICK, "cache_bytes": 0}).training.course
+    assert without.backbone_passes > 4 * len(FEW)
+    assert without.features_not_kept == len(FEW)
+    course = teach(bare, samples=FEW).training.course
+    assert course.backbone_passes == len(FEW)
+    assert course.features_reused > 0
+    seconds = course.seconds
+    assert compare_runs(bare, ["lamp"])[0].seconds == seconds["cross-validation"] + seconds["training"]
+
+
+def test_a_fold_for_which_nothing_can_be_chosen_counts_as_nothing(bare, monkeypatch):
+    """Where the other folds give no threshold, a fold has no hits, which is said; the version has its policy."""
+    calibrated, calls = attempts.calibrated, []
+
+    def picky(detections, samples, **options):
+        calls.append(len(samples))
+        if len(calls) == 2:
+            raise InputError("choose thresholds", "none of the 9 detections is a hit", "Label more.")
+        return calibrated(detections, samples, **options)
+
+    whole = teach(bare, "whole", samples=FEW).metrics.micro
+    monkeypatch.setattr(attempts, "calibrated", picky)
+    report = teach(bare, samples=FEW)
+    assert report.metrics.notes[0].startswith("for 1 of 5 folds no thresholds can be chosen by the others")
+    own = report.metrics.micro
+    assert own.true_positives < whole.true_positives
+    assert own.true_positives + own.false_negatives == whole.true_positives + whole.false_negatives
 
 
 # Who saw what

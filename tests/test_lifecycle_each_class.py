@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from lifecycle_fixtures import config, lights
 
 from hydra_detect.data.samples import Samples
+from hydra_detect.data.splits import split
 from hydra_detect.errors import InputError, NameInvalidError, NotFoundError, TrainingStoppedError
 from hydra_detect.lifecycle.each_class import each_class, train_each_class
-from hydra_detect.names import check_name
+from hydra_detect.names import HeadRef, check_name
 from hydra_detect.storage import heads
+from hydra_detect.training.losses import torchvision_loss
 from hydra_detect.training.tools import Tools
 
 bare = lifecycle_fixtures.bare
@@ -169,3 +171,25 @@ def test_a_class_that_cannot_be_learnt_stops_no_other(bare):
     assert str(outcomes[0]).startswith("lamp: ")
     assert outcomes[0].to_dict()["error"]["found"] == outcomes[0].error.found
     assert heads.names(bare) == ["moth"]
+
+
+def test_another_call_is_another_training(bare):
+    """With other roles, or another loss of the same name, heads are trained again; from "active", once."""
+    samples = lights(24, 0)
+
+    def call(**options):
+        settings = {"config": lifecycle_fixtures.config(epochs=1), "progress": lifecycle_fixtures.silent} | options
+        (outcome,) = train_each_class(bare, "", samples, **settings)
+        return outcome.existing
+
+    first, second = (split(samples, seed=seed) for seed in (0, 1))
+    made = [call(split=parts) for parts in (first, first, second, second)]
+    assert made == [None, HeadRef("lamp", 1), None, HeadRef("lamp", 2)]
+    assert call(split=first) is None
+    other = lifecycle_fixtures.config(epochs=1, loss="where")
+    for number, loss in ((4, lifecycle_fixtures.where_alone), (5, torchvision_loss)):
+        tools = Tools(losses={"where": loss})
+        assert call(split=first, config=other, tools=tools) is None
+        assert call(split=first, config=other, tools=tools) == HeadRef("lamp", number)
+    assert call(split=first, init="active") is None
+    assert call(split=first, init="active") == HeadRef("lamp", 6)

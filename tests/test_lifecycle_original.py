@@ -23,6 +23,7 @@ from hydra_detect.storage import backbones, heads, layout
 from hydra_detect.storage.store import Store
 from hydra_detect.training.config import TrainingConfig
 from hydra_detect.training.original import OriginalSettings
+from hydra_detect.training.runs import Run
 from hydra_detect.versions import VersionManager
 
 bare = lifecycle_fixtures.bare
@@ -244,6 +245,33 @@ def test_killed_when_the_backbone_is_there(tmp_path, monkeypatch):
     assert heard == []  # all epochs were kept
     assert report.version == 1
     assert heads.find(Store.open(root), "lamp").record.operating_policy == report.metrics.policy
+
+
+def test_killed_when_all_is_there_but_the_report(tmp_path, monkeypatch):
+    """Stopped before its report is written, the same call writes it: backbone, head and version are there once."""
+    root = tmp_path / "store"
+
+    def stop(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "finish", stop)
+    with pytest.raises(KeyboardInterrupt):
+        learn_all(root)
+    monkeypatch.undo()
+    store = Store.open(root)
+    made = heads.find(store, "lamp")
+    report = learn_all(root)
+    assert (report.version, report.backbone, report.architecture) == (1, "default", "mobilenet_v3_large")
+    assert heads.find(store, "lamp") == made
+    assert (backbones.names(store), store.head("lamp").numbers()) == (["default"], [1])
+    with pytest.raises(ConflictError, match="the store has a head 'lamp' in use"):
+        learn_all(root)
+
+
+def test_cross_validation_is_refused(tmp_path):
+    """There is one original: it cannot be judged by others."""
+    with pytest.raises(InputError, match="cross-validation was asked for"):
+        learn_all(tmp_path / "store", config={"validation": "cross-validation"})
 
 
 def test_what_the_backbone_learnt_from_is_never_measured_on(made):

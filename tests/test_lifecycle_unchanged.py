@@ -50,7 +50,7 @@ def test_no_file_of_another_head_is_touched(crowded):
     before = [snapshot(place) for place in places]
     report = teach(crowded)
     assert [snapshot(place) for place in places] == before
-    assert report.training.unchanged.heads == ("moth@1", "owl@2")
+    assert report.training.unchanged.heads == ("fox@1", "moth@1", "owl@1", "owl@2")
     assert report.training.unchanged.backbone == unchanged.digest_of(in_memory(crowded))
     assert report.training.unchanged.backbone == backbones.find(crowded, "default").record.tensors
 
@@ -116,7 +116,7 @@ def test_damage_to_itself_is_no_others(crowded):
     """The head that is trained is not among those that have to stay; what it starts from is checked as it is read."""
     give(crowded, "lamp", classes=("lamp",))
     before = unchanged.look(crowded, "lamp", in_memory(crowded))
-    assert sorted(str(ref) for ref in before.others) == ["moth@1", "owl@2"]
+    assert sorted(str(ref) for ref in before.others) == ["fox@1", "moth@1", "owl@1", "owl@2"]
 
 
 @pytest.mark.parametrize("what", ["removed", "renamed", "pruned", "promoted"])
@@ -138,5 +138,15 @@ def test_what_others_do_meanwhile_is_their_right(crowded, what):
     }
     report = teach(crowded, progress=act_once(acts[what]))
     assert report.is_promoted
-    seen = ("moth@1", "owl@2") if what == "promoted" else ("moth@1",)
-    assert report.training.unchanged.heads == seen
+    left = ("owl@1", "owl@2") if what == "promoted" else ()
+    assert report.training.unchanged.heads == ("fox@1", "moth@1", *left)
+
+
+def test_damage_that_nobody_uses_is_passed_over(crowded):
+    """An old version of another head that was damaged before keeps nobody from training; records count, too."""
+    flip(crowded.root / "heads/owl/versions/000001" / layout.TENSORS)
+    before = unchanged.look(crowded, "lamp", in_memory(crowded))
+    assert sorted(str(ref) for ref in before.others) == ["fox@1", "moth@1", "owl@2"]
+    flip(crowded.root / "heads/fox/versions/000001" / layout.RECORD)
+    with pytest.raises(CorruptError, match="fox@1"):
+        unchanged.check(crowded, before, in_memory(crowded))

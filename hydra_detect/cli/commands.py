@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         remedy = "Nothing half-written was left behind."
         if arguments[:1] in (["train"], ["train-original"]):
-            remedy += " The same command goes on from the last epochs."
+            remedy += " The same command goes on from the last epoch that was kept, if there was one."
         problem = HydraDetectError("go on", "stopped", remedy)
         output.complain(problem, json="--json" in arguments)
         return STOPPED

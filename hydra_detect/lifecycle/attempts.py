@@ -10,13 +10,14 @@ import attrs
 
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import LEAST, folds
-from hydra_detect.errors import listed
+from hydra_detect.errors import InputError, listed
 from hydra_detect.lifecycle import beside, plans
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
 from hydra_detect.measure.crosswise import as_read_by
 from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
 from hydra_detect.names import HeadRef
+from hydra_detect.records import OperatingPolicy
 from hydra_detect.training.learn import learn
 
 if TYPE_CHECKING:
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
     from hydra_detect.records import VersionRecord
     from hydra_detect.storage.store import Store
     from hydra_detect.training.config import TrainingConfig
-    from hydra_detect.training.learn import Learnt
+    from hydra_detect.training.learn import FeatureUse, Learnt
     from hydra_detect.training.progress import Progress
     from hydra_detect.training.runs import Run
     from hydra_detect.training.tools import Tools
 
 _FOLDS = 5
+_NOTHING_COUNTS = OperatingPolicy(score_threshold=1.0)
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +58,7 @@ class Setting:
         run: Where its checkpoints are.
         tools: What it uses.
         progress: Called after each epoch.
+        uses: Gathers what each of its trainings used of the features.
 
     """
 
@@ -69,6 +72,7 @@ class Setting:
     run: Run
     tools: Tools
     progress: Progress
+    uses: list[FeatureUse] = attrs.field(factory=list)
 
     @functools.cached_property
     def known(self) -> Split:
@@ -98,6 +102,7 @@ class Setting:
             progress=self.run.kept(self.progress, stage),
             stage=stage,
         )
+        self.uses.append(learnt.features)
         if self.tools.cancel and self.tools.cancel.is_set():
             raise checkpoint.stopped("it was cancelled when all was learnt")
         return learnt
@@ -159,7 +164,7 @@ def attempt(setting: Setting) -> Attempt:
 def _held_out(setting: Setting) -> Attempt:
     clock, plan = _Clock(), setting.plan
     learnt = setting.learn(plan.take(Role.TRAIN), plan.take(Role.SELECT) or None)
-    clock.mark("training")
+    clock.mark("training", least=learnt.fitted.seconds)
     head, objective = setting.contender(learnt), setting.config.objective
     fit = calibrated_on(setting.backbone, head, plan.take(Role.CALIBRATE), objective=objective)
     clock.mark("calibration")
@@ -181,10 +186,12 @@ def _cross_validated(setting: Setting) -> Attempt:
     clock, samples = _Clock(), setting.plan.take(Role.TRAIN)
     parts = folds(samples, count=_FOLDS, seed=setting.seed)
     found: list[list[Detections]] = []
+    trained = 0.0
     for number, (train, held_out) in enumerate(parts, start=1):
-        head = setting.contender(setting.learn(train, None, f"fold {number} of {len(parts)}"))
+        learnt = setting.learn(train, None, f"fold {number} of {len(parts)}")
+        head, trained = setting.contender(learnt), trained + learnt.fitted.seconds
         found.append(candidates(setting.backbone, [head], held_out)[head.ref])
-    clock.mark("cross-validation")
+    clock.mark("cross-validation", least=trained)
     pooled = _joined([held_out for _train, held_out in parts])
     every = [one for fold in found for one in fold]
     objective = setting.config.objective
@@ -192,15 +199,23 @@ def _cross_validated(setting: Setting) -> Attempt:
         every, pooled, objective=objective, chosen_on=f"predictions of {len(parts)} folds, {pooled.digest}"
     )
     read: list[Detections] = []
+    unread = 0
     for place, fold in enumerate(found):
         others = [one for other, rest in enumerate(found) if other != place for one in rest]
         theirs = _joined([held_out for other, (_train, held_out) in enumerate(parts) if other != place])
-        read += as_read_by(calibrated(others, theirs, objective=objective).policy, fold, fit.policy)
+        try:
+            own = calibrated(others, theirs, objective=objective).policy
+        except InputError:  # nothing can be chosen by so few; what this fold would have had, nobody knows
+            own, unread = _NOTHING_COUNTS, unread + 1
+        read += as_read_by(own, fold, fit.policy)
     metrics = measured(read, pooled, fit.policy, method=CROSS_VALIDATION)
+    if unread:
+        note = f"for {unread} of {len(parts)} folds no thresholds can be chosen by the others: nothing in them counts"
+        metrics = attrs.evolve(metrics, notes=(note, *metrics.notes))
     comparison = _compared(setting, read, pooled, metrics)
     clock.mark("measuring")
     learnt = setting.learn(samples, None)
-    clock.mark("training")
+    clock.mark("training", least=learnt.fitted.seconds)
     return Attempt(learnt=learnt, fit=fit, metrics=metrics, seconds=clock.seconds, comparison=comparison)
 
 
@@ -246,8 +261,8 @@ class _Clock:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def mark(self, name: str) -> None:
-        """Book the time since the last mark on a name."""
+    def mark(self, name: str, *, least: float = 0.0) -> None:
+        """Book the time since the last mark on a name, or what is known to have been spent: before a stop, too."""
         now = time.perf_counter()
-        self.seconds[name] = now - self._last
+        self.seconds[name] = max(now - self._last, least)
         self._last = now

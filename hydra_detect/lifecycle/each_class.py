@@ -14,6 +14,7 @@ from hydra_detect.lifecycle.train import train_head
 from hydra_detect.names import HeadRef, check_name
 from hydra_detect.storage import heads
 from hydra_detect.storage.store import Store
+from hydra_detect.training.tools import Tools
 
 if TYPE_CHECKING:
     import os
@@ -75,9 +76,9 @@ def train_each_class(
 ) -> Iterator[ClassOutcome]:
     """Train a head for each class, one after another, and tell of each as it is done.
 
-    A head whose newest version was trained with the same labels, groups, settings, seed, start and backbone is passed
-    over: a call that was stopped goes on where it was. A class that cannot be learnt is told of, and the others are
-    trained.
+    A head whose newest version was trained with the same labels, groups, roles (where a split is given), settings,
+    seed, start, backbone, and losses and augmentations of your own is passed over: a call that was stopped goes on
+    where it was. A class that cannot be learnt is told of, and the others are trained.
 
     Args:
         store: The store, or its path.
@@ -99,7 +100,7 @@ def train_each_class(
     store = Store.open(store)
     settings: dict[str, Any] = {"config": config, "seed": seed, "init": init, "backbone": backbone}
     for head, own in each_class(prefix, samples).items():
-        existing = _existing(store, head, own, **settings)
+        existing = _existing(store, head, own, **{**options, **settings})
         if existing:
             yield ClassOutcome(head=head, existing=existing)
             continue
@@ -111,27 +112,28 @@ def train_each_class(
             yield ClassOutcome(head=head, report=report)
 
 
-def _existing(
-    store: Store, head: str, samples: Samples, *, config: TrainingConfig, seed: int, init: str, backbone: str | None
-) -> HeadRef | None:
-    """Return the newest version of a head, if it was trained with these labels and settings from such a start."""
+def _existing(store: Store, head: str, samples: Samples, *, init: str, **asked: Any) -> HeadRef | None:
+    """Return the newest version of a head, if it was trained with these labels and in this way."""
     numbers = store.head(head).numbers()
     if not numbers:
         return None
     version = heads.find(store, f"{head}@{max(numbers)}")
-    training, split = beside.training_of(store, version), beside.split_of(store, version)
-    if training is None or split is None:
+    training, own = beside.training_of(store, version), beside.split_of(store, version)
+    if training is None or own is None:
         return None
-    groups = {one.id: one.group for one in split.samples}
-    if any(groups.get(sample.id) != sample.group for sample in samples):
-        return None
-    if backbone not in {None, version.record.backbone_name}:
-        return None
+    rows, split, tools = {one.id: one for one in own.samples}, asked.get("split"), asked.get("tools") or Tools()
     start = training.course.started_from
-    if init not in {origins.AUTO, start, start.partition("@")[0]}:  # "owl" stands for "owl@3"
-        return None
-    facts, wanted = (training.samples.digest, training.config, training.seed), (samples.digest, config, seed)
-    return version.ref if facts == wanted else None
+    begun = start.partition("@")[0]  # "owl" stands for "owl@3", and "active" for its own
+    is_same = (
+        training.samples.digest == samples.digest,
+        all(sample.id in rows and rows[sample.id].group == sample.group for sample in samples),
+        split is None or all(own.roles.get(sample.id) == split.roles.get(sample.id) for sample in samples),
+        (training.config, training.seed) == (asked["config"], asked["seed"]),
+        training.code == tools.code(asked["config"]),
+        asked["backbone"] in {None, version.record.backbone_name},
+        init in {origins.AUTO, start, begun} or (init == origins.ACTIVE and begun == head),
+    )
+    return version.ref if all(is_same) else None
 
 
 def each_class(prefix: str, samples: Samples) -> dict[str, Samples]:

@@ -23,7 +23,7 @@ from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.cautions import cautions, torn_duplicates
 from hydra_detect.lifecycle.judging import calibrated_on, check_extras, measured
 from hydra_detect.measure.calibration import Calibration
-from hydra_detect.measure.metrics import HELD_OUT, Metrics
+from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT, Metrics
 from hydra_detect.names import Digest, HeadRef, check_name
 from hydra_detect.nets.backbones import Backbone, levels_of
 from hydra_detect.nets.devices import choose_device
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from hydra_detect.data.splits import Split
     from hydra_detect.lifecycle.judging import Calibrated
     from hydra_detect.lifecycle.plans import Plan
+    from hydra_detect.records import VersionRecord
     from hydra_detect.training.loop import Fitted
     from hydra_detect.training.original import Design
     from hydra_detect.training.progress import Progress
@@ -161,9 +162,12 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     check_enough(samples)
     settings, tools = settings or OriginalSettings(), tools or Tools()
     config = config if isinstance(config, TrainingConfig) else resolve_config(preset, given=config)
+    if config.validation == CROSS_VALIDATION:
+        remedy = "Leave validation out: there is one original, measured on its test role."
+        raise InputError(f"train the original of {head!r}", "cross-validation was asked for", remedy)
     shape = design(settings, classes=len(samples.class_names), least_score=LEAST_SCORE)
     store = Store.create(store)
-    _check_head(store, head)
+    store.check_writable(f"train {check_name(head)!r}")
     plan = _plan(store, head, samples, split, seed)
     samples.check_pictures(f"train the original of {head!r}")
     plan = attrs.evolve(plan, doubts=(*plan.doubts, *torn_duplicates(plan)))
@@ -172,17 +176,21 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
         head=head, settings=settings, shape=shape, config=config, plan=plan, seed=seed, device=device, actor=actor
     )
     run = Run.of(store.layout.runs(head), job.fingerprint(tools))
-    _check_backbone(store, backbone, run)
+    file = run.folder / _FILE
+    _check_names(store, head, backbone, file)
     with run.alone(), contextlib.closing(ProgressBar()) as bar:
         fitted = job.learn(run, tools, progress or bar)
         fit, metrics = job.judge(fitted)
-        file = _save(fitted, run.folder)
-        whole = job.split(file, store, backbone=backbone, fit=fit, metrics=metrics)
+        _save(fitted, file)
+        version = _published(store, head, file)
+        if version is None:
+            job.split(file, store, backbone=backbone, fit=fit, metrics=metrics)
+            version = heads.find(store, head)
         report = OriginalReport(
             head=head,
-            version=heads.find(store, whole.head).number,
-            backbone=whole.backbone,
-            architecture=whole.architecture,
+            version=version.number,
+            backbone=version.record.backbone_name,
+            architecture=version.record.backbone.architecture.name,
             settings=job.settings,
             config=job.config,
             seed=seed,
@@ -197,20 +205,28 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
         return run.finish(report)
 
 
-def _check_head(store: Store, head: str) -> None:
-    """Refuse before the training, which may take hours, what would be refused after it."""
-    store.check_writable(f"train {check_name(head)!r}")
-    if head in heads.names(store) and store.head(head).pointer().active is not None:
+def _check_names(store: Store, head: str, backbone: str, file: Path) -> None:
+    """Refuse before the training, which may take hours, the names that would be refused after it.
+
+    They are not taken where this very training was stopped after it published something.
+    """
+    is_in_use = head in heads.names(store) and store.head(head).pointer().active is not None
+    if is_in_use and not _published(store, head, file):
         found = f"the store has a head {head!r} in use, on another backbone"
         raise ConflictError(f"train the original of {head!r}", found, "Give the head another name.")
-
-
-def _check_backbone(store: Store, backbone: str, run: Run) -> None:
-    """Refuse a name that is taken, unless this very training was stopped after its backbone was published."""
-    is_taken = check_name(backbone, "backbone") in backbones.names(store)
-    if is_taken and not (run.folder / _FILE).exists():
+    if check_name(backbone, "backbone") in backbones.names(store) and not file.exists():
         found = "the store has one of that name"
         raise ConflictError(f"make a backbone {backbone!r}", found, "Give another name, or train a head on it.")
+
+
+def _published(store: Store, head: str, file: Path) -> VersionRecord | None:
+    """Return the active version of a head if it was split from this very original."""
+    if not file.exists() or head not in heads.names(store) or store.head(head).pointer().active is None:
+        return None
+    version = heads.find(store, head)
+    with files.explained(f"read {file}"):
+        digest = files.sha256(file.read_bytes())
+    return version if version.record.source and version.record.source.sha256 == digest else None
 
 
 def _plan(store: Store, head: str, samples: Samples, split: Split | None, seed: int) -> Plan:
@@ -319,11 +335,9 @@ def parts(shape: Design, fitted: Fitted) -> tuple[Backbone, RCNNHead]:
     return Backbone(contract, own), RCNNHead.load(shape.head, contract.levels, raw)
 
 
-def _save(fitted: Fitted, folder: Path) -> Path:
+def _save(fitted: Fitted, file: Path) -> None:
     """Write the original as people save one: torchvision's state dict."""
-    path = folder / _FILE
-    aside = path.with_suffix(".tmp")
-    with files.explained(f"write {path}"):
+    aside = file.with_suffix(".tmp")
+    with files.explained(f"write {file}"):
         torch.save(dict(fitted.tensors), aside)
-        aside.replace(path)
-    return path
+        aside.replace(file)

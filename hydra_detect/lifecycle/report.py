@@ -84,6 +84,7 @@ class TrainingRecord(Record):
         course: How it went.
         unchanged: What was seen to be the same before and after.
         warnings: What a person should know.
+        code: Digests of losses and augmentations that a user brought along, by name; versions of installed ones.
 
     """
 
@@ -94,6 +95,7 @@ class TrainingRecord(Record):
     course: Course
     unchanged: Unchanged
     warnings: tuple[str, ...] = attrs.field(converter=fields.texts, default=())
+    code: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -140,6 +142,7 @@ class TrainingReport(Record):
         roles = ", ".join(f"{count} {role}" for role, count in training.samples.counts.items() if count)
         stopped = ", stopped early" if course.early_stopped else ""
         spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in course.seconds.items())
+        same = len(training.unchanged.heads)
         best = f"best of {len(course.history)} epochs is {course.best_epoch}{stopped}"
         lines = [
             f"{made}: {self.outcome}: {self.reason}",
@@ -148,7 +151,7 @@ class TrainingReport(Record):
             f"  anchors    {course.anchor_coverage:.0%} of the labels resemble one",
             f"  scores     {self.calibration}",
             *(f"  {line}" for line in str(self.metrics).splitlines()),
-            f"  unchanged  backbone {training.unchanged.backbone.short}, {len(training.unchanged.heads)} other heads",
+            f"  unchanged  backbone {training.unchanged.backbone.short}, {same} versions of other heads",
             *(f"  warning: {warning}" for warning in training.warnings if warning not in self.metrics.notes),
         ]
         return "\n".join(lines)

@@ -39,7 +39,7 @@ class RunSummary:
         samples_digest: Of the samples that they were measured on: figures of others do not compare.
         epochs: How many it trained.
         best_epoch: Which it kept.
-        seconds: What training took.
+        seconds: What training took, that of cross-validation included.
         settings: Those that differ from the defaults.
         trouble: What is wrong with the report of a damaged one.
 
@@ -121,7 +121,7 @@ def _of_head(name: str, report: TrainingReport) -> RunSummary:
         samples_digest=str(report.metrics.samples_digest),
         epochs=len(course.history),
         best_epoch=course.best_epoch,
-        seconds=course.seconds.get("training", 0.0),
+        seconds=sum(course.seconds.get(part, 0.0) for part in ("cross-validation", "training")),
         settings=_changed(report.training.config),
     )
 

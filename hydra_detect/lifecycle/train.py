@@ -17,12 +17,12 @@ from hydra_detect.lifecycle.cautions import cautions, torn_duplicates
 from hydra_detect.lifecycle.judging import check_extras, doubts
 from hydra_detect.lifecycle.report import KEPT, PROMOTED, Course, SampleUse, TrainingRecord, TrainingReport
 from hydra_detect.measure.promotion import NONE_ACTIVE, Decision, decide
-from hydra_detect.names import Digest, check_name
+from hydra_detect.names import Digest, HeadRef, check_name
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.devices import choose_device
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.records import HeadRecord
-from hydra_detect.storage import backbones
+from hydra_detect.storage import backbones, heads
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import tensors_digest
 from hydra_detect.training.config import DEFAULT_PRESET, TrainingConfig, resolve_config
@@ -105,7 +105,8 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
 
     """
     seed, store = fields.check_seed(seed), _ready(store, head)
-    settings = config if isinstance(config, TrainingConfig) else resolve_config(preset, given=config)
+    settings = resolve_config(preset, given=None if isinstance(config, TrainingConfig) else config)
+    settings = config if isinstance(config, TrainingConfig) else settings
     manager = VersionManager(store, actor=actor)
     beginning = origins.begin(store, head, init=init, backbone=backbone)
     contract = beginning.backbone.record.contract
@@ -118,6 +119,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     tools = tools or Tools()
     run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed, tools))
     with run.alone(), contextlib.closing(ProgressBar()) as bar:
+        was_begun = run.is_begun
         setting = Setting(
             store=store,
             head=head,
@@ -142,7 +144,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             run=str(run.folder),
         )
         if publish:
-            version = _publish(manager, setting, made, record)
+            version = _publish(manager, setting, made, record, was_begun=was_begun)
             report = _promote(manager, version, report, beginning, made, anyway=promote_anyway)
         return run.finish(report)
 
@@ -206,13 +208,14 @@ def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
             early_stopped=learnt.fitted.early_stopped,
             history=learnt.fitted.history,
             anchor_coverage=learnt.coverage.at_half,
-            backbone_passes=learnt.features.passes,
-            features_reused=learnt.features.reused,
-            features_not_kept=learnt.features.not_kept,
+            backbone_passes=sum(use.passes for use in setting.uses),
+            features_reused=sum(use.reused for use in setting.uses),
+            features_not_kept=max(use.not_kept for use in setting.uses),
             seconds=made.seconds,
         ),
         unchanged=same,
         warnings=_warnings(setting, made),
+        code=setting.tools.code(setting.config),
     )
 
 
@@ -220,12 +223,16 @@ def _warnings(setting: Setting, made: Attempt) -> tuple[str, ...]:
     plan, learnt = setting.plan, made.learnt
     beginning = setting.beginning
     said = [*filter(None, [beginning.doubt]), *doubts(setting.store, beginning.active), *plan.doubts]
-    if learnt.features.not_kept:
-        said.append(f"the cache had no room for {learnt.features.not_kept} maps: raise cache_bytes to train faster")
+    not_kept = max(use.not_kept for use in setting.uses)
+    if not_kept:
+        said.append(f"the cache had no room for {not_kept} maps: raise cache_bytes to train faster")
     return (*said, *cautions(plan.take(Role.TRAIN), learnt.coverage))
 
 
-def _publish(manager: VersionManager, setting: Setting, made: Attempt, training: TrainingRecord) -> VersionRecord:
+def _publish(
+    manager: VersionManager, setting: Setting, made: Attempt, training: TrainingRecord, *, was_begun: bool
+) -> VersionRecord:
+    """Make a version, unless the call that was stopped did so just before."""
     tensors, beginning = raw_tensors(made.learnt.fitted.tensors), setting.beginning
     record = HeadRecord(
         tensors=tensors_digest(tensors),
@@ -239,6 +246,9 @@ def _publish(manager: VersionManager, setting: Setting, made: Attempt, training:
         notes=f"trained from {beginning.told}; figures by {training.method}",
         libraries=libraries(),
     )
+    newest = _newest(setting.store, setting.head) if was_begun else None
+    if newest and newest.record == record and beside.split_of(setting.store, newest) == setting.known:
+        return newest
     files = beside.files(
         split=setting.known,
         training=training,
@@ -247,6 +257,11 @@ def _publish(manager: VersionManager, setting: Setting, made: Attempt, training:
         evaluation=made.metrics,
     )
     return manager.create(setting.head, tensors, record, attachments=files)
+
+
+def _newest(store: Store, head: str) -> VersionRecord | None:
+    numbers = store.head(head).numbers()
+    return heads.find(store, HeadRef(head, numbers[-1])) if numbers else None
 
 
 def _decision(beginning: Beginning, made: Attempt) -> Decision:
@@ -276,6 +291,8 @@ def _promote(
     """Make the version active if the decision or the user says so, unless another took the place of the active one."""
     decision, against = _decision(beginning, made), beginning.active.number if beginning.active else 0
     report = attrs.evolve(report, version=version.number, outcome=KEPT, reason=decision.reason)
+    if version.number == against:
+        return attrs.evolve(report, outcome=PROMOTED, reason="it was promoted before the call that made it was stopped")
     if not (decision or anyway):
         return report
     reason = decision.reason if decision else f"promoted anyway: {decision.reason}"

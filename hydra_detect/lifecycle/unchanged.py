@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import attrs
@@ -10,7 +11,7 @@ from hydra_detect.codec import Record
 from hydra_detect.errors import NotFoundError, TrainingError
 from hydra_detect.names import Digest, HeadRef
 from hydra_detect.nets.state import raw_tensors
-from hydra_detect.storage import heads, layout
+from hydra_detect.storage import files, heads
 from hydra_detect.tensors import tensors_digest
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Unchanged(Record):
 
     Args:
         backbone: Digest of the backbone's weights and buffers in memory.
-        heads: Active versions of the other heads whose files were hashed again.
+        heads: Versions of the other heads, all of them, each file of which was hashed again.
 
     """
 
@@ -44,19 +45,21 @@ class Before:
 
 
 def look(store: Store, head: str, backbone: Backbone) -> Before:
-    """Note the digest of the backbone, and the active version of every other head, hashed once.
+    """Note the digest of the backbone, and every version of every other head, hashed once.
 
     Raises:
-        CorruptError: If one of those is damaged already: nobody shall learn for hours to hear of it.
+        CorruptError: If an active one is damaged already: nobody shall learn for hours to hear of it. One that nobody
+            uses may be; it is not looked at again.
 
     """
     others = {}
     for name in heads.names(store):
-        state = store.head(name).pointer()
-        if name != head and state.active is not None:
-            version = heads.find(store, HeadRef(name))
-            store.head(name).check(version, layout.TENSORS)
-            others[version.ref] = version
+        item = store.head(name)
+        for number in item.numbers() if name != head else ():
+            with contextlib.nullcontext() if number == item.pointer().active else files.unless_damaged():
+                version = heads.find(store, HeadRef(name, number))
+                _check_files(store, version)
+                others[version.ref] = version
     return Before(backbone=digest_of(backbone), others=others)
 
 
@@ -78,11 +81,16 @@ def check(store: Store, before: Before, backbone: Backbone) -> Unchanged:
     seen = []
     for ref, version in before.others.items():
         try:
-            store.head(ref.name).check(version, layout.TENSORS)
+            _check_files(store, version)
         except NotFoundError:  # pruned or removed meanwhile by somebody else, which is his right
             continue
         seen.append(str(ref))
     return Unchanged(backbone=now, heads=tuple(seen))
+
+
+def _check_files(store: Store, version: VersionRecord) -> None:
+    for name in version.files:
+        store.head(version.head).check(version, name)
 
 
 def digest_of(backbone: Backbone) -> Digest:

@@ -167,7 +167,8 @@ class FeatureCache:
 
         """
         facts = {name: " ".join(map(str, getattr(encoded, name))) for name in _SIZES}
-        with explained(f"keep features in {self.folder}", "Name another folder, or set cache_bytes to 0."):
+        remedy = "Name another folder (--cache, HYDRA_DETECT_CACHE or Tools.cache), or set cache_bytes to 0."
+        with explained(f"keep features in {self.folder}", remedy):
             if not self._make_room(sum(level.nbytes for level in encoded.maps.values()) + _HEADER):
                 self._refused.add(key)
                 return

@@ -287,7 +287,7 @@ def learn_original(
         plan: What it is.
         train: Samples to learn from.
         select: Samples that tell which epoch is best; None to take the last.
-        config: All settings; those of features and views mean nothing here.
+        config: All settings; those of features, their noise, views and validation mean nothing here.
         seed: Of every random choice.
         checkpoint: Where the state is kept, to be taken up again.
         tools: Losses and augmentations by name, an event that cancels.
@@ -313,7 +313,7 @@ def learn_original(
         train=train,
         select=select,
         loss=loss_named(config.loss, tools.losses),
-        config=config,
+        config=attrs.evolve(config, feature_noise=0.0),  # what goes in are pictures, which augmentations are for
         seed=seed,
     )
     return fit(task, checkpoint=checkpoint, progress=progress, cancel=tools.cancel)

@@ -62,6 +62,11 @@ class Run:
             folder = runs / f"{fingerprint.short}-{number}"
         return cls(folder=folder, fingerprint=fingerprint)
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether an earlier call began it, and was stopped."""
+        return self.folder.is_dir()
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the run while it lasts: the same training in another process is refused, and not mixed into it.

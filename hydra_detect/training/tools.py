@@ -46,4 +46,5 @@ class Tools:
         every |= {f"augmentation {name}": value for name, value in self.augmentations.items()}
         digests = {name: text_digest(value) for name, value in sorted(every.items())}
         wanted = [(LOSSES, config.loss), *((AUGMENTATIONS, name) for name in config.augmented_by)]
-        return digests | {name: installed(name, group) for group, name in wanted}
+        packages = {name: installed(name, group) for group, name in wanted}
+        return digests | {name: package for name, package in packages.items() if package}
