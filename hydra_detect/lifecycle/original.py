@@ -181,7 +181,8 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     with run.alone(), contextlib.closing(ProgressBar()) as bar:
         fitted = job.learn(run, tools, progress or bar)
         fit, metrics = job.judge(fitted)
-        _save(fitted, file)
+        if not file.exists():  # or an earlier call of this very training wrote it, and was stopped
+            _save(fitted, file)
         version = _published(store, head, file)
         if version is None:
             job.split(file, store, backbone=backbone, fit=fit, metrics=metrics)
