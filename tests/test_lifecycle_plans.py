@@ -11,7 +11,8 @@ from hydra_detect.data.splits import Split, SplitSample, given, split
 from hydra_detect.errors import InputError, RoleError
 from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.judging import calibrate, evaluate
-from hydra_detect.lifecycle.plans import known_to, plan, remembered
+from hydra_detect.lifecycle.memory import known_to, remembered
+from hydra_detect.lifecycle.plans import plan
 from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
 from hydra_detect.storage import heads
 from hydra_detect.versions import VersionManager
@@ -331,6 +332,19 @@ def test_calibrated_on_another_data_set_of_the_same_names(bare):
         with pytest.raises(RoleError, match=f"{len(samples)} of {len(samples)} samples were used to make it"):
             evaluate(bare, ref, samples)
     assert evaluate(bare, ref, own, own_test=True, draws=0).samples == 3
+
+
+def test_a_third_data_set_of_the_same_names():
+    """What is known from elsewhere is not forgotten when its name there turns up here, for another picture."""
+    first, second, third = (numbered(lights(3, 0, first=start)) for start in (0, 100, 200))
+    own, other, new = (given(samples, {"train": [one.id for one in samples]}) for samples in (first, second, third))
+    both = known_to(own, [other])
+    assert {one.picture for one in both.samples} == {one.picture_digest for one in (*first, *second)}
+    assert [one.is_elsewhere for one in both.samples] == [False, True] * 3
+    every = known_to(new, [both])
+    assert {one.picture for one in every.samples} == {one.picture_digest for one in (*first, *second, *third)}
+    assert {one.id for one in every.samples if not one.is_elsewhere} == {one.id for one in third}
+    assert known_to(every, [both]) == every
 
 
 def test_a_given_split_with_pictures_under_other_names(bare):

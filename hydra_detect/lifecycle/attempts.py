@@ -11,7 +11,7 @@ import attrs
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import LEAST, folds
 from hydra_detect.errors import InputError, listed
-from hydra_detect.lifecycle import beside, plans
+from hydra_detect.lifecycle import beside, memory
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
 from hydra_detect.measure.crosswise import as_read_by
@@ -79,8 +79,8 @@ class Setting:
         """The roles that samples had for this training and for all that it starts from: what the version is to know."""
         start = self.beginning.version
         own = beside.split_of(self.store, start) if start else None
-        earlier = plans.of_original(self.store, self.backbone.contract)
-        return plans.known_to(self.plan.split, [*earlier, *([own] if own else [])])
+        earlier = memory.of_original(self.store, self.backbone.contract)
+        return memory.known_to(self.plan.split, [*earlier, *([own] if own else [])])
 
     def learn(self, train: Samples, select: Samples | None, stage: str = "") -> Learnt:
         """Train a head on some of the samples.

@@ -11,7 +11,7 @@ from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import given, require
 from hydra_detect.detections import missing_extra
 from hydra_detect.errors import InputError, NotFoundError, RoleError, listed
-from hydra_detect.lifecycle import beside, plans
+from hydra_detect.lifecycle import beside, memory
 from hydra_detect.lifecycle.beside import seen_samples
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.plots import check_plots, drawn, save_plots
@@ -277,7 +277,7 @@ def _remembering(split: Split | None, samples: Samples) -> Split:
     own = given(samples, {Role.CALIBRATE: [sample.id for sample in samples]})
     if split is None:
         return own
-    return attrs.evolve(split, samples=plans.known_to(split, [own]).samples)
+    return attrs.evolve(split, samples=memory.known_to(split, [own]).samples)
 
 
 def check_extras(asked: str) -> None:
