@@ -2,6 +2,7 @@
 
 import string
 
+import attrs
 import numpy as np
 from hypothesis import strategies as st
 
@@ -155,13 +156,17 @@ def head_settings(draw, label_count):
 def head_records(draw):
     """Draw a HeadRecord."""
     classes = draw(st.lists(labels, min_size=1, max_size=4))
+    policy = draw(st.none() | policies)
+    if policy:
+        own = draw(st.dictionaries(st.sampled_from(classes), shares, max_size=2))
+        policy = attrs.evolve(policy, class_thresholds=own)
     return HeadRecord(
         tensors=draw(digests),
         backbone=draw(contracts),
         backbone_name=draw(names),
         settings=draw(head_settings(len(classes) + 1)),
         class_names=classes,
-        operating_policy=draw(st.none() | policies),
+        operating_policy=policy,
         source=draw(st.none() | sources),
         parity=draw(st.none() | parities),
         sample_count=draw(st.none() | st.integers(0, 2**60)),

@@ -181,29 +181,8 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     with run.alone(), contextlib.closing(ProgressBar()) as bar:
         fitted = job.learn(run, tools, progress or bar)
         fit, metrics = job.judge(fitted)
-        if not file.exists():  # or an earlier call of this very training wrote it, and was stopped
-            _save(fitted, file)
-        version = _published(store, head, file)
-        if version is None:
-            job.split(file, store, backbone=backbone, fit=fit, metrics=metrics)
-            version = heads.find(store, head)
-        report = OriginalReport(
-            head=head,
-            version=version.number,
-            backbone=version.record.backbone_name,
-            architecture=version.record.backbone.architecture.name,
-            settings=job.settings,
-            config=job.config,
-            seed=seed,
-            history=fitted.history,
-            best_epoch=fitted.best.epoch,
-            calibration=fit.calibration,
-            metrics=metrics,
-            original=str(file),
-            run=str(run.folder),
-            warnings=job.warnings(),
-        )
-        return run.finish(report)
+        version = job.publish(fitted, file, store, backbone=backbone, fit=fit, metrics=metrics)
+        return run.finish(job.report(version, fitted, fit.calibration, metrics, file=file))
 
 
 def _check_names(store: Store, head: str, backbone: str, file: Path) -> None:
@@ -291,6 +270,39 @@ class _Job:
         objective, test = self.config.objective, self.plan.take(Role.TEST)
         fit = calibrated_on(backbone, contender, self.plan.take(Role.CALIBRATE), objective=objective)
         return fit, measured(candidates(backbone, [contender], test)[contender.ref], test, fit.policy)
+
+    def publish(
+        self, fitted: Fitted, file: Path, store: Store, *, backbone: str, fit: Calibrated, metrics: Metrics
+    ) -> VersionRecord:
+        """Write the original and split it, as far as an earlier call that was stopped has not done so."""
+        if not file.exists():
+            _save(fitted, file)
+        version = _published(store, self.head, file)
+        if version is None:
+            self.split(file, store, backbone=backbone, fit=fit, metrics=metrics)
+            version = heads.find(store, self.head)
+        return version
+
+    def report(
+        self, version: VersionRecord, fitted: Fitted, calibration: Calibration, metrics: Metrics, *, file: Path
+    ) -> OriginalReport:
+        """Tell what came of it."""
+        return OriginalReport(
+            head=self.head,
+            version=version.number,
+            backbone=version.record.backbone_name,
+            architecture=version.record.backbone.architecture.name,
+            settings=self.settings,
+            config=self.config,
+            seed=self.seed,
+            history=fitted.history,
+            best_epoch=fitted.best.epoch,
+            calibration=calibration,
+            metrics=metrics,
+            original=str(file),
+            run=str(file.parent),
+            warnings=self.warnings(),
+        )
 
     def split(self, file: Path, store: Store, *, backbone: str, fit: Calibrated, metrics: Metrics) -> SplitReport:
         """Split it, with a proof on pictures that it learnt from: those of the test role are for the figures alone."""
