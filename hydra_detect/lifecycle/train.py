@@ -105,8 +105,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
 
     """
     seed, store = fields.check_seed(seed), _ready(store, head)
-    settings = resolve_config(preset, given=None if isinstance(config, TrainingConfig) else config)
-    settings = config if isinstance(config, TrainingConfig) else settings
+    settings = _settings(preset, config)
     manager = VersionManager(store, actor=actor)
     beginning = origins.begin(store, head, init=init, backbone=backbone)
     contract = beginning.backbone.record.contract
@@ -120,18 +119,8 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed, tools))
     with run.alone(), contextlib.closing(ProgressBar()) as bar:
         was_begun = run.is_begun
-        setting = Setting(
-            store=store,
-            head=head,
-            backbone=network,
-            beginning=beginning,
-            plan=plan,
-            config=settings,
-            seed=seed,
-            run=run,
-            tools=tools,
-            progress=progress or bar,
-        )
+        setting = Setting(store=store, head=head, backbone=network, beginning=beginning, plan=plan, config=settings,
+                          seed=seed, run=run, tools=tools, progress=progress or bar)  # fmt: skip
         made = _told(beginning, attempt(setting))
         record = _record(setting, made, unchanged.check(store, before, network))
         report = TrainingReport(
@@ -147,6 +136,12 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             version = _publish(manager, setting, made, record, was_begun=was_begun)
             report = _promote(manager, version, report, beginning, made, anyway=promote_anyway)
         return run.finish(report)
+
+
+def _settings(preset: str, config: TrainingConfig | Mapping[str, Any] | None) -> TrainingConfig:
+    """Return all settings; a preset that is none is refused though all of them are given."""
+    resolved = resolve_config(preset, given=None if isinstance(config, TrainingConfig) else config)
+    return config if isinstance(config, TrainingConfig) else resolved
 
 
 def _ready(store: str | os.PathLike[str] | Store, head: str) -> Store:
