@@ -79,7 +79,7 @@ def test_what_a_training_depends_on_makes_it_another_run(taught):
     ):
         beginning = origins.begin(other, head, init=init, backbone=backbone)
         plan = plans.plan(other, head, samples, given=roles, seed=seed)
-        return train._fingerprint(head, beginning, plan, config, seed, tools or Tools())
+        return train._fingerprint(head, beginning, plan, config, seed, (tools or Tools()).code(config))
 
     prints = [
         print_of(),

@@ -7,10 +7,14 @@ import pytest
 from lifecycle_fixtures import BADLY, HARDLY, QUICK, give, lights, role_of, runs_of, teach, with_backbone
 
 from hydra_detect.data.samples import Role, Samples
+from hydra_detect.detections import Detections
 from hydra_detect.errors import InputError, RoleError, TrainingStoppedError
 from hydra_detect.lifecycle import attempts, beside
 from hydra_detect.lifecycle.judging import evaluate
 from hydra_detect.lifecycle.runs import compare_runs
+from hydra_detect.measure.crosswise import as_read_by
+from hydra_detect.measure.policy import accepted
+from hydra_detect.records import OperatingPolicy
 from hydra_detect.storage import heads
 from hydra_detect.tensors import tensors_digest
 from hydra_detect.training import loop
@@ -77,6 +81,11 @@ def test_a_fold_for_which_nothing_can_be_chosen_counts_as_nothing(bare, monkeypa
     assert report.metrics.notes[0].startswith("for 1 of 5 folds no thresholds can be chosen by the others")
     own = report.metrics.micro
     assert own.true_positives < whole.true_positives
+    sure = Detections(boxes=[(0, 0, 9, 9)], scores=[1.0], labels=[1], label_names=["lamp"], heads=["lamp"],
+                      head_versions=[1], image_size=(48, 64))  # fmt: skip
+    common = OperatingPolicy(score_threshold=0.5)
+    (read,) = as_read_by(attempts._NOTHING_COUNTS, [sure], common)
+    assert not accepted(read.scores, read.label_names, policy=common).any()
     assert own.true_positives + own.false_negatives == whole.true_positives + whole.false_negatives
 
 

@@ -173,6 +173,27 @@ def test_a_class_that_cannot_be_learnt_stops_no_other(bare):
     assert heads.names(bare) == ["moth"]
 
 
+class Counting:
+    """A loss that changes while it is used."""
+
+    calls = 0
+
+    def __call__(self, predictions, context):
+        """Count, and return what torchvision's does."""
+        self.calls += 1
+        return torchvision_loss(predictions, context)
+
+
+def test_a_loss_that_counts_is_the_same_each_time_it_is_made(bare):
+    """What it was before it was used tells it from others."""
+    options = {"config": lifecycle_fixtures.config(epochs=1, loss="counting"), "progress": lifecycle_fixtures.silent}
+    found = []
+    for _ in range(2):
+        tools = Tools(losses={"counting": Counting()})
+        found += [one.existing for one in train_each_class(bare, "", lights(), tools=tools, **options)]
+    assert found == [None, HeadRef("lamp", 1)]
+
+
 def test_another_call_is_another_training(bare):
     """With other roles, or another loss of the same name, heads are trained again; from "active", once."""
     samples = lights(24, 0)
@@ -185,11 +206,13 @@ def test_another_call_is_another_training(bare):
     first, second = (split(samples, seed=seed) for seed in (0, 1))
     made = [call(split=parts) for parts in (first, first, second, second)]
     assert made == [None, HeadRef("lamp", 1), None, HeadRef("lamp", 2)]
+    assert call(split=second, init="lamp@1") is None  # which learnt from what these roles test on
+    assert call(split=second, init="lamp@1") == HeadRef("lamp", 3)
     assert call(split=first) is None
     other = lifecycle_fixtures.config(epochs=1, loss="where")
-    for number, loss in ((4, lifecycle_fixtures.where_alone), (5, torchvision_loss)):
+    for number, loss in ((5, lifecycle_fixtures.where_alone), (6, torchvision_loss)):
         tools = Tools(losses={"where": loss})
         assert call(split=first, config=other, tools=tools) is None
         assert call(split=first, config=other, tools=tools) == HeadRef("lamp", number)
     assert call(split=first, init="active") is None
-    assert call(split=first, init="active") == HeadRef("lamp", 6)
+    assert call(split=first, init="active") == HeadRef("lamp", 7)

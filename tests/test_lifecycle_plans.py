@@ -211,10 +211,13 @@ def test_what_any_version_learnt_from_is_for_learning_alone(taught):
     assert {(before[name], role) for name, role in learnt.items()} == {
         *((role, Role.TRAIN) for role in (Role.TRAIN, Role.SELECT, Role.CALIBRATE)), (Role.TEST, Role.TEST),
     }  # fmt: skip
-    assert remembered(store, "lamp", None).roles == {**before, **learnt}
+    known = remembered(store, "lamp", None)
+    assert {name: known.roles[name] for name in before} == {**before, **learnt}
+    # Of the second four pictures are others under known names: those of before are known, too.
+    assert [one.id.partition("#")[0] for one in known.samples if one.is_elsewhere] == ["s008", "s009", "s010", "s011"]
     old = heads.find(store, "lamp@1")
     VersionManager(store).create("lamp", heads.tensors(store, old), old.record)
-    assert remembered(store, "lamp", None).roles == {**before, **learnt}
+    assert remembered(store, "lamp", None) == known
 
 
 def test_what_was_learnt_from_is_known_by_its_picture_and_its_group(bare):
@@ -345,6 +348,51 @@ def test_a_third_data_set_of_the_same_names():
     assert {one.picture for one in every.samples} == {one.picture_digest for one in (*first, *second, *third)}
     assert {one.id for one in every.samples if not one.is_elsewhere} == {one.id for one in third}
     assert known_to(every, [both]) == every
+
+
+def test_data_sets_of_equal_names_that_are_merged(bare):
+    """Where two data sets of the same names are joined under others, what was learnt from in either is for learning."""
+    first, second = numbered(lights(24)), numbered(lights(60, first=1000))
+    teach(bare, samples=first, config={**QUICK, "validation": "cross-validation"})
+    teach(bare, samples=second, config={**HARDLY, "validation": "cross-validation"})
+    items = [Sample(id=f"{name}/{one.id}", picture=one.picture, truth=one.truth)
+             for name, samples in (("a", first), ("b", second), ("c", numbered(lights(60, first=3000))))
+             for one in samples]  # fmt: skip
+    roles = plan_for(bare, Samples(items=items, class_names=("lamp",))).split.roles
+    assert {role for name, role in roles.items() if not name.startswith("c")} == {Role.TRAIN}
+    assert {role for name, role in roles.items() if name.startswith("c")} == set(Role)
+
+
+def test_recordings_of_two_other_data_sets_of_equal_names(bare):
+    """Of recordings that were learnt from, in whatever data set, new pictures are for learning alone."""
+
+    def recorded(first, name):
+        items = [
+            attrs.evolve(one, group=f"{name}{n // 2}") for n, one in enumerate(numbered(lights(28, 0, first=first)))
+        ]
+        return Samples(items=items, class_names=("lamp",))
+
+    for first, name in ((0, "a"), (1000, "b")):
+        teach(bare, samples=recorded(first, name), config={**QUICK, "validation": "cross-validation"})
+    own = plan_for(bare, recorded(2000, "a"), validation="cross-validation").split
+    assert set(own.roles.values()) == {Role.TRAIN}
+    known = remembered(bare, "lamp", None, recorded(2000, "a"))
+    assert {one.group for one in known.samples} == {f"{name}{n}" for name in "ab" for n in range(14)}
+
+
+def test_calibrated_on_pictures_that_were_changed(bare):
+    """A picture under a known name that is another now is remembered by what it is now, and by what it was."""
+    own = lights()
+    teach(bare, samples=own)
+    split_of = beside.split_of(bare, heads.find(bare, "lamp@1"))
+    fitted = split_of.take(own, Role.CALIBRATE)
+    changed = [attrs.evolve(one, picture=light(700 + n, "lamp").picture, truth=light(700 + n, "lamp").truth)
+               for n, one in enumerate(fitted[1:])]  # fmt: skip
+    samples = Samples(items=[fitted[0], *changed, *lights(12, 0, first=800)], class_names=("lamp",))
+    ref = calibrate(bare, "lamp@1", samples).ref
+    for some in (Samples(items=changed, class_names=("lamp",)), fitted.with_role(None)):
+        with pytest.raises(RoleError, match=f"{len(some)} of {len(some)} samples were used to make it"):
+            evaluate(bare, ref, some)
 
 
 def test_a_given_split_with_pictures_under_other_names(bare):

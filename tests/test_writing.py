@@ -121,6 +121,9 @@ def test_pixels_counted_from_one_are_written_and_read(tmp_path):
     path = write_samples(samples, tmp_path, format="voc", voc_from_one=True)
     assert "<xmin>1.0</xmin>" in (tmp_path / "Annotations/a.xml").read_text()
     assert read_samples(path, voc_from_one=True)[0].truth.boxes.tolist() == [[0, 0, 24, 32]]
+    thin = on_disk(tmp_path / "thin/JPEGImages", {"a.png": GroundTruth([(2.25, 3, 2.75, 9)], ["owl"], (32, 24))})
+    path = write_samples(thin, tmp_path / "thin", format="voc", voc_from_one=True)
+    assert read_samples(path, voc_from_one=True)[0].truth.boxes.tolist() == [[2.25, 3, 2.75, 9]]
     with pytest.raises(InputError, match="cannot count pixels from 1: the labels are coco"):
         write_samples(samples, tmp_path / "a.json", format="coco", voc_from_one=True)
 

@@ -92,8 +92,8 @@ def labels_from_voc(text: str, *, from_one: bool = False) -> PictureLabels:
     for number, item in enumerate(root.findall("object"), start=1):
         place = f"object {number}"
         names.append(_text(item, "name", place).strip())
-        x1, y1, x2, y2 = upright(_box(item, place), asked=_ASKED, place=f"'bndbox' of {place}")
-        boxes.append((x1 - first, y1 - first, x2, y2))
+        x1, y1, x2, y2 = _box(item, place)
+        boxes.append(upright((x1 - first, y1 - first, x2, y2), asked=_ASKED, place=f"'bndbox' of {place}"))
     return PictureLabels(
         name=root.findtext("filename"),
         boxes=boxes,

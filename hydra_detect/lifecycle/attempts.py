@@ -14,6 +14,7 @@ from hydra_detect.errors import InputError, listed
 from hydra_detect.lifecycle import beside, memory
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
+from hydra_detect.measure.calibration import HIGHEST_TEMPERATURE
 from hydra_detect.measure.crosswise import as_read_by
 from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
 from hydra_detect.names import HeadRef
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from hydra_detect.training.tools import Tools
 
 _FOLDS = 5
-_NOTHING_COUNTS = OperatingPolicy(score_threshold=1.0)
+_NOTHING_COUNTS = OperatingPolicy(score_threshold=1.0, temperature=HIGHEST_TEMPERATURE)  # not even a score of 1
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +58,7 @@ class Setting:
         seed: Of every random choice.
         run: Where its checkpoints are.
         tools: What it uses.
+        code: What told its losses and augmentations from others when it began.
         progress: Called after each epoch.
         uses: Gathers what each of its trainings used of the features.
 
@@ -71,6 +73,7 @@ class Setting:
     seed: int
     run: Run
     tools: Tools
+    code: Mapping[str, str]
     progress: Progress
     uses: list[FeatureUse] = attrs.field(factory=list)
 

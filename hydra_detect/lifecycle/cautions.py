@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import attrs
+
 from hydra_detect.data.duplicates import group_near_duplicates
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import LEAST
@@ -54,11 +56,13 @@ def torn_duplicates(plan: Plan) -> list[str]:
         plan: The test role is one side, all others are the other; in cross-validation each group is one.
 
     """
-    roles, sides = plan.split.roles, defaultdict[str, set["Hashable"]](set)
-    alike = {sample.id: sample.group for sample in group_near_duplicates(plan.samples)}
-    for sample in plan.samples:
-        side = roles[sample.id] == Role.TEST if plan.method == HELD_OUT else sample.group
-        sides[alike[sample.id]].add(side)
+    is_held_out = plan.method == HELD_OUT
+    used, roles = plan.samples if is_held_out else plan.judged, plan.split.roles
+    alone = attrs.evolve(used, items=[attrs.evolve(sample, group=sample.id) for sample in used])
+    alike = {sample.id: sample.group for sample in group_near_duplicates(alone)}
+    sides: defaultdict[str, set[Hashable]] = defaultdict(set)
+    for sample in used:
+        sides[alike[sample.id]].add(roles[sample.id] == Role.TEST if is_held_out else sample.group)
     torn = [sample.id for sample in plan.judged if len(sides[alike[sample.id]]) > 1]
     if not torn:
         return []

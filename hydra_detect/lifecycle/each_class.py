@@ -127,7 +127,7 @@ def _existing(store: Store, head: str, samples: Samples, *, init: str, **asked: 
     is_same = (
         training.samples.digest == samples.digest,
         all(sample.id in rows and rows[sample.id].group == sample.group for sample in samples),
-        split is None or all(own.roles.get(sample.id) == split.roles.get(sample.id) for sample in samples),
+        split is None or training.samples.dealt == split.digest,
         (training.config, training.seed) == (asked["config"], asked["seed"]),
         training.code == tools.code(asked["config"]),
         asked["backbone"] in {None, version.record.backbone_name},

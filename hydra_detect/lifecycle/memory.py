@@ -46,18 +46,20 @@ def remembered(
             for number, split in zip(sets, splits, strict=True) for one in split.samples]  # fmt: skip
     facts = [_keys(number, one.id, one.picture, one.group) for number, one in rows]
     present = [_keys(own, one.id, one.picture_digest, one.group) for one in samples or ()]
-    newest = {}
+    roles: dict[int, Role] = {}
     for places in connected([*facts, *present]):
-        there = [rows[place] for place in places if place < len(rows)]
-        known = {(number, one.id, None if number == own else one.picture): one for number, one in there}  # oldest first
-        common = _common(
-            [one.role for one in known.values()], has_learnt=any(one.role == Role.TRAIN for _, one in there)
-        )
-        newest.update({key: attrs.evolve(one, role=common or one.role) for key, one in known.items()})
-    found = {one.id: one for (number, *_), one in newest.items() if number == own}
+        there = [place for place in places if place < len(rows)]  # oldest first
+        newest = {(rows[place][0], rows[place][1].id, rows[place][1].picture): place for place in there}.values()
+        has_learnt = any(rows[place][1].role == Role.TRAIN for place in there)
+        common = _common([rows[place][1].role for place in newest], has_learnt=has_learnt)
+        roles |= {place: common or rows[place][1].role for place in newest}
+    kept = [(rows[place][0], attrs.evolve(rows[place][1], role=roles[place])) for place in sorted(roles)]
+    found = {one.id: one for number, one in kept if number == own}  # an id with another picture now has the newest
     taken = {*found, *(sample.id for sample in samples or ())}
-    others = [_moved(one, taken) for (number, *_), one in newest.items() if number != own]
-    found = {one.id: one for one in others} | found
+    for one in [one for _number, one in kept if found.get(one.id) is not one]:
+        moved = _moved(one, taken)
+        found[moved.id] = moved
+        taken.add(moved.id)
     return Split(samples=tuple(found[name] for name in sorted(found)), shares={Role.TRAIN: 1.0}) if found else None
 
 
@@ -108,11 +110,14 @@ def known_to(own: Split, earlier: Sequence[Split]) -> Split:
     for split in earlier:
         is_same_data = not _pictures_of(own).isdisjoint(_pictures_of(split))
         for one in split.samples:
-            new = one if is_same_data and not one.is_elsewhere else _moved(one, rows)
-            name = places.setdefault(one.picture, new.id)
-            mine = rows.setdefault(name, new)
-            if one.role == Role.TRAIN and mine.role != Role.TRAIN:
-                rows[name] = attrs.evolve(mine, role=Role.TRAIN)
+            is_own = is_same_data and not one.is_elsewhere
+            mine = [places[one.picture]] if one.picture in places else []
+            mine += [one.id] if is_own and one.id in rows else []
+            for name in mine if one.role == Role.TRAIN else ():
+                rows[name] = attrs.evolve(rows[name], role=Role.TRAIN)
+            if one.picture not in places:  # which is another now, or one of another data set
+                new = one if is_own and one.id not in rows else _moved(one, rows)
+                rows[new.id], places[one.picture] = new, new.id
     return attrs.evolve(own, samples=tuple(rows[name] for name in sorted(rows)))
 
 

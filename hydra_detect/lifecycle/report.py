@@ -25,7 +25,8 @@ class SampleUse(Record):
 
     Args:
         digest: Of all of them, labels included.
-        split: Digest of the split.
+        split: Digest of the split that is kept with the version, with all that the weights have seen before.
+        dealt: Digest of the roles of this training alone.
         counts: Samples of each role; or "train" alone, where the head was cross-validated.
         labelled: Samples with at least one box.
         backgrounds: Samples without any.
@@ -41,6 +42,7 @@ class SampleUse(Record):
     backgrounds: int
     boxes: Mapping[str, int]
     skipped: Mapping[str, int] = attrs.field(factory=dict)
+    dealt: Digest | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -116,11 +116,12 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     network = Backbone(contract, backbones.tensors(store, beginning.backbone)).to(choose_device(device))
     before = unchanged.look(store, head, network)
     tools = tools or Tools()
-    run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed, tools))
+    code = tools.code(settings)
+    run = Run.of(store.layout.runs(head), _fingerprint(head, beginning, plan, settings, seed, code))
     with run.alone(), contextlib.closing(ProgressBar()) as bar:
         was_begun = run.is_begun
         setting = Setting(store=store, head=head, backbone=network, beginning=beginning, plan=plan, config=settings,
-                          seed=seed, run=run, tools=tools, progress=progress or bar)  # fmt: skip
+                          seed=seed, run=run, tools=tools, code=code, progress=progress or bar)  # fmt: skip
         made = _told(beginning, attempt(setting))
         record = _record(setting, made, unchanged.check(store, before, network))
         report = TrainingReport(
@@ -159,7 +160,7 @@ def _told(beginning: Beginning, made: Attempt) -> Attempt:
 
 
 def _fingerprint(
-    head: str, beginning: Beginning, plan: Plan, config: TrainingConfig, seed: int, tools: Tools
+    head: str, beginning: Beginning, plan: Plan, config: TrainingConfig, seed: int, code: Mapping[str, str]
 ) -> Digest:
     """Return the digest of all that a training depends on."""
     origin = beginning.origin
@@ -174,7 +175,7 @@ def _fingerprint(
         "split": str(plan.split.digest),
         "method": plan.method,
         "config": {**codec.to_dict(config), "objective": ""},  # another one needs no other weights
-        "code": tools.code(config),
+        "code": dict(code),
         "seed": seed,
         "libraries": libraries(),
     }
@@ -191,6 +192,7 @@ def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
         samples=SampleUse(
             digest=samples.digest,
             split=setting.known.digest,
+            dealt=plan.split.digest,
             counts={str(role): len(plan.take(role)) for role in Role},
             labelled=samples.labelled,
             backgrounds=samples.backgrounds,
@@ -210,7 +212,7 @@ def _record(setting: Setting, made: Attempt, same: Unchanged) -> TrainingRecord:
         ),
         unchanged=same,
         warnings=_warnings(setting, made),
-        code=setting.tools.code(setting.config),
+        code=setting.code,
     )
 
 

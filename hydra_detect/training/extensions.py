@@ -65,8 +65,8 @@ def text_digest(value: Any) -> str:
     """Return a digest of what a user brought along: its source text or name, and what it was made with.
 
     Of a function that is its text, its defaults and the values that it encloses, of a partial its arguments, of an
-    object the text of its class and its attributes, of a method those of its object as well. What it calls or reads
-    from elsewhere is not seen.
+    object the text of its class and its attributes, of a method those of its object as well: one that counts its calls
+    in an attribute is another afterwards. What it calls or reads from elsewhere is not seen.
     """
     return hashlib.sha256("\n".join(_texts(value)).encode()).hexdigest()
 
