@@ -186,7 +186,7 @@ class Counting:
 
 def test_a_loss_that_counts_is_the_same_each_time_it_is_made(bare):
     """What it was before it was used tells it from others."""
-    options = {"config": lifecycle_fixtures.config(epochs=1, loss="counting"), "progress": lifecycle_fixtures.silent}
+    options = {"config": lifecycle_fixtures.config(loss="counting"), "progress": lifecycle_fixtures.silent}
     found = []
     for _ in range(2):
         tools = Tools(losses={"counting": Counting()})
