@@ -13,6 +13,7 @@ from hydra_detect.data.samples import Sample, Samples
 from hydra_detect.data.splits import TOLD, fits_four_roles
 from hydra_detect.detections import GroundTruth
 from hydra_detect.lifecycle import beside
+from hydra_detect.lifecycle.plans import plan
 from hydra_detect.lifecycle.train import train_head
 from hydra_detect.nets.heads import Sampling
 from hydra_detect.nets.state import raw_tensors
@@ -128,6 +129,11 @@ def teach(store, head="lamp", samples=None, **options):
     if fits_four_roles(samples, TOLD) and isinstance(options["config"], dict):
         options["config"] = {"validation": "held-out", **options["config"]}
     return train_head(store, head, samples, tools=tools, **options)
+
+
+def plan_for(store, samples, *, split=None, seed=0, validation="auto"):
+    """Return the plan of a training of `lamp`."""
+    return plan(store, "lamp", samples, given=split, seed=seed, validation=validation)
 
 
 def runs_of(store, head="lamp"):
