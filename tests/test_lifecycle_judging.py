@@ -360,6 +360,7 @@ def test_an_active_version_without_a_split_is_told_of(bare):
     start = "moth@1, from which it starts, keeps no split: it may have learnt from these samples"
     sibling = teach(bare, "owl", init="auto", config=HARDLY, publish=False)
     assert sibling.training.warnings == sibling.metrics.notes[:1] == (start,)
+    assert str(sibling).count(start) == 1
     give(bare, "lamp", classes=("lamp",))
     report = teach(bare)
     told = "lamp@1 keeps no split: it may have been trained on these test samples, and look too good"

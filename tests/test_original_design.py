@@ -206,6 +206,12 @@ def test_a_detectors_weights_have_their_own_settings():
     assert OriginalSettings(weights="torchvision:fasterrcnn_resnet50_fpn").is_detector
 
 
+def test_noise_of_features_is_none_of_pictures(tmp_path):
+    """Feature noise is for maps that are kept; a whole detector, into which pictures go, learns as without it."""
+    plan, noisy = designed(), attrs.evolve(CONFIG, epochs=1, feature_noise=0.5)
+    assert weights_of(learnt(tmp_path / "a", plan, config=noisy)) == weights_of(learnt(tmp_path / "b", plan))
+
+
 def test_a_whole_detector_learns_and_splits(tmp_path):
     """Backbone and head learn together, statistics too, from one seed to the same bytes, and what comes out splits."""
     plan = designed()

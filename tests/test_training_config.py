@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from hydra_detect import codec
 from hydra_detect.errors import InputError, RecordError
-from hydra_detect.training.config import DEFAULT_PRESET, PRESETS, PROFILES, VIEWS, TrainingConfig, resolve_config
+from hydra_detect.training.config import (
+    DEFAULT_PRESET,
+    PRESETS,
+    PROFILES,
+    VIEWS,
+    TrainingConfig,
+    resolve_config,
+    settled,
+)
 
 SETTINGS = {
     "epochs": st.integers(1, 100_000),
@@ -218,3 +226,13 @@ def test_profiles_say_what_is_usual():
     assert (own.seen_as, own.augmented_by) == (("rot90",), ("blur",))
     for profile in PROFILES.values():
         assert not profile.forbidden.intersection(profile.views + profile.augmentations)
+
+
+def test_all_settings_or_those_that_differ():
+    """Settings are given whole or as what differs from a preset, which is looked up in either case."""
+    whole = resolve_config("fast", given={"epochs": 7})
+    assert settled("fast", {"epochs": 7}) == settled("balanced", whole) == whole
+    assert settled("fast", None) == resolve_config("fast")
+    for config in (None, whole):
+        with pytest.raises(InputError, match="balancd"):
+            settled("balancd", config)

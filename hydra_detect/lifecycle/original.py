@@ -33,7 +33,7 @@ from hydra_detect.storage import backbones, files, heads
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import tensors_digest
 from hydra_detect.training.anchors import coverage, label_sides
-from hydra_detect.training.config import DEFAULT_PRESET, TrainingConfig, resolve_config
+from hydra_detect.training.config import DEFAULT_PRESET, TrainingConfig, settled
 from hydra_detect.training.original import OriginalSettings, anchored, design, learn_original
 from hydra_detect.training.progress import EpochRecord, ProgressBar
 from hydra_detect.training.runs import Run
@@ -161,7 +161,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     check_extras(f"train the original of {head!r}")
     check_enough(samples)
     settings, tools = settings or OriginalSettings(), tools or Tools()
-    config = config if isinstance(config, TrainingConfig) else resolve_config(preset, given=config)
+    config = settled(preset, config)
     if config.validation == CROSS_VALIDATION:
         remedy = "Leave validation out: there is one original, measured on its test role."
         raise InputError(f"train the original of {head!r}", "cross-validation was asked for", remedy)

@@ -25,7 +25,7 @@ from hydra_detect.records import HeadRecord
 from hydra_detect.storage import backbones, heads
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import tensors_digest
-from hydra_detect.training.config import DEFAULT_PRESET, TrainingConfig, resolve_config
+from hydra_detect.training.config import DEFAULT_PRESET, TrainingConfig, settled
 from hydra_detect.training.progress import ProgressBar
 from hydra_detect.training.runs import Run
 from hydra_detect.training.tools import Tools
@@ -105,7 +105,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
 
     """
     seed, store = fields.check_seed(seed), _ready(store, head)
-    settings = _settings(preset, config)
+    settings = settled(preset, config)
     manager = VersionManager(store, actor=actor)
     beginning = origins.begin(store, head, init=init, backbone=backbone)
     contract = beginning.backbone.record.contract
@@ -137,12 +137,6 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
             version = _publish(manager, setting, made, record, was_begun=was_begun)
             report = _promote(manager, version, report, beginning, made, anyway=promote_anyway)
         return run.finish(report)
-
-
-def _settings(preset: str, config: TrainingConfig | Mapping[str, Any] | None) -> TrainingConfig:
-    """Return all settings; a preset that is none is refused though all of them are given."""
-    resolved = resolve_config(preset, given=None if isinstance(config, TrainingConfig) else config)
-    return config if isinstance(config, TrainingConfig) else resolved
 
 
 def _ready(store: str | os.PathLike[str] | Store, head: str) -> Store:

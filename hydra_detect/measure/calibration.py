@@ -35,8 +35,10 @@ LEAST_CANDIDATES = 10
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.25, 16.0
 """Where the search ends. At 0.25, scores from 0.987 on become 1 in float32, where no threshold can part them."""
 
+USUAL_SPREAD = 0.5
+"""Standard deviation of ln T beforehand: two heads in three are taken to be best between 0.6 and 1.65."""
+
 _BOUNDS = (math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE))
-_SPREAD = 0.5  # of ln T beforehand: two heads in three are taken to be best between 0.6 and 1.65
 _EDGE = 2.0**-24  # from 1 to the float32 below it
 _NEAR = 1e-3
 _PLACE_BINS = 5
@@ -104,7 +106,7 @@ def fit_temperature(scores: Any, hits: Any) -> float:
         return 1.0
 
     def improbability(t: float) -> float:
-        return _loss(raw / math.exp(t), taken) * len(taken) + (t / _SPREAD) ** 2 / 2
+        return _loss(raw / math.exp(t), taken) * len(taken) + (t / USUAL_SPREAD) ** 2 / 2
 
     found = minimize_scalar(improbability, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-6})
     temperature = math.exp(float(found.x))

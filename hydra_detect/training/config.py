@@ -225,6 +225,17 @@ def resolve_config(
     return _with(config, given or {}, "settings given")
 
 
+def settled(preset: str, config: TrainingConfig | Mapping[str, Any] | None) -> TrainingConfig:
+    """Return all settings, given as such or as what differs from a preset.
+
+    Raises:
+        InputError: If there is no such preset, though all settings are given, or a setting is wrong.
+
+    """
+    resolved = resolve_config(preset, given=None if isinstance(config, TrainingConfig) else config)
+    return config if isinstance(config, TrainingConfig) else resolved
+
+
 def _with(config: TrainingConfig, settings: Mapping[str, Any], where: str) -> TrainingConfig:
     if not settings:
         return config
