@@ -15,9 +15,11 @@ from hydra_detect.data.samples import Role, Sample, Samples
 from hydra_detect.data.splits import given, split
 from hydra_detect.errors import InputError, TrainingError
 from hydra_detect.lifecycle import attempts, beside, train
+from hydra_detect.lifecycle.cautions import torn_duplicates
 from hydra_detect.lifecycle.judging import evaluate
+from hydra_detect.lifecycle.plans import Plan
 from hydra_detect.measure.calibration import apply_temperature
-from hydra_detect.measure.metrics import measure
+from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT, measure
 from hydra_detect.measure.promotion import decide
 from hydra_detect.storage import heads, layout
 from hydra_detect.tensors import tensors_digest
@@ -337,6 +339,22 @@ def test_copies_on_both_sides_are_told_of(bare):
     assert not [text for text in grouped.training.warnings if "look almost" in text]
     crosswise = teach(bare, "other", samples[[*range(12), *range(30, 42)]], **crossed)
     assert any("16 of the 24 samples measured on look almost" in text for text in crosswise.training.warnings)
+
+
+def test_likeness_is_that_of_each_picture():
+    """Of a recording one copy makes one picture doubtful, and what nothing learns from makes none."""
+    pictures = {one.id: one for one in lights(12, 0, first=2)}
+    twin = next(iter(pictures.values()))
+    copy = attrs.evolve(twin, id="copy", picture=np.minimum(twin.picture.astype(int) + 20, 255).astype(np.uint8))
+    items = [attrs.evolve(one, group="recording") for one in pictures.values()]
+    samples = Samples(items=[*items, attrs.evolve(copy, group="copy")], class_names=("lamp",))
+    tested = {"test": list(pictures), "train": ["copy"]}
+    for method, roles, told in (
+        (HELD_OUT, tested, ["1 of the 12"]),
+        (CROSS_VALIDATION, {"train": list(pictures), "test": ["copy"]}, []),
+    ):
+        made = Plan(method=method, split=given(samples, roles), samples=samples)
+        assert [text[: len("1 of the 12")] for text in torn_duplicates(made)] == told
 
 
 # Roles
