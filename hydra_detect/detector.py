@@ -22,7 +22,7 @@ from hydra_detect import answers, batches, pictures, watching
 from hydra_detect.answers import LoadedHead
 from hydra_detect.detections import Detections, Timing
 from hydra_detect.errors import InputError, NotFoundError, near_matches
-from hydra_detect.loading import build_head
+from hydra_detect.loading import Shelf
 from hydra_detect.names import HeadRef, shown
 from hydra_detect.nets import devices
 from hydra_detect.nets.backbones import Backbone
@@ -74,6 +74,7 @@ class HydraDetector:
         self.device = device
         self.dtype = dtype
         self.backbone = backbone.to(device)
+        self._shelf = Shelf(store, device)
         self._heads: Mapping[str, LoadedHead] = MappingProxyType({})
         self._changing = threading.Lock()
         self._complained: dict[str, str] = {}  # head to what was last said of it, so that a log is not flooded
@@ -185,7 +186,7 @@ class HydraDetector:
         ref = HeadRef.parse(ref)
         version, raw = heads.load(self.registry.store, ref)
         check_fits(version, self.backbone.contract)
-        return LoadedHead(version, build_head(version.record, raw).to(self.device), follows=ref.version is None)
+        return LoadedHead(version, self._shelf.network(version, raw), follows=ref.version is None)
 
     def _put(self, head: LoadedHead) -> None:
         self._heads = MappingProxyType({**self._heads, head.version.head: head})

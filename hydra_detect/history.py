@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CREATED, DAMAGED = "created", "damaged"
 _KINDS = (CREATED, DAMAGED, *pointers.EVENTS)
+_BEFORE_OTHER = {pointers.UNPINNED: "for", pointers.REFERENCED: "by"}
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +37,8 @@ class Event:
         head: Its name.
         versions: The versions it happened to; several for "pruned", "removed", "renamed" and "repaired".
         digests: SHA-256 of the manifest of each of these, None of one that was damaged.
-        other: The other name, of a renaming; what the version was pinned for, of an unpinning.
+        other: The other name, of a renaming; what the version was pinned for, of an unpinning; the compact version that
+            leans on it, of a reference.
         active: The version that was active after it; None if none was, and for a creation, which does not change it.
         active_digest: SHA-256 of the manifest of that version.
         actor: Who did it.
@@ -71,7 +73,7 @@ class Event:
         """One line: when, what, who and why, and which version was active from then on."""
         which = ", ".join(f"{self.head}@{number}" for number in self.versions) or self.head
         digest = f" {self.digest.short}" if self.digest else ""
-        to = "for" if self.what == pointers.UNPINNED else "to" if self.versions else "from"
+        to = _BEFORE_OTHER.get(self.what) or ("to" if self.versions else "from")
         other = f" {to} {self.other}" if self.other else ""
         who = f" by {self.actor}" if self.actor else ""
         why = f": {self.reason}" if self.reason else ""

@@ -2,36 +2,136 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from typing import TYPE_CHECKING
 
+import torch
+
+from hydra_detect.errors import IncompatibleError
 from hydra_detect.nets.backbones import Backbone
+from hydra_detect.nets.compact import CompactHead, Lean, Reference
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.records import BackboneRecord
+from hydra_detect.storage import heads, references
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from hydra_detect.records import HeadRecord
+    from hydra_detect.names import Digest
+    from hydra_detect.records import HeadRecord, VersionRecord
+    from hydra_detect.storage.store import Store
     from hydra_detect.tensors import RawTensor
 
+_CPU = torch.device("cpu")
 
-def build(record: BackboneRecord | HeadRecord, tensors: Mapping[str, RawTensor]) -> Backbone | RCNNHead:
+
+def build(
+    record: BackboneRecord | HeadRecord, tensors: Mapping[str, RawTensor], *, reference: Reference | None = None
+) -> Backbone | RCNNHead:
     """Build the network that a record describes, with these weights, on the CPU.
 
     Args:
         record: What the artifact says of itself.
         tensors: Its weights.
+        reference: What a compact head leans on.
 
     Raises:
         CheckpointError: If names or shapes are not those of the network; all of them are listed.
+        IncompatibleError: If a compact head leans on another reference, or on one of another shape.
         RecordError: If the record describes no network.
 
     """
     if isinstance(record, BackboneRecord):
         return Backbone(record.contract, tensors)
-    return build_head(record, tensors)
+    return build_head(record, tensors, reference=reference)
 
 
-def build_head(record: HeadRecord, tensors: Mapping[str, RawTensor]) -> RCNNHead:
+def build_head(record: HeadRecord, tensors: Mapping[str, RawTensor], *, reference: Reference | None = None) -> RCNNHead:
     """Build a head, as `build` does."""
-    return RCNNHead.load(record.settings, record.backbone.levels, tensors)
+    form, levels = record.compact, record.backbone.levels
+    if form is None:
+        return RCNNHead.load(record.settings, levels, tensors)
+    if reference is None or reference.digest != form.reference:
+        raise IncompatibleError(
+            "build a compact head",
+            f"it leans on the tensors {form.reference.short}, and was given "
+            f"{reference.digest.short if reference else 'no reference'}",
+            f"Give the weights of {form.reference_ref}, as it was when this head was made.",
+        )
+    lean = Lean(reference=reference, ranks=form.ranks)
+    return CompactHead.restored(record.settings, levels, tensors, lean=lean)
+
+
+class Shelf:
+    """The references that are in memory: each is read once, however many heads lean on it, and freed with the last.
+
+    Args:
+        store: Where they are.
+        device: Where their weights are held.
+
+    """
+
+    def __init__(self, store: Store, device: torch.device = _CPU) -> None:
+        self.store, self.device = store, device
+        self._held: weakref.WeakValueDictionary[Digest, Reference] = weakref.WeakValueDictionary()
+        self._reading = threading.Lock()
+
+    @property
+    def held(self) -> list[Reference]:
+        """Those that are in memory now."""
+        return list(self._held.values())
+
+    def reference(self, record: HeadRecord, asked: str) -> Reference | None:
+        """Return what a head leans on; None for a full one.
+
+        Raises:
+            NotFoundError: If the store does not have it.
+            IncompatibleError: If it was made for another backbone.
+            CorruptError: If it is damaged.
+
+        """
+        if record.compact is None:
+            return None
+        with self._reading:
+            known = self._held.get(record.compact.reference)
+            return known or self._read(references.find(self.store, record, asked))
+
+    def of(self, version: VersionRecord) -> Reference:
+        """Return a version of a full head as one to lean on.
+
+        Raises:
+            CorruptError: If it is damaged.
+
+        """
+        with self._reading:
+            return self._held.get(version.record.tensors) or self._read(version)
+
+    def _read(self, version: VersionRecord) -> Reference:
+        facts, raw = version.record, heads.tensors(self.store, version)
+        reference = Reference.of(facts.tensors, facts.settings, facts.backbone.levels, raw).to(self.device)
+        self._held[reference.digest] = reference
+        return reference
+
+    def network(self, version: VersionRecord, raw: Mapping[str, RawTensor]) -> RCNNHead:
+        """Build a version of a head with its weights, and what it leans on.
+
+        Raises:
+            NotFoundError: If the store does not have what it leans on.
+            IncompatibleError: If that was made for another backbone.
+            CorruptError: If it is damaged.
+
+        """
+        reference = self.reference(version.record, f"load {version.ref}")
+        return build_head(version.record, raw, reference=reference).to(self.device)
+
+
+def builder(store: Store) -> Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object]:
+    """Return what builds any network of a store, and raises where it cannot be built."""
+    shelf = Shelf(store)
+
+    def made(record: BackboneRecord | HeadRecord, tensors: Mapping[str, RawTensor]) -> object:
+        reference = None if isinstance(record, BackboneRecord) else shelf.reference(record, "build the head")
+        return build(record, tensors, reference=reference)
+
+    return made

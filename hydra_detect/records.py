@@ -25,6 +25,9 @@ def utc_now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
 
 
+FULL, COMPACT = "head", "compact-head"
+"""Kinds of heads: whole by itself, or as differences from a reference."""
+
 _MOST_CLASSES = 10_000
 _MOST_LABEL_CHARACTERS = 200
 
@@ -147,6 +150,40 @@ class ParitySummary(Record):
     environment: Environment
 
 
+@attrs.frozen(kw_only=True)
+class CompactForm(Record):
+    """How a head is kept that leans on another: what it depends on, and what is a difference from that.
+
+    `reference` is the canonical digest of the tensors of a full head of the same backbone, `reference_ref` where that
+    lay ("owl@1") when this one was made. `ranks` names the layers that are kept as differences, each with its rank; 0
+    stands for a layer that is the reference's own, and layers not named are kept whole. `loss` is what the form cost
+    where the head was made from a full one: figures by name; None where it was learnt so, or not measured, which
+    `is_unmeasured` says.
+    """
+
+    reference: Digest
+    reference_ref: str = attrs.field(validator=lambda _i, _a, value: HeadRef.parse(value) and None)
+    ranks: Mapping[str, int] = attrs.field(validator=check.min_len(1))
+    compressed_from: str = ""
+    loss: Mapping[str, float] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(fields.named_floats), validator=fields.finite_values
+    )
+    is_unmeasured: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse ranks that no layer can have."""
+        odd = {name: rank for name, rank in self.ranks.items() if type(rank) is not int or rank < 0}
+        if odd:
+            name, rank = next(iter(odd.items()))
+            found = f"that of layer {name!r:.100} is {rank!r:.40}"
+            raise RecordError("set the ranks of a compact head", found, "Give whole numbers from 0.")
+
+    def __str__(self) -> str:
+        """What is kept and of what: "compact, rank 8 of owl@1"."""
+        kinds = sorted(set(self.ranks.values()))
+        return f"compact, rank {'/'.join(map(str, kinds))} of {self.reference_ref}"
+
+
 def _check_class_names(_instance: Any, _attribute: Any, value: tuple[str, ...]) -> None:
     for name in value:
         if not name or len(name) > _MOST_LABEL_CHARACTERS or not name.isprintable():
@@ -194,10 +231,17 @@ class HeadRecord(Record):
     )
     notes: str = ""
     libraries: Mapping[str, str] = attrs.field(factory=dict)
-    kind: str = attrs.field(default="head", validator=check.in_(("head",)))
+    compact: CompactForm | None = None
+    kind: str = attrs.field(
+        default=attrs.Factory(lambda self: COMPACT if self.compact else FULL, takes_self=True),
+        validator=check.in_((FULL, COMPACT)),
+    )
 
     def __attrs_post_init__(self) -> None:
         """Refuse class names that do not fit the number of labels, and thresholds of classes that there are not."""
+        if (self.kind == COMPACT) != (self.compact is not None):
+            found = f"its kind is {self.kind!r}, and it {'has' if self.compact else 'lacks'} a compact form"
+            raise RecordError("describe a head", found, f"Give {COMPACT!r} and its form, or neither.")
         if len(self.class_names) != self.settings.label_count - 1:
             raise RecordError(
                 "name the classes",

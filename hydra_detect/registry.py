@@ -168,7 +168,8 @@ class HeadRegistry:
     def remove(self, name: str, *, reason: str = "", dry_run: bool = False) -> list[int]:
         """Delete all versions of a head; its history stays, and its numbers are never given out again.
 
-        Nothing but a pin protects a head: one that detectors run is removed too, and they go on with what they hold.
+        Nothing but a pin, and a compact head that leans on it, protects a head: one that detectors run is removed too,
+        and they go on with what they hold.
 
         Args:
             name: The head.
@@ -180,7 +181,7 @@ class HeadRegistry:
 
         Raises:
             NotFoundError: If there is no such head.
-            ConflictError: If a version is pinned.
+            ConflictError: If a version is pinned, or a compact head leans on one.
             CorruptError: If a version's manifest is damaged: nothing could be remembered of it.
 
         """

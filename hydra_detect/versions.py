@@ -17,22 +17,23 @@ from hydra_detect.history import Event, history
 from hydra_detect.names import HeadRef, check_name, shown, whole_number
 from hydra_detect.records import HeadRecord
 from hydra_detect.retention import DEFAULT_KEEP, PruneReport, kept
-from hydra_detect.storage import changes, files, heads, pointers
+from hydra_detect.storage import changes, files, heads, pointers, references
 from hydra_detect.storage.check import Checker
 from hydra_detect.storage.pointers import Pin
+from hydra_detect.storage.publishing import publish
 from hydra_detect.storage.repair import repair
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import raw_weights
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from hydra_detect.records import BackboneRecord, VersionRecord
+    from hydra_detect.records import VersionRecord
+    from hydra_detect.storage.check import Build
     from hydra_detect.storage.findings import CheckReport, Depth
     from hydra_detect.storage.items import Item
     from hydra_detect.storage.pointers import Change, Pointer
-    from hydra_detect.tensors import RawTensor
 
 
 class VersionManager:
@@ -81,7 +82,10 @@ class VersionManager:
             NameInvalidError: If the head or an attachment has a name that is not allowed.
             RecordError: If there are no tensors, or they, the record or the list of files could not be read again.
             CorruptError: If a tensor holds NaN or infinity, or the digest in the record is another.
-            IncompatibleError: If the store has no backbone that the head was made on.
+            IncompatibleError: If the store has no backbone that the head was made on, or the reference of a compact
+                head was made on another.
+            NotFoundError: If the store does not have the reference of a compact head.
+            ConflictError: If that was taken away while this one was published.
             StoreError: If the disk is full or not writable; nothing is left behind.
 
         """
@@ -90,7 +94,7 @@ class VersionManager:
         if not isinstance(record, HeadRecord):
             raise RecordError(asked, f"its record is {record!r:.60}", "Give a HeadRecord.")
         weights, beside = raw_weights(tensors, asked), _attachments(attachments, asked)
-        return heads.publish(self.store, head, record, weights, attachments=beside, actor=self.actor)
+        return publish(self.store, head, record, weights, attachments=beside, actor=self.actor)
 
     def versions(self, head: str) -> list[VersionRecord]:
         """Return all versions of a head, oldest first.
@@ -270,7 +274,7 @@ class VersionManager:
         item.settled(step)
 
     def prune(self, head: str, *, keep: int = DEFAULT_KEEP, dry_run: bool = False, reason: str = "") -> PruneReport:
-        """Take old versions away: all but the last `keep` by number, the active, the previous and the pinned ones.
+        """Take old versions away: all but the last `keep`, the active, the previous, the pinned, and the leant on.
 
         What is taken away is first written into the state, so that no one can promote it any more, and then
         deleted. A reader that holds one keeps what it has read.
@@ -291,7 +295,7 @@ class VersionManager:
 
         def plan(before: Pointer) -> PruneReport:
             numbers = heads.there(self.store, head).numbers()
-            stay = kept(numbers, before, keep=keep)
+            stay = _kept(item, before, numbers, keep=keep)
             gone = [changes.remember(item, number).version for number in numbers if number not in stay]
             sizes = {number: files.nbytes(item.place.version(number)) for number in gone}
             return PruneReport(head=head, removed=sizes, kept=stay, is_dry_run=dry_run)
@@ -321,7 +325,7 @@ class VersionManager:
             InputError: If there is no such depth.
 
         """
-        return Checker(self.store, depth=depth, progress=progress, build=_builder(depth)).run()
+        return Checker(self.store, depth=depth, progress=progress, build=_builder(self.store, depth)).run()
 
     def repair(self, *, depth: Depth = "full", progress: Callable[[int, int], None] | None = None) -> CheckReport:
         """Check the whole store and mend what can be mended without deleting evidence.
@@ -342,7 +346,7 @@ class VersionManager:
             ConflictError: If another process changes a head while it is repaired.
 
         """
-        checker = Checker(self.store, depth=depth, progress=progress, build=_builder(depth))
+        checker = Checker(self.store, depth=depth, progress=progress, build=_builder(self.store, depth))
         return repair(self.store, checker, actor=self.actor)
 
     def _change(self, what: str, reason: str, **facts: Any) -> Change:
@@ -354,6 +358,14 @@ class VersionManager:
         change = self._change(what, reason, version=version.number, manifest=version.manifest)
         item.swap(before, {"active": version.number, "manifest": version.manifest, "earlier": earlier}, change)
         return version
+
+
+def _kept(item: Item, state: Pointer, numbers: Sequence[int], *, keep: int) -> dict[int, str]:
+    """Return the versions that stay, and why: by the rule, and those that what stays leans on."""
+    stay = kept(numbers, state, keep=keep)
+    going = [number for number in numbers if number not in stay]
+    needed = references.needed(item, state, going, besides=[HeadRef(item.name, number) for number in going])
+    return dict(sorted({**stay, **needed}.items()))
 
 
 def _number(head: str, number: int) -> int:
@@ -375,10 +387,10 @@ def _attachments(attachments: Mapping[str, bytes] | None, asked: str) -> Mapping
     return attachments
 
 
-def _builder(depth: Depth) -> Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object] | None:
+def _builder(store: Store, depth: Depth) -> Build | None:
     """Return what builds a network, for the deepest check alone: it needs torch."""
     if depth != "deep":
         return None
-    from hydra_detect.loading import build
+    from hydra_detect.loading import builder
 
-    return build
+    return builder(store)

@@ -14,6 +14,7 @@ from hydra_detect.errors import InputError, listed
 from hydra_detect.lifecycle import beside, memory
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
+from hydra_detect.loading import Shelf
 from hydra_detect.measure.calibration import HIGHEST_TEMPERATURE
 from hydra_detect.measure.crosswise import as_read_by
 from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from hydra_detect.lifecycle.plans import Plan
     from hydra_detect.measure.metrics import Metrics
     from hydra_detect.nets.backbones import Backbone
+    from hydra_detect.nets.compact import Reference
     from hydra_detect.records import VersionRecord
     from hydra_detect.storage.store import Store
     from hydra_detect.training.config import TrainingConfig
@@ -81,9 +83,15 @@ class Setting:
     def known(self) -> Split:
         """The roles that samples had for this training and for all that it starts from: what the version is to know."""
         start = self.beginning.version
-        own = beside.split_of(self.store, start) if start else None
+        begun = [beside.split_of(self.store, version) for version in (start, self.beginning.reference) if version]
         earlier = memory.of_original(self.store, self.backbone.contract)
-        return memory.known_to(self.plan.split, [*earlier, *([own] if own else [])])
+        return memory.known_to(self.plan.split, [*earlier, *(split for split in begun if split)])
+
+    @functools.cached_property
+    def reference(self) -> Reference | None:
+        """What a compact head leans on."""
+        version = self.beginning.reference
+        return Shelf(self.store).of(version) if version else None
 
     def learn(self, train: Samples, select: Samples | None, stage: str = "") -> Learnt:
         """Train a head on some of the samples.
@@ -102,6 +110,7 @@ class Setting:
             seed=self.seed,
             checkpoint=checkpoint,
             tools=self.tools,
+            reference=self.reference,
             progress=self.run.kept(self.progress, stage),
             stage=stage,
         )

@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from hydra_detect import answers
-from hydra_detect.loading import build_head
+from hydra_detect.loading import Shelf
 from hydra_detect.storage import heads
 from hydra_detect.training.features import FeatureCache, FrozenFeatures, default_cache, stack
 
@@ -50,7 +50,7 @@ class Contender:
             CorruptError: If it is damaged.
 
         """
-        network = build_head(version.record, heads.tensors(store, version))
+        network = Shelf(store).network(version, heads.tensors(store, version))
         return cls(ref=version.ref, network=network, class_names=version.record.class_names)
 
 
@@ -74,7 +74,7 @@ def candidates(
 
     """
     features = FrozenFeatures(backbone, FeatureCache(default_cache(), limit=0))
-    networks = [contender.network.to(features.device) for contender in contenders]
+    networks = [contender.network.to(features.device).whole() for contender in contenders]
     found: dict[HeadRef, list[Detections]] = {contender.ref: [] for contender in contenders}
     for done, sample in enumerate(samples, start=1):
         encoded = features.run(features.pixels(sample))

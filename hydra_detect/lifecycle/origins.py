@@ -9,17 +9,22 @@ import attrs
 from hydra_detect.data.samples import Role
 from hydra_detect.errors import IncompatibleError, NotFoundError, near_matches
 from hydra_detect.lifecycle.beside import seen_samples, split_of
+from hydra_detect.loading import Shelf
 from hydra_detect.names import HeadRef
+from hydra_detect.nets.state import raw_tensors
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import backbones, heads
 from hydra_detect.training.start import Origin, plain_origin
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.data.samples import Samples
     from hydra_detect.records import VersionRecord
     from hydra_detect.storage.backbones import StoredBackbone
     from hydra_detect.storage.store import Store
+    from hydra_detect.tensors import RawTensor
 
 AUTO, ACTIVE, FRESH = "auto", "active", "fresh"
 
@@ -34,6 +39,7 @@ class Beginning:
         told: What that is, for the report: "owl@3", or "fresh".
         active: The active version of the head, if there is one.
         version: The version that the weights are of; None if they are random.
+        reference: The version that a compact head leans on; None for a full one.
         spoilt: Why figures of what starts from here are no evidence; empty if they are.
         doubt: Why they may be none; empty if nothing speaks against them.
 
@@ -44,6 +50,7 @@ class Beginning:
     told: str
     active: VersionRecord | None
     version: VersionRecord | None = None
+    reference: VersionRecord | None = None
     spoilt: str = ""
     doubt: str = ""
 
@@ -68,7 +75,7 @@ def begin(store: Store, head: str, *, init: str, backbone: str | None) -> Beginn
         backbone = active.record.backbone_name
     stored = backbones.find(store, backbones.only(store) if backbone is None else backbone)
     contract = stored.record.contract
-    relative = active if active is not None and _fits(active, contract) else _sibling(store, contract)
+    relative = active if active is not None and fits(active, contract) else _sibling(store, contract)
     if init == FRESH:
         origin = Origin(settings=relative.record.settings) if relative else plain_origin(contract)
         return Beginning(backbone=stored, origin=origin, told=FRESH, active=active)
@@ -77,18 +84,25 @@ def begin(store: Store, head: str, *, init: str, backbone: str | None) -> Beginn
     if init == ACTIVE and active is None:
         remedy = "Leave init out, or name a head to start from."
         raise NotFoundError(f"start from the active version of {head!r}", "it has none", remedy)
-    chosen = _named(store, init) if init not in {AUTO, ACTIVE} else active if init == ACTIVE else relative
+    chosen = named(store, init) if init not in {AUTO, ACTIVE} else active if init == ACTIVE else relative
     assert chosen is not None  # noqa: S101  each way to None has returned or raised
     version, tensors = heads.load(store, chosen.ref)
-    if not _fits(version, contract):
+    if not fits(version, contract):
         raise IncompatibleError(
             f"start from {version.ref}",
             f"it belongs to another backbone: {'; '.join(contract.differences(version.record.backbone))}",
             f"Start from a head of {stored.name!r}, or from init='fresh'.",
         )
-    record = version.record
-    origin = Origin(settings=record.settings, class_names=record.class_names, tensors=tensors)
+    origin = _origin(store, version, tensors)
     return Beginning(backbone=stored, origin=origin, told=str(version.ref), active=active, version=version)
+
+
+def _origin(store: Store, version: VersionRecord, tensors: Mapping[str, RawTensor]) -> Origin:
+    """Return a version as one to start from, its weights written out."""
+    record = version.record
+    if record.compact:
+        tensors = raw_tensors(Shelf(store).network(version, tensors).whole().state_dict())
+    return Origin(settings=record.settings, class_names=record.class_names, tensors=tensors)
 
 
 def judged_on(store: Store, beginning: Beginning, judged: Samples, *, init: str) -> Beginning:
@@ -112,7 +126,7 @@ def judged_on(store: Store, beginning: Beginning, judged: Samples, *, init: str)
     if init != AUTO:
         told = f"{len(seen)} of the {len(judged)} samples measured on were used to make {beginning.version.ref}"
         return attrs.evolve(beginning, spoilt=f"{told}, from which it starts: no evidence of quality")
-    for version in _relatives(store, beginning.backbone.record.contract):
+    for version in relatives(store, beginning.backbone.record.contract):
         if not seen_samples(store, version, judged, allowed=Role.TEST):
             return _doubted(store, _from(store, version, beginning))
     return attrs.evolve(beginning, origin=Origin(settings=beginning.origin.settings), told=FRESH, version=None)
@@ -127,12 +141,11 @@ def _doubted(store: Store, beginning: Beginning) -> Beginning:
 
 
 def _from(store: Store, version: VersionRecord, beginning: Beginning) -> Beginning:
-    record, tensors = version.record, heads.tensors(store, version)
-    origin = Origin(settings=record.settings, class_names=record.class_names, tensors=tensors)
+    origin = _origin(store, version, heads.tensors(store, version))
     return attrs.evolve(beginning, origin=origin, told=str(version.ref), version=version)
 
 
-def _named(store: Store, init: str) -> VersionRecord:
+def named(store: Store, init: str) -> VersionRecord:
     """Return the version that a caller named as the beginning."""
     known = heads.names(store)
     if HeadRef.parse(init).name not in known:
@@ -151,14 +164,15 @@ def _active(store: Store, head: str) -> VersionRecord | None:
 
 def _sibling(store: Store, contract: BackboneContract) -> VersionRecord | None:
     """Return the active version of another head of this backbone: the one that was split with it, if it is there."""
-    return next(iter(_relatives(store, contract)), None)
+    return next(iter(relatives(store, contract)), None)
 
 
-def _relatives(store: Store, contract: BackboneContract) -> list[VersionRecord]:
+def relatives(store: Store, contract: BackboneContract) -> list[VersionRecord]:
     """Return the active versions of all heads of this backbone, those first that were split from an original."""
     versions = [heads.find(store, HeadRef(name)) for name in HeadRegistry(store).fitting(contract)]
     return sorted(versions, key=lambda version: version.record.source is None)
 
 
-def _fits(version: VersionRecord, contract: BackboneContract) -> bool:
+def fits(version: VersionRecord, contract: BackboneContract) -> bool:
+    """Whether a version runs on a backbone."""
     return not contract.differences(version.record.backbone)

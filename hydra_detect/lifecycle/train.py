@@ -10,18 +10,20 @@ import attrs
 from hydra_detect import codec, fields
 from hydra_detect.data.samples import Role
 from hydra_detect.environment import libraries
-from hydra_detect.errors import ConflictError
+from hydra_detect.errors import ConflictError, InputError
 from hydra_detect.lifecycle import beside, origins, plans, unchanged
 from hydra_detect.lifecycle.attempts import Setting, attempt
 from hydra_detect.lifecycle.cautions import cautions, torn_duplicates
 from hydra_detect.lifecycle.judging import check_extras, doubts
+from hydra_detect.lifecycle.leaning import leaning
 from hydra_detect.lifecycle.report import KEPT, PROMOTED, Course, SampleUse, TrainingRecord, TrainingReport
 from hydra_detect.measure.promotion import NONE_ACTIVE, Decision, decide
 from hydra_detect.names import Digest, HeadRef, check_name
 from hydra_detect.nets.backbones import Backbone
+from hydra_detect.nets.compact import CompactHead
 from hydra_detect.nets.devices import choose_device
 from hydra_detect.nets.state import raw_tensors
-from hydra_detect.records import HeadRecord
+from hydra_detect.records import CompactForm, HeadRecord
 from hydra_detect.storage import backbones, heads
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import tensors_digest
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from hydra_detect.lifecycle.origins import Beginning
     from hydra_detect.lifecycle.plans import Plan
     from hydra_detect.lifecycle.unchanged import Unchanged
+    from hydra_detect.nets.heads import RCNNHead
     from hydra_detect.records import VersionRecord
     from hydra_detect.training.progress import Progress
 
@@ -55,6 +58,7 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     preset: str = DEFAULT_PRESET,
     config: TrainingConfig | Mapping[str, Any] | None = None,
     init: str = origins.AUTO,
+    reference: str | None = None,
     backbone: str | None = None,
     split: Split | None = None,
     seed: int = 0,
@@ -81,7 +85,8 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
         preset: Settings by name: one of `PRESETS`.
         config: All settings, or those that differ from the preset's.
         init: What the weights start from: "auto" (the active version, or for a new head another head of the
-            backbone), "active", "fresh" (random), or a reference such as "owl@3".
+            backbone), "active", "fresh" (random), or a version such as "owl@3".
+        reference: The full head that a compact one leans on, such as "owl@1"; left out, the one that others lean on.
         backbone: Name of the backbone of a new head; needed only where the store has several.
         split: The role of each sample; left out, one is made in which samples of earlier versions keep their roles.
         seed: Of every random choice: the same call gives the same bytes on the same machine's CPU.
@@ -111,6 +116,11 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     contract = beginning.backbone.record.contract
     plan = plans.plan(store, head, samples, given=split, seed=seed, validation=settings.validation, contract=contract)
     beginning = origins.judged_on(store, beginning, plan.judged, init=init)
+    if settings.kind == "compact":
+        beginning = leaning(store, beginning, plan.judged, reference=reference)
+    elif reference is not None:
+        found = f"a reference is named ({reference!r:.60}), and kind is {settings.kind!r}"
+        raise InputError(f"train {head!r}", found, "Set kind='compact' (--kind compact), or leave the reference out.")
     plan.samples.check_pictures(f"train {head!r}")
     plan = attrs.evolve(plan, doubts=(*plan.doubts, *torn_duplicates(plan)))
     network = Backbone(contract, backbones.tensors(store, beginning.backbone)).to(choose_device(device))
@@ -163,6 +173,7 @@ def _fingerprint(
         "backbone": codec.to_dict(beginning.backbone.record.contract),
         "start": "fresh" if origin.tensors is None else str(tensors_digest(origin.tensors)),
         "start classes": list(origin.class_names),
+        "reference": str(beginning.reference.record.tensors) if beginning.reference else None,
         "settings": codec.to_dict(origin.settings),
         "samples": str(plan.samples.digest),
         "classes": list(plan.samples.class_names),
@@ -236,6 +247,7 @@ def _publish(
         claimed_metrics=made.metrics.figures(),
         notes=f"trained from {beginning.told}; figures by {training.method}",
         libraries=libraries(),
+        compact=_form(beginning.reference, made.learnt.network),
     )
     newest = _newest(setting.store, setting.head) if was_begun else None
     if newest and newest.record == record and beside.split_of(setting.store, newest) == setting.known:
@@ -248,6 +260,15 @@ def _publish(
         evaluation=made.metrics,
     )
     return manager.create(setting.head, tensors, record, attachments=files)
+
+
+def _form(reference: VersionRecord | None, network: RCNNHead) -> CompactForm | None:
+    """Return what a compact head depends on."""
+    if reference is None or not isinstance(network, CompactHead):
+        return None
+    return CompactForm(
+        reference=reference.record.tensors, reference_ref=str(reference.ref), ranks=dict(network.lean.ranks)
+    )
 
 
 def _newest(store: Store, head: str) -> VersionRecord | None:

@@ -165,6 +165,10 @@ class RCNNHead(nn.Module):
         load_strict(head, raw, "the head")
         return head
 
+    def whole(self) -> RCNNHead:
+        """Return the head with all its weights written out: this one is."""
+        return self
+
     def forward(self, features: Features, *, score_threshold: float | None = None) -> list[HeadOutput]:
         """Detect in a batch.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 from hydra_detect import codec
 from hydra_detect.errors import (
     HydraDetectError,
+    IncompatibleError,
     InputError,
     NameInvalidError,
     NotFoundError,
@@ -23,7 +24,7 @@ from hydra_detect.errors import (
     listed_numbers,
 )
 from hydra_detect.records import BackboneRecord, HeadRecord
-from hydra_detect.storage import artifacts, files, findings, layout, manifests, pointers, recovery, sealed
+from hydra_detect.storage import artifacts, files, findings, layout, manifests, pointers, recovery, references, sealed
 from hydra_detect.storage.findings import CheckReport, Depth, Finding
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     _Moment = tuple[list[int], list[int]]
     Build = Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object]
+    """Makes the network of a record and its tensors, or raises."""
 
 _LOOK = "check it"
 _MOST_LOOKS = 20  # at a head that is changed all the while; beyond that the findings stand
@@ -261,7 +263,7 @@ class Checker:
             if self._is_whole(item, manifest):
                 self._check_facts(item, manifest)
         except _LinkProblem as problem:
-            self._say(findings.BACKBONE, folder, str(problem), item, number)
+            self._say(problem.what, folder, str(problem), item, number)
         except HydraDetectError as error:
             self._blame(findings.CONTENT, folder, error, item, number)
 
@@ -297,7 +299,7 @@ class Checker:
         if self.depth == "deep":
             data = item.read(manifest, layout.TENSORS)
             tensors = artifacts.decode_weights(data, record.tensors, f"the weights of {place}")
-            if self.build:
+            if self.build and getattr(record, "compact", None) is None:
                 self.build(record, tensors)
         if isinstance(record, HeadRecord):
             own = self._contract(str(record.backbone.digest))
@@ -306,10 +308,23 @@ class Checker:
                 self._say(findings.REFUSED, item.place.version(manifest.number), problem, item, manifest.number)
                 return
             if own is None:
-                raise _LinkProblem(f"the store has no sound backbone of its weights ({record.backbone.digest.short})")
+                problem = f"the store has no sound backbone of its weights ({record.backbone.digest.short})"
+                raise _LinkProblem(findings.BACKBONE, problem)
             differences = own.differences(record.backbone)
             if differences:
-                raise _LinkProblem(f"it was made for a backbone of other settings: {'; '.join(differences)}")
+                problem = f"it was made for a backbone of other settings: {'; '.join(differences)}"
+                raise _LinkProblem(findings.BACKBONE, problem)
+            if record.compact:
+                self._check_reference(record, place)
+                if self.build and self.depth == "deep":
+                    self.build(record, tensors)
+
+    def _check_reference(self, record: HeadRecord, place: str) -> None:
+        """See that what a compact head leans on is here; whether it is whole is found where it lies."""
+        try:
+            references.find(self.store, record, f"use {place}")
+        except (NotFoundError, IncompatibleError) as error:
+            raise _LinkProblem(findings.REFERENCE, error.found) from None
 
     def _is_active(self, item: Item, manifest: Manifest) -> bool:
         with files.unless_damaged():
@@ -373,4 +388,8 @@ def _moment(item: Item) -> _Moment:
 
 
 class _LinkProblem(Exception):  # noqa: N818  never leaves this module
-    """A head whose backbone is not here: nothing of its own is damaged."""
+    """A head whose backbone or reference is not here: nothing of its own is damaged."""
+
+    def __init__(self, what: str, problem: str) -> None:
+        super().__init__(problem)
+        self.what = what

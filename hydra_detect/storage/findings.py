@@ -12,12 +12,16 @@ Depth = Literal["quick", "full", "deep"]
 
 # What is wrong; `storage.repair` knows what to do about each.
 VERSION, POINTER, STATE, GAP = "version", "pointer", "state", "gap"
-PLACE, EXTRA, BACKBONE, CONTENT, REFUSED = "place", "extra", "backbone", "content", "refused"
+PLACE, EXTRA, CONTENT, REFUSED = "place", "extra", "content", "refused"
+BACKBONE, REFERENCE = "backbone", "reference"
+LINKS = frozenset([BACKBONE, REFERENCE])
+"""What a head needs beside itself, and is not here."""
+
 INDEX, LEFTOVER, UNFINISHED, UNUSED, CLAIM, FOREIGN = "index", "leftover", "unfinished", "unused", "claim", "foreign"
 HARMLESS = frozenset([INDEX, LEFTOVER, UNFINISHED, UNUSED, CLAIM, FOREIGN])
 """What no reader is hurt by."""
 
-_WORDS = {REFUSED: "not read", CONTENT: "unusable", BACKBONE: "unusable"}
+_WORDS = {REFUSED: "not read", CONTENT: "unusable", BACKBONE: "unusable", REFERENCE: "unusable"}
 
 
 @attrs.frozen(kw_only=True)

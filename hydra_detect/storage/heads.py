@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hydra_detect import codec
-from hydra_detect.errors import CorruptError, NameInvalidError, NotFoundError, listed, listed_numbers, near_matches
+from hydra_detect.errors import CorruptError, NotFoundError, listed_numbers, near_matches
 from hydra_detect.names import HeadRef
-from hydra_detect.records import HeadRecord, VersionRecord, utc_now
-from hydra_detect.storage import artifacts, backbones, changes, layout, manifests, pointers
+from hydra_detect.records import HeadRecord, VersionRecord
+from hydra_detect.storage import artifacts, layout, manifests, pointers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from hydra_detect.storage.items import Item
     from hydra_detect.storage.manifests import Manifest
     from hydra_detect.storage.pointers import Pointer
@@ -189,37 +187,6 @@ def check_same(item: Item, version: VersionRecord) -> None:
     if item.manifest(version.number).digest != version.manifest:
         found = "its manifest was exchanged while it was checked"
         raise CorruptError(f"read {version.head}@{version.number}", found, "See who else writes into the store.")
-
-
-def publish(
-    store: Store,
-    head: str,
-    record: HeadRecord,
-    weights: Mapping[str, RawTensor],
-    *,
-    attachments: Mapping[str, bytes],
-    actor: str = "",
-) -> VersionRecord:
-    """Publish a version of a head, not active yet: what is in a store was checked on this way in.
-
-    Raises:
-        CorruptError: If a tensor holds NaN or infinity, or the digest in the record is another.
-        IncompatibleError: If the store has no backbone that the head was made on.
-        NameInvalidError: If an attachment has a name that is not allowed.
-        RecordError: If record or weights could not be read again.
-        StoreError: If the disk is full or not writable; nothing is left behind.
-
-    """
-    item, asked, actor = store.head(head), f"create a version of {head!r}", changes.by(actor)
-    own = {
-        layout.TENSORS: artifacts.encode_weights(weights, record.tensors, asked),
-        layout.RECORD: codec.encode(record),
-    }
-    taken = own.keys() & attachments.keys()
-    if taken:
-        raise NameInvalidError(asked, f"attachments would replace {listed(taken)}", "Name them otherwise.")
-    backbones.check_holds(store, record.backbone, asked)
-    return version_record(item.publish({**own, **attachments}, created_at=utc_now(), actor=actor), record)
 
 
 def version_record(manifest: Manifest, record: HeadRecord) -> VersionRecord:

@@ -31,8 +31,8 @@ MOST_EARLIER = 1000
 """How many promotions back a rollback can go: each generation lists them."""
 
 PROMOTED, ROLLED_BACK, PINNED, UNPINNED = "promoted", "rolled back", "pinned", "unpinned"
-PRUNED, REMOVED, RENAMED, REPAIRED = "pruned", "removed", "renamed", "repaired"
-EVENTS = (PROMOTED, ROLLED_BACK, PINNED, UNPINNED, PRUNED, REMOVED, RENAMED, REPAIRED)
+PRUNED, REMOVED, RENAMED, REPAIRED, REFERENCED = "pruned", "removed", "renamed", "repaired", "referenced"
+EVENTS = (PROMOTED, ROLLED_BACK, PINNED, UNPINNED, PRUNED, REMOVED, RENAMED, REPAIRED, REFERENCED)
 
 EXCHANGED = "it is not the one that the history speaks of: its manifest has another digest"
 _NOT_OURS = "It is whole: upgrade hydra-detect; if no newer version wrote it, move it to the quarantine folder."
@@ -74,7 +74,8 @@ class Change(codec.Record):
         manifest: SHA-256 of that version's manifest, where it could be read.
         taken: The versions that were taken away.
         lost: Generations that a repair found missing or damaged, as (first, last).
-        other: The other name, of a renaming; what the version was pinned for, of an unpinning.
+        other: The other name, of a renaming; what the version was pinned for, of an unpinning; the compact version
+            that leans on it, of a reference.
         at: When, ISO 8601 in UTC.
         actor: Who.
         reason: Why.
@@ -102,6 +103,7 @@ class Pointer(codec.Record):
         manifest: SHA-256 of its manifest.
         earlier: The versions that were active before it and can be rolled back to, the latest last.
         pins: Why which versions are kept.
+        referenced: Versions that compact heads were made on; whether any still leans on them is in those heads.
         gone: Versions that were taken away and whose files may still have been there.
         high: The highest number ever given out, as far as was known.
         change: What happened; None for generation 0.
@@ -113,6 +115,7 @@ class Pointer(codec.Record):
     manifest: Digest | None = None
     earlier: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
     pins: tuple[Pin, ...] = attrs.field(default=(), converter=tuple)
+    referenced: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
     gone: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
     high: int = attrs.field(default=0, validator=check.ge(0))
     change: Change | None = None
@@ -151,6 +154,7 @@ class Pointer(codec.Record):
         return {
             "earlier": steps_back([number for number in self.earlier if number not in numbers], self.active),
             "pins": tuple(pin for pin in self.pins if pin.version not in numbers),
+            "referenced": tuple(number for number in self.referenced if number not in numbers),
         }
 
 

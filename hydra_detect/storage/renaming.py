@@ -14,7 +14,7 @@ import attrs
 
 from hydra_detect.errors import ConflictError, CorruptError, StaleError
 from hydra_detect.names import check_name
-from hydra_detect.storage import changes, files, heads, layout, manifests, owners, pointers
+from hydra_detect.storage import changes, files, heads, layout, manifests, owners, pointers, references
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def remove(store: Store, head: str, *, actor: str, reason: str = "", dry_run: bo
 
     Raises:
         NotFoundError: If there is no such head.
-        ConflictError: If a version is pinned.
+        ConflictError: If a version is pinned, or a compact head leans on one.
         CorruptError: If a manifest is damaged.
 
     """
@@ -47,6 +47,7 @@ def remove(store: Store, head: str, *, actor: str, reason: str = "", dry_run: bo
 
     def plan(before: Pointer) -> list[int]:
         changes.check_unpinned(f"remove head {head!r}", before)
+        references.check_free(item, before, f"remove head {head!r}")
         return [changes.remember(item, number).version for number in heads.there(store, head).numbers()]
 
     def step(before: Pointer) -> list[int]:

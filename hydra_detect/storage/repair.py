@@ -209,9 +209,10 @@ def _sound_state(item: Item, known: Sequence[Pointer], found: Sequence[Finding])
 
 
 def _best(choices: Sequence[int], found: Sequence[Finding]) -> int | None:
-    """Return the last version that is of use here; one that only lacks its backbone if there is no other."""
+    """Return the last version that is of use here; one that only lacks backbone or reference if need be."""
     usable = [number for number in choices if number not in _numbers(found, findings.CONTENT)]
-    at_home = [number for number in usable if number not in _numbers(found, findings.BACKBONE)]
+    without = [one.number for one in _of(found, *findings.LINKS)]
+    at_home = [number for number in usable if number not in without]
     return [None, *usable, *at_home][-1]
 
 

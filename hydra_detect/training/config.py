@@ -112,6 +112,14 @@ class TrainingConfig(Record):
         rpn_batch: Anchors per picture that the proposal loss is taken over.
         box_batch: Proposals per picture that the box loss is taken over.
         proposals: Proposals per picture that these are drawn from.
+        preselected: Anchors per level that the new version suppresses among each other, by objectness; 0 for as many as
+            what it starts from.
+        refined: Proposals per picture that its box head looks at, at most; 0 for as many as what it starts from.
+        least_objectness: Objectness below which it drops proposals; -1 for that of what it starts from.
+        kind: "full", or "compact": low-rank differences from a reference head.
+        rank: Of a compact head's differences: "16" for every layer, or "rpn:8,fc6:32,fc7:whole", where layers not named
+            are the reference's own.
+        factor_rate: Learning rate of the differences, as a multiple of `learning_rate`.
         validation: What figures are of: "held-out" for a test role, "cross-validation" for heads like this one, "auto"
             for a test role as soon as it would hold five samples of each class.
         objective: What thresholds are chosen for on the calibrate role, as `parse_objective` reads it.
@@ -152,6 +160,12 @@ class TrainingConfig(Record):
     rpn_batch: int = attrs.field(default=256, validator=fields.COUNT)
     box_batch: int = attrs.field(default=128, validator=fields.COUNT)
     proposals: int = attrs.field(default=500, validator=fields.COUNT)
+    preselected: int = attrs.field(default=0, validator=fields.bounded(0, 1_000_000))
+    refined: int = attrs.field(default=0, validator=fields.bounded(0, 1_000_000))
+    least_objectness: float = attrs.field(converter=fields.one_float, default=-1.0, validator=fields.bounded(-1, 1))
+    kind: str = attrs.field(default="full", validator=check.in_(("full", "compact")))
+    rank: str = attrs.field(default="32", converter=str)
+    factor_rate: float = attrs.field(converter=fields.one_float, default=1.0, validator=[check.gt(0), fields.finite])
     validation: str = attrs.field(default="auto", validator=check.in_(("auto", *METHODS)))
     objective: str = attrs.field(default="f1", validator=_is_objective)
     precision: str = attrs.field(default="auto", validator=check.in_(("auto", "float32")))

@@ -9,12 +9,13 @@ import attrs
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import require, require_disjoint
 from hydra_detect.errors import InputError
-from hydra_detect.nets.heads import RCNNHead
+from hydra_detect.nets.compact import Lean, blank
 from hydra_detect.training.anchors import coverage, label_sides
 from hydra_detect.training.augment import Augmenter
 from hydra_detect.training.features import FeatureCache, FrozenFeatures, default_cache
 from hydra_detect.training.loop import fit
 from hydra_detect.training.losses import loss_named
+from hydra_detect.training.ranks import ranks_of
 from hydra_detect.training.source import CachedSource, FreshSource
 from hydra_detect.training.start import anchors_of, settings_for, start_head
 from hydra_detect.training.task import Task, sampling
@@ -22,6 +23,8 @@ from hydra_detect.training.task import Task, sampling
 if TYPE_CHECKING:
     from hydra_detect.data.samples import Samples
     from hydra_detect.nets.backbones import Backbone
+    from hydra_detect.nets.compact import Reference
+    from hydra_detect.nets.heads import RCNNHead
     from hydra_detect.records import HeadSettings
     from hydra_detect.training.anchors import Coverage
     from hydra_detect.training.checkpoint import Checkpoint
@@ -79,6 +82,7 @@ def learn(  # noqa: PLR0913  all that a training depends on
     seed: int,
     checkpoint: Checkpoint,
     tools: Tools,
+    reference: Reference | None = None,
     progress: Progress | None = None,
     stage: str = "",
 ) -> Learnt:
@@ -93,6 +97,7 @@ def learn(  # noqa: PLR0913  all that a training depends on
         seed: Of every random choice: the same seed, samples and machine give the same bytes on a CPU.
         checkpoint: Where the state is kept, to be taken up again.
         tools: What it uses.
+        reference: What a compact head leans on; given exactly if the settings ask for one.
         progress: Called after each epoch.
         stage: Which of several trainings this is, for the progress.
 
@@ -112,7 +117,12 @@ def learn(  # noqa: PLR0913  all that a training depends on
     contract = backbone.contract
     sides = label_sides(train, contract.preprocessing)
     settings = settings_for(origin, contract, classes=len(train.class_names), config=config, sides=sides, seed=seed)
-    head = start_head(origin, settings, contract, class_names=train.class_names, sampling=sampling(config), seed=seed)
+    lean = None
+    if reference is not None:
+        lean = Lean(reference=reference, ranks=ranks_of(config.rank, settings, contract.levels))
+    head = start_head(
+        origin, settings, contract, class_names=train.class_names, sampling=sampling(config), seed=seed, lean=lean
+    )
     loss = loss_named(config.loss, tools.losses)
     cache = FeatureCache(tools.cache or default_cache(), limit=config.cache_bytes)
     features = FrozenFeatures(backbone, cache, dtype=config.feature_dtype)
@@ -127,7 +137,7 @@ def learn(  # noqa: PLR0913  all that a training depends on
         stage=stage,
     )
     fitted = fit(task, checkpoint=checkpoint, progress=progress, cancel=tools.cancel)
-    network = RCNNHead(settings, contract.levels)
+    network = blank(settings, contract.levels, lean)
     network.load_state_dict(fitted.tensors, strict=True, assign=True)
     return Learnt(
         network=network.eval().requires_grad_(requires_grad=False),

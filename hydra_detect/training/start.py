@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+import torch
 
+from hydra_detect.nets.compact import CompactHead, factors
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import torch_tensors
 from hydra_detect.records import HeadSettings
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hydra_detect.contracts import BackboneContract
+    from hydra_detect.nets.compact import Lean
     from hydra_detect.nets.heads import Sampling
     from hydra_detect.tensors import RawTensor
     from hydra_detect.training.config import TrainingConfig
@@ -46,7 +49,7 @@ class Origin:
     Args:
         settings: What it computes with beside its weights.
         class_names: Its classes.
-        tensors: Its weights; None for random ones.
+        tensors: Its weights, written out where it is a compact one; None for random ones.
 
     """
 
@@ -92,12 +95,16 @@ def settings_for(
     """
     strides = [level.stride for level in contract.levels]
     anchors = chosen_anchors(config, anchors_of(origin.settings), strides, sides, seed=seed)
+    own = origin.settings
     return attrs.evolve(
-        origin.settings,
+        own,
         label_count=classes + 1,
         score_threshold=LEAST_SCORE,
         anchor_sizes=anchors.sizes,
         aspect_ratios=anchors.ratios,
+        rpn_pre_nms_top_n=config.preselected or own.rpn_pre_nms_top_n,
+        rpn_post_nms_top_n=config.refined or own.rpn_post_nms_top_n,
+        rpn_score_threshold=own.rpn_score_threshold if config.least_objectness < 0 else config.least_objectness,
     )
 
 
@@ -114,8 +121,12 @@ def start_head(
     class_names: Sequence[str],
     sampling: Sampling,
     seed: int,
+    lean: Lean | None = None,
 ) -> RCNNHead:
     """Build a head with the weights that it starts from, on the CPU.
+
+    A compact one begins with the differences of its origin from its reference, as near as their ranks allow, or with
+    none; then one factor is random and the other zero (Hu et al. 2021, arXiv:2106.09685).
 
     Args:
         origin: Where they come from.
@@ -124,21 +135,46 @@ def start_head(
         class_names: Of the new head.
         sampling: What its losses are taken over.
         seed: Of the random ones.
+        lean: What a compact head leans on; None for a full one.
 
     """
     with seeded(seed):
-        head = RCNNHead(settings, contract.levels, sampling=sampling, device="cpu").float()
-    if origin.tensors is None:
-        return head
+        if lean is None:
+            head = RCNNHead(settings, contract.levels, sampling=sampling, device="cpu").float()
+        else:
+            head = CompactHead(settings, contract.levels, lean=lean, sampling=sampling, device="cpu").float()
+            _begin_differences(head)
     own = head.state_dict()
+    theirs = {} if origin.tensors is None else torch_tensors(origin.tensors)
+    if lean is not None:
+        theirs = {**lean.reference.weights, **theirs}
     has_same_anchors = anchors_of(settings) == anchors_of(origin.settings)
-    for name, tensor in torch_tensors(origin.tensors).items():
+    for name, tensor in theirs.items():
         layer = name.rsplit(".", 1)[0]
         if layer in {_CLASS_ROWS, _BOX_ROWS}:
             _copy_rows(own[name], tensor.float(), origin.class_names, class_names, is_box=layer == _BOX_ROWS)
+        elif name not in own:
+            _copy_difference(own, layer, tensor.float(), lean)
         elif own[name].shape == tensor.shape and (layer not in ANCHOR_ROWS or has_same_anchors):
             own[name].copy_(tensor)
     return head
+
+
+def _begin_differences(head: CompactHead) -> None:
+    """Give the differences their beginning, which is none: inputs keep their size on the way through `down`."""
+    for layer in head.low_rank.values():
+        torch.nn.init.normal_(layer.down, std=layer.down.shape[1] ** -0.5)
+        torch.nn.init.zeros_(layer.up)
+
+
+def _copy_difference(own: Mapping[str, Tensor], layer: str, weight: Tensor, lean: Lean | None) -> None:
+    """Give a layer that is kept as a difference the one that another head has from the reference, in place."""
+    assert lean is not None  # noqa: S101  a full head has all tensors
+    difference = (weight - lean.reference.weights[f"{layer}.weight"]).flatten(1)
+    if difference.any() and lean.ranks[layer]:
+        up, down = factors(difference, lean.ranks[layer])
+        own[f"{layer}.up"].copy_(up)
+        own[f"{layer}.down"].copy_(down)
 
 
 def _copy_rows(own: Tensor, theirs: Tensor, their_names: Sequence[str], names: Sequence[str], *, is_box: bool) -> None:

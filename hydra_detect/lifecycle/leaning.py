@@ -1,0 +1,75 @@
+"""Which full head a new compact head leans on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import attrs
+
+from hydra_detect.data.samples import Role
+from hydra_detect.errors import IncompatibleError, NotFoundError
+from hydra_detect.lifecycle.beside import seen_samples
+from hydra_detect.lifecycle.origins import fits, named, relatives
+from hydra_detect.storage import references
+
+if TYPE_CHECKING:
+    from hydra_detect.contracts import BackboneContract
+    from hydra_detect.data.samples import Samples
+    from hydra_detect.lifecycle.origins import Beginning
+    from hydra_detect.records import VersionRecord
+    from hydra_detect.storage.store import Store
+
+
+def leaning(store: Store, beginning: Beginning, judged: Samples, *, reference: str | None) -> Beginning:
+    """Return a beginning with what a compact head is to lean on.
+
+    Unless one is named, that is what the head's active version leans on, else what most heads of the backbone lean on,
+    else a full head, the one that was split from the original first; of those one that has not learnt from the samples
+    that figures will be of, if there is such a one.
+
+    Args:
+        store: Where the heads are.
+        beginning: What the training starts from.
+        judged: The samples that figures will be of.
+        reference: What the caller asked for.
+
+    Raises:
+        NotFoundError: If there is no such version, or no full head of this backbone.
+        IncompatibleError: If the one that is named is a compact head, or belongs to another backbone.
+
+    """
+    contract = beginning.backbone.record.contract
+    chosen = [_named(store, reference, contract)] if reference else _choices(store, beginning.active, contract)
+    for version in chosen:
+        if not seen_samples(store, version, judged, allowed=Role.TEST):
+            return attrs.evolve(beginning, reference=version)
+    told = f"samples measured on were used to make {chosen[0].ref}, on which it leans: no evidence of quality"
+    return attrs.evolve(beginning, reference=chosen[0], spoilt=beginning.spoilt or told)
+
+
+def _named(store: Store, reference: str, contract: BackboneContract) -> VersionRecord:
+    version, asked = named(store, reference), f"lean on {reference!r:.80}"
+    if version.record.compact:
+        found = f"it is a compact head itself, which leans on {version.record.compact.reference_ref}"
+        raise IncompatibleError(asked, found, f"Lean on {version.record.compact.reference_ref}, or expand it first.")
+    if not fits(version, contract):
+        found = f"it belongs to another backbone: {'; '.join(contract.differences(version.record.backbone))}"
+        raise IncompatibleError(asked, found, "Name a head of this backbone.")
+    return version
+
+
+def _choices(store: Store, active: VersionRecord | None, contract: BackboneContract) -> list[VersionRecord]:
+    """Return the versions that a compact head of a backbone may lean on, the best choice first."""
+    every = relatives(store, contract)
+    compact = {version.record.compact.reference: version for version in every if version.record.compact}
+    counted = Counter(version.record.compact.reference for version in every if version.record.compact)
+    leaning_ones = [compact[digest] for digest, _count in counted.most_common()]
+    if active is not None and active.record.compact and fits(active, contract):
+        leaning_ones.insert(0, active)
+    found = [references.find(store, one.record, f"lean on what {one.ref} leans on") for one in leaning_ones]
+    found += [version for version in every if not version.record.compact]
+    if not found:
+        remedy = "Train or split a full head first: a compact one is kept as what differs from it."
+        raise NotFoundError("make a compact head", "there is no full head of this backbone to lean on", remedy)
+    return list({version.ref: version for version in found}.values())

@@ -1,0 +1,238 @@
+"""A compact head: low-rank differences from a reference head of the same backbone, and predictors of its own.
+
+Of the layers between the features and the predictors a compact head keeps, layer by layer, either all weights or two
+thin matrices whose product is added to the reference's weights (Hu et al. 2021, arXiv:2106.09685). The reference's
+weights are held once, however many heads lean on them.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+import torch
+from torch import nn
+from torch.nn import functional
+
+from hydra_detect.errors import IncompatibleError, RecordError, near_matches
+from hydra_detect.nets.heads import DEFAULT_SAMPLING, RCNNHead, Sampling
+from hydra_detect.nets.state import load_strict, mismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hydra_detect.contracts import Level
+    from hydra_detect.names import Digest
+    from hydra_detect.records import HeadSettings
+    from hydra_detect.tensors import RawTensor
+
+PREDICTORS = ("rpn.head.cls_logits", "rpn.head.bbox_pred", "roi_heads.box_predictor")
+"""What says something of classes and anchors: always a head's own."""
+
+
+def shared_layers(head: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Return the layers that a compact head may have in common with its reference, by their names in the module."""
+    return {
+        name: layer
+        for name, layer in head.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not name.startswith(PREDICTORS)
+    }
+
+
+@attrs.frozen(eq=False)
+class Reference:
+    """The weights that compact heads lean on: all of a full head's but those of its predictors.
+
+    Args:
+        digest: Canonical digest of all tensors of that head.
+        weights: Tensor name to value, float32.
+
+    """
+
+    digest: Digest
+    weights: Mapping[str, torch.Tensor]
+
+    @classmethod
+    def of(
+        cls, digest: Digest, settings: HeadSettings, levels: Sequence[Level], raw: Mapping[str, RawTensor]
+    ) -> Reference:
+        """Take the shared layers of a full head.
+
+        Raises:
+            CheckpointError: If these are not the weights of such a head.
+
+        """
+        state = RCNNHead.load(settings, levels, raw).state_dict()
+        return cls(digest, {name: value for name, value in state.items() if not name.startswith(PREDICTORS)})
+
+    def to(self, device: torch.device) -> Reference:
+        """Return it on a device."""
+        return Reference(self.digest, {name: weight.to(device) for name, weight in self.weights.items()})
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Lean:
+    """What a compact head leans on, and how.
+
+    Args:
+        reference: The weights.
+        ranks: Layer name to rank; 0 for a layer that is the reference's own. Layers not named are whole.
+
+    """
+
+    reference: Reference
+    ranks: Mapping[str, int]
+
+
+class LowRank(nn.Module):
+    """A linear or convolutional layer whose weight is that of a reference plus `up` @ `down`.
+
+    Args:
+        layer: The layer whose place it takes; its bias is kept.
+        weight: The reference's, [out, in] or [out, in, y, x]; it is not copied, not trained and not saved.
+        rank: Columns of `up` [out, rank] and rows of `down` [rank, in * y * x].
+
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, weight: torch.Tensor, rank: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.weight: torch.Tensor
+        place = layer.weight.device
+        self.down = nn.Parameter(torch.empty(rank, weight[0].numel(), device=place))
+        self.up = nn.Parameter(torch.zeros(len(weight), rank, device=place))
+        self.bias = layer.bias
+        self.geometry = (
+            {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+            if isinstance(layer, nn.Conv2d)
+            else None
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the layer with the whole weight would, to rounding, in two parts."""
+        if self.geometry is None:
+            return functional.linear(x, self.weight, self.bias) + functional.linear(
+                functional.linear(x, self.down), self.up
+            )
+        thin = functional.conv2d(x, self.down.view(-1, *self.weight.shape[1:]), **self.geometry)
+        shared = functional.conv2d(x, self.weight, self.bias, **self.geometry)
+        return shared + functional.conv2d(thin, self.up[:, :, None, None])
+
+    def expanded(self) -> torch.Tensor:
+        """Return the whole weight."""
+        return self.weight + (self.up @ self.down).view_as(self.weight)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy all but the reference's weight, which nobody changes."""
+        memo[id(self.weight)] = self.weight
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+
+class CompactHead(RCNNHead):
+    """A head of which some layers are kept as differences; its state dict holds those, and the rest whole.
+
+    Args:
+        settings: What it computes with beside its weights.
+        levels: The maps of its backbone.
+        lean: What it leans on, and how.
+        sampling: What a training takes its losses over.
+        device: Where it is built: on "meta" it has shapes alone.
+
+    Raises:
+        RecordError: If there is no such layer, or a rank is larger than its layer has.
+        IncompatibleError: If the reference's layers are of other shapes.
+
+    """
+
+    def __init__(
+        self,
+        settings: HeadSettings,
+        levels: Sequence[Level],
+        *,
+        lean: Lean,
+        sampling: Sampling = DEFAULT_SAMPLING,
+        device: str = "meta",
+    ) -> None:
+        super().__init__(settings, levels, sampling=sampling, device=device)
+        self._levels = tuple(levels)
+        self.lean = lean
+        layers = shared_layers(self)
+        _check_ranks(lean.ranks, layers)
+        _check_shapes(lean, layers)
+        for name, rank in lean.ranks.items():
+            self.set_submodule(name, LowRank(layers[name], lean.reference.weights[f"{name}.weight"], rank))
+
+    @classmethod
+    def restored(
+        cls, settings: HeadSettings, levels: Sequence[Level], raw: Mapping[str, RawTensor], *, lean: Lean
+    ) -> CompactHead:
+        """Build a compact head and give it its weights: float32, frozen, in evaluation mode."""
+        head = cls(settings, levels, lean=lean)
+        load_strict(head, raw, "the compact head")
+        return head
+
+    @property
+    def low_rank(self) -> dict[str, LowRank]:
+        """The layers that are kept as differences."""
+        return {name: layer for name, layer in self.named_modules() if isinstance(layer, LowRank)}
+
+    @torch.no_grad()
+    def whole(self) -> RCNNHead:
+        """Return the full head that this one stands for, in evaluation mode: the same function, written out."""
+        state = {name: value.detach() for name, value in self.state_dict().items()}
+        for name, layer in self.low_rank.items():
+            del state[f"{name}.down"], state[f"{name}.up"]
+            state[f"{name}.weight"] = layer.expanded()
+        full = RCNNHead(self.settings, self._levels)
+        full.load_state_dict(state, strict=True, assign=True)
+        return full.eval().requires_grad_(requires_grad=False)
+
+
+def blank(settings: HeadSettings, levels: Sequence[Level], lean: Lean | None) -> RCNNHead:
+    """Return a head without weights: a compact one if it leans on another."""
+    return RCNNHead(settings, levels) if lean is None else CompactHead(settings, levels, lean=lean)
+
+
+def factors(difference: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `up` [out, rank] and `down` [rank, in] whose product is nearest to a matrix [out, in].
+
+    The truncated singular value decomposition (Eckart and Young 1936), the singular values shared equally; of wide
+    matrices by the eigenvectors of the small square one, which takes a tenth of the time.
+    """
+    matrix = difference.double()
+    squares, left = torch.linalg.eigh(matrix @ matrix.T)  # ascending
+    left = left.flip(1)[:, :rank]
+    root = squares.flip(0)[:rank].clamp(min=0).sqrt().sqrt()[:, None]  # of the singular values
+    down = torch.where(root > 0, left.T @ matrix / root.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    return (left * root.T).float(), down.float()
+
+
+def _check_ranks(ranks: Mapping[str, int], layers: Mapping[str, nn.Conv2d | nn.Linear]) -> None:
+    for name, rank in ranks.items():
+        if name not in layers:
+            raise RecordError(
+                "build a compact head", f"it has no layer {name!r:.100} to be reduced", near_matches(name, layers)
+            )
+        most = min(len(layers[name].weight), layers[name].weight[0].numel())
+        if not 0 <= rank <= most:
+            raise RecordError(
+                "build a compact head",
+                f"layer {name!r} of shape {list(layers[name].weight.shape)} is to have rank {rank}",
+                f"Give a rank from 0 to {most}, or keep the layer whole.",
+            )
+
+
+def _check_shapes(lean: Lean, layers: Mapping[str, nn.Conv2d | nn.Linear]) -> None:
+    expected = {f"{name}.weight": layers[name].weight.shape for name in lean.ranks}
+    found = {name: value.shape for name, value in lean.reference.weights.items() if name in expected}
+    problems = mismatch(expected, found)
+    if problems:
+        raise IncompatibleError(
+            "build a compact head on its reference",
+            f"the reference {lean.reference.digest.short} does not fit: {problems}",
+            "Take the reference that it was made on, or one of the same architecture.",
+        )
