@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hydra_detect import batches
     from hydra_detect.names import HeadRef
-    from hydra_detect.nets.heads import HeadOutput, RCNNHead
+    from hydra_detect.nets.heads import HeadOutput
     from hydra_detect.records import VersionRecord
 
 
@@ -28,10 +28,10 @@ _MARGIN = 1e-6  # more than float32 and the way to a logit and back can move a s
 
 @attrs.frozen
 class LoadedHead:
-    """A head in memory: the version it is, its network, and whether it follows what is active in the store."""
+    """A head in memory: the version it is, its network as the engine runs it, and whether it follows the store."""
 
     version: VersionRecord
-    network: RCNNHead
+    network: Any
     follows: bool
 
 

@@ -129,22 +129,24 @@ class Timing:
     Args:
         transform: Reading nothing, only resizing, normalising and padding.
         backbone: The one pass that all heads share.
+        shared: What the heads that ran share beyond it.
         heads: For each head its own time, from feature maps to final boxes.
 
     """
 
     transform: float = 0.0
     backbone: float = 0.0
+    shared: float = 0.0
     heads: Mapping[str, float] = attrs.field(factory=dict, converter=_read_only)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by fields: a read-only mapping cannot be pickled as it is."""
-        return Timing, (self.transform, self.backbone, dict(self.heads))
+        return Timing, (self.transform, self.backbone, self.shared, dict(self.heads))
 
     @property
     def total(self) -> float:
-        """The whole: transform, backbone and every head."""
-        return self.transform + self.backbone + sum(self.heads.values())
+        """The whole: transform, backbone, and the heads with what they share."""
+        return self.transform + self.backbone + self.shared + sum(self.heads.values())
 
 
 @attrs.frozen

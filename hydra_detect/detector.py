@@ -7,7 +7,7 @@ depends on the others, nor on the pictures beside it.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
 import threading
 import time
@@ -21,12 +21,12 @@ import torch
 from hydra_detect import answers, batches, pictures, watching
 from hydra_detect.answers import LoadedHead
 from hydra_detect.detections import Detections, Timing
+from hydra_detect.engine import engines
 from hydra_detect.errors import InputError, NotFoundError, near_matches
 from hydra_detect.loading import Shelf
 from hydra_detect.names import HeadRef, shown
 from hydra_detect.nets import devices
 from hydra_detect.nets.backbones import Backbone
-from hydra_detect.nets.state import module_bytes
 from hydra_detect.registry import HeadRegistry, check_fits
 from hydra_detect.storage import backbones, heads
 from hydra_detect.storage.store import Store
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from hydra_detect.engine.engines import Engine
     from hydra_detect.records import VersionRecord
 
+DEFAULT_ENGINE = "exact"
 DEFAULT_BATCH_SIZE = 1
 
 _LOG = logging.getLogger(__name__)
@@ -49,11 +51,13 @@ class Memory:
 
     backbone: int
     heads: Mapping[str, int]
+    references: int = 0
+    """What compact heads lean on: once, however many do."""
 
     @property
     def total(self) -> int:
-        """Backbone and all heads together."""
-        return self.backbone + sum(self.heads.values())
+        """Backbone, all heads and what they lean on together."""
+        return self.backbone + sum(self.heads.values()) + self.references
 
 
 class HydraDetector:
@@ -63,18 +67,14 @@ class HydraDetector:
 
     Args:
         store: Where heads are loaded from.
-        backbone: The shared network.
-        device: Where everything runs.
-        dtype: What convolutions and matrix products compute in.
+        engine: The shared network, and how heads run over what it makes.
 
     """
 
-    def __init__(self, store: Store, backbone: Backbone, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, store: Store, engine: Engine) -> None:
         self.registry = HeadRegistry(store)
-        self.device = device
-        self.dtype = dtype
-        self.backbone = backbone.to(device)
-        self._shelf = Shelf(store, device)
+        self._engine = engine
+        self._shelf = Shelf(store, engine.device)
         self._heads: Mapping[str, LoadedHead] = MappingProxyType({})
         self._changing = threading.Lock()
         self._complained: dict[str, str] = {}  # head to what was last said of it, so that a log is not flooded
@@ -90,6 +90,7 @@ class HydraDetector:
         backbone: str | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
+        engine: str = DEFAULT_ENGINE,
         watch: float | None = None,
     ) -> HydraDetector:
         """Load a backbone and heads from a store.
@@ -99,7 +100,10 @@ class HydraDetector:
             heads: Names ("owl") or versions ("owl@3"); None for the active version of every head of the backbone.
             backbone: Its name; needed only where the store has several.
             device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
-            dtype: None or "float32"; "float16" or "bfloat16" compute in mixed precision (`torch.autocast`).
+            dtype: None or "float32"; "float16" or "bfloat16" keep and compute in half precision, and boxes and scores
+                in float32.
+            engine: "exact" gives what torchvision gives, bit for bit in float32 on a CPU; "fast" the same but for
+                rounding, in a fraction of the time.
             watch: Call `refresh` every so many seconds, in a thread that ends with `close` or with the detector.
 
         Raises:
@@ -107,15 +111,16 @@ class HydraDetector:
             NotFoundError: If a head or backbone is not there, or it is not clear which backbone is meant.
             IncompatibleError: If a head was made for another backbone.
             CorruptError: If a file is damaged.
-            DeviceError: If the device or dtype is not to be had.
+            DeviceError: If the device, dtype or engine is not to be had.
 
         """
         store = Store.open(store)
         watching.check_seconds(watch)
         place, precision = devices.choose_device(device), devices.choose_dtype(dtype)
+        made = engines.choose(engine)
         stored = backbones.find(store, backbones.only(store) if backbone is None else backbone)
-        module = Backbone(stored.record.contract, backbones.tensors(store, stored))
-        detector = cls(store, module, device=place, dtype=precision)
+        module = Backbone(stored.record.contract, backbones.tensors(store, stored)).to(place)
+        detector = cls(store, made(module, device=place, dtype=precision))
         if heads is None:
             heads = detector.registry.fitting(stored.record.contract)
         elif isinstance(heads, str | HeadRef):
@@ -137,6 +142,26 @@ class HydraDetector:
     def __repr__(self) -> str:
         loaded = ", ".join(f"{head.version.head}@{head.version.number}" for head in self._heads.values())
         return f"HydraDetector({self.backbone.contract.architecture.name}, heads=[{loaded}], device={self.device})"
+
+    @property
+    def backbone(self) -> Backbone:
+        """The shared network, in the form that the engine runs it."""
+        return self._engine.backbone
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything runs."""
+        return self._engine.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What convolutions and matrix products compute in."""
+        return self._engine.dtype
+
+    @property
+    def engine(self) -> str:
+        """How heads run: "exact" or "fast"."""
+        return self._engine.name
 
     @property
     def heads(self) -> dict[str, VersionRecord]:
@@ -186,7 +211,8 @@ class HydraDetector:
         ref = HeadRef.parse(ref)
         version, raw = heads.load(self.registry.store, ref)
         check_fits(version, self.backbone.contract)
-        return LoadedHead(version, self._shelf.network(version, raw), follows=ref.version is None)
+        lean = functools.partial(self._shelf.reference, version.record, f"load {version.ref}")
+        return LoadedHead(version, self._engine.load(version.record, raw, lean), follows=ref.version is None)
 
     def _put(self, head: LoadedHead) -> None:
         self._heads = MappingProxyType({**self._heads, head.version.head: head})
@@ -249,8 +275,11 @@ class HydraDetector:
 
     def memory(self) -> Memory:
         """Return the bytes that backbone and heads occupy, measured from their tensors."""
+        heads = self._heads
         return Memory(
-            module_bytes(self.backbone), {name: module_bytes(head.network) for name, head in self._heads.items()}
+            self._engine.backbone_bytes(),
+            {name: self._engine.head_bytes(head.network) for name, head in heads.items()},
+            self._engine.reference_bytes([head.network for head in heads.values()]),
         )
 
     def predict(
@@ -326,43 +355,29 @@ class HydraDetector:
         pixels = torch.from_numpy(np.array(fitting.pixels)).to(self.device)
         with torch.inference_mode():
             prepared = self.backbone.prepare(pixels)
-        self._synchronise()
         return batches.Job(picture.source, prepared, time.perf_counter() - started)
 
     def _run(
         self, jobs: Sequence[batches.Job], heads: Mapping[str, LoadedHead], reading: answers.Reading
     ) -> list[Detections]:
-        """Run one batch: the backbone once, then each head over its maps."""
-        with torch.inference_mode(), self._precision():
+        """Run one batch: the backbone once, then the heads over its maps."""
+        with torch.inference_mode():
             started = time.perf_counter()
-            features = self.backbone([job.prepared for job in jobs])
-            self._synchronise()
-            marks, outputs = [time.perf_counter()], []
-            for name, head in heads.items():
-                outputs.append(head.network(features, score_threshold=reading.least_raw(name, head)))
-                self._synchronise()
-                marks.append(time.perf_counter())
+            features = self._engine.encode([job.prepared for job in jobs])
+            encoded = time.perf_counter() - started
+            wanted = [(head.network, reading.least_raw(name, head)) for name, head in heads.items()]
+            found = self._engine.detect(features, wanted)
         share = 1.0 / len(jobs)
-        spans = {name: (end - begin) * share for name, begin, end in zip(heads, marks, marks[1:], strict=False)}
+        spans = {name: seconds * share for name, seconds in zip(heads, found.seconds, strict=True)}
         return [
             answers.detections(
                 job,
-                [(head, output[place]) for head, output in zip(heads.values(), outputs, strict=True)],
-                Timing(job.seconds, (marks[0] - started) * share, spans),
+                [(head, output[place]) for head, output in zip(heads.values(), found.outputs, strict=True)],
+                Timing(job.seconds, encoded * share, found.shared * share, spans),
                 reading,
             )
             for place, job in enumerate(jobs)
         ]
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
-
-    def _synchronise(self) -> None:
-        # Without this a GPU's time would be booked on whoever waits for it first.
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
     def _loaded(self, names: Sequence[str] | None, verb: str = "run") -> Mapping[str, LoadedHead]:
         heads = self._heads

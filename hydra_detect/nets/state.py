@@ -11,7 +11,7 @@ from hydra_detect.errors import CheckpointError, RecordError, listed
 from hydra_detect.tensors import RawTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from torch import nn
 
@@ -113,8 +113,10 @@ def load_strict(module: nn.Module, raw: Mapping[str, RawTensor], what: str) -> N
 
 def module_bytes(module: nn.Module) -> int:
     """Bytes of a module's parameters and buffers in memory; tensors it shares with itself count once."""
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in (*module.parameters(), *module.buffers())
-    }
+    return tensor_bytes([*module.parameters(), *module.buffers()])
+
+
+def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of tensors in memory; what several share counts once."""
+    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
     return sum(storages.values())

@@ -1,0 +1,100 @@
+"""The exact engine: torchvision's own operations in torchvision's own order, bit for bit. It is what proofs run."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hydra_detect.engine.found import Found
+from hydra_detect.engine.stopwatch import Stopwatch
+from hydra_detect.loading import build_head
+from hydra_detect.nets.compact import CompactHead
+from hydra_detect.nets.state import module_bytes, tensor_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hydra_detect.nets.backbones import Backbone, Features, Prepared
+    from hydra_detect.nets.compact import Reference
+    from hydra_detect.nets.heads import RCNNHead
+    from hydra_detect.records import HeadRecord
+    from hydra_detect.tensors import RawTensor
+
+
+class ExactEngine:
+    """Runs heads one after another, each as it stands; a compact one is written out while it runs.
+
+    Args:
+        backbone: The shared network, on its device.
+        device: Where everything runs.
+        dtype: What convolutions and matrix products compute in; other than float32 by `torch.autocast`.
+
+    """
+
+    name = "exact"
+
+    def __init__(self, backbone: Backbone, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.backbone = backbone
+        self.device = device
+        self.dtype = dtype
+
+    def load(
+        self, record: HeadRecord, raw: Mapping[str, RawTensor], reference: Callable[[], Reference | None]
+    ) -> RCNNHead:
+        """Return a head as this engine runs it.
+
+        Args:
+            record: What it says of itself.
+            raw: Its weights.
+            reference: Gives what a compact head leans on.
+
+        """
+        return build_head(record, raw, reference=reference()).to(self.device)
+
+    def encode(self, pictures: Sequence[Prepared]) -> Features:
+        """Run the backbone once over pictures of one padded size."""
+        with self._precision():
+            features: Features = self.backbone(pictures)
+        self._wait()
+        return features
+
+    def detect(self, features: Features, heads: Sequence[tuple[RCNNHead, float]]) -> Found:
+        """Run heads, each with the score that its boxes have to be above."""
+        watch, outputs = Stopwatch(len(heads)), []
+        with self._precision():
+            for place, (head, threshold) in enumerate(heads):
+                outputs.append(head.whole()(features, score_threshold=threshold))
+                self._wait()
+                watch.mark(place)
+        return Found(outputs, watch.heads, watch.shared)
+
+    def backbone_bytes(self) -> int:
+        """Bytes of the backbone's weights in memory."""
+        return module_bytes(self.backbone)
+
+    def head_bytes(self, head: RCNNHead) -> int:
+        """Bytes of a head's own weights in memory."""
+        return tensor_bytes(
+            [*head.parameters(), *(b for name, b in head.named_buffers() if not _is_leant_on(name, head))]
+        )
+
+    def reference_bytes(self, heads: Sequence[RCNNHead]) -> int:
+        """Bytes of what heads lean on, each counted once."""
+        leant = {head.lean.reference.digest: head.lean.reference for head in heads if isinstance(head, CompactHead)}
+        return tensor_bytes([weight for one in leant.values() for weight in one.weights.values()])
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def _wait(self) -> None:
+        # Without this a GPU's time would be booked on whoever waits for it first.
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _is_leant_on(buffer: str, head: RCNNHead) -> bool:
+    return isinstance(head, CompactHead) and buffer.removesuffix(".weight") in head.low_rank

@@ -1,0 +1,226 @@
+"""The fast engine: the same function as the exact one, reordered; equal but for rounding.
+
+    pictures -> folded backbone, channels last -> maps
+    maps -> one convolution for all that share it -> each head's predictors -> its proposals
+    maps -> one table -> each head's proposals cropped, its box head, its boxes
+
+What a head computes has the same shapes whatever runs beside it, so its result is the same bit for bit, alone or among
+others.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+
+from hydra_detect.engine import convolutions, proposals
+from hydra_detect.engine.boxes import BoxHead
+from hydra_detect.engine.folding import fold_norms
+from hydra_detect.engine.found import Found
+from hydra_detect.engine.layers import Forms
+from hydra_detect.engine.proposals import Proposer
+from hydra_detect.engine.roi_align import Table
+from hydra_detect.engine.stopwatch import Stopwatch
+from hydra_detect.loading import build_head
+from hydra_detect.nets.backbones import Features
+from hydra_detect.nets.compact import Reference
+from hydra_detect.nets.state import module_bytes, tensor_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hydra_detect.engine.layers import Layer
+    from hydra_detect.names import Digest
+    from hydra_detect.nets.backbones import Backbone, Prepared
+    from hydra_detect.nets.heads import RCNNHead
+    from hydra_detect.records import HeadRecord
+    from hydra_detect.tensors import RawTensor
+
+
+@attrs.frozen(eq=False)
+class Bases:
+    """A reference as the fast engine holds it, once for all heads that lean on it.
+
+    Args:
+        shapes: What its weights looked like, on the meta device, by tensor name: what a head is checked against.
+        weights: In the form of their places, by layer name.
+
+    """
+
+    shapes: Reference
+    weights: Mapping[str, torch.Tensor]
+
+
+@attrs.frozen(eq=False)
+class FastHead:
+    """A head as the fast engine holds it.
+
+    Args:
+        proposer: Its first stage.
+        boxes: Its second stage.
+        chooser: What turns scores into boxes: the head without its weights.
+        bases: What it leans on; None for a full head.
+
+    """
+
+    proposer: Proposer
+    boxes: BoxHead
+    chooser: RCNNHead
+    bases: Bases | None
+
+
+class FastEngine:
+    """Runs all heads over one picture together, with what they share computed once.
+
+    Args:
+        backbone: The shared network, on its device; it is changed.
+        device: Where everything runs.
+        dtype: What weights and maps are held and computed in; boxes and scores are float32.
+
+    """
+
+    name = "fast"
+
+    def __init__(self, backbone: Backbone, *, device: torch.device, dtype: torch.dtype) -> None:
+        fold_norms(backbone.network)
+        backbone.network.to(dtype=dtype, memory_format=torch.channels_last)
+        self.backbone = backbone
+        self.device = device
+        self.dtype = dtype
+        self.convolutions = convolutions.chosen(device, dtype)
+        self._held: weakref.WeakValueDictionary[Digest, Bases] = weakref.WeakValueDictionary()
+        self._laying_out = threading.Lock()
+
+    @torch.no_grad()
+    def load(
+        self, record: HeadRecord, raw: Mapping[str, RawTensor], reference: Callable[[], Reference | None]
+    ) -> FastHead:
+        """Return a head as this engine runs it; nothing of other heads is laid out anew.
+
+        Args:
+            record: What it says of itself.
+            raw: Its weights.
+            reference: Gives what a compact head leans on, and is asked only if no other head leans on the same.
+
+        """
+        forms = Forms(record.settings, self.convolutions, self.dtype)
+        bases = self._bases(record, forms, reference) if record.compact else None
+        head = build_head(record, raw, reference=bases.shapes if bases else None)
+        _move(head, self.device)
+        layers = forms.layers(head, bases.weights if bases else {})
+        rpn, roi = head.rpn, head.roi_heads
+        of_rpn = [layer for name, layer in layers.items() if name.startswith("rpn.")]
+        of_boxes = [layer for name, layer in layers.items() if not name.startswith("rpn.")]
+        made = FastHead(
+            Proposer.of(of_rpn, rpn.head, rpn.anchor_generator, rpn.box_coder, record.settings),
+            BoxHead.of(of_boxes, roi.box_predictor, roi.box_roi_pool),
+            head.to("meta"),
+            bases,
+        )
+        return made
+
+    def _bases(self, record: HeadRecord, forms: Forms, reference: Callable[[], Reference | None]) -> Bases:
+        assert record.compact is not None  # noqa: S101  callers ask for compact heads alone
+        with self._laying_out:
+            known = self._held.get(record.compact.reference)
+            if known is None:
+                found = reference()
+                assert found is not None  # noqa: S101  a compact head has one, or it is an error
+                layers = {
+                    name.removesuffix(".weight"): value
+                    for name, value in found.weights.items()
+                    if name.endswith(".weight") and value.dim() > 1
+                }
+                known = Bases(
+                    Reference(found.digest, {name: value.to("meta") for name, value in found.weights.items()}),
+                    {name: forms.of(name, weight.to(self.device)) for name, weight in layers.items()},
+                )
+                self._held[found.digest] = known
+            return known
+
+    def encode(self, pictures: Sequence[Prepared]) -> Features:
+        """Run the backbone once over pictures of one padded size."""
+        ready = [
+            attrs.evolve(one, pixels=one.pixels.to(dtype=self.dtype, memory_format=torch.channels_last))
+            for one in pictures
+        ]
+        features: Features = self.backbone(ready)
+        self._wait()
+        return features
+
+    def detect(self, features: Features, heads: Sequence[tuple[FastHead, float]]) -> Found:
+        """Run heads, each with the score that its boxes have to be above."""
+        watch = Stopwatch(len(heads))
+        outputs = [self._one(_picture(features, image), heads, watch) for image in range(len(features.original_sizes))]
+        return Found([list(of_head) for of_head in zip(*outputs, strict=True)], watch.heads, watch.shared)
+
+    def _one(self, picture: Features, heads: Sequence[tuple[FastHead, float]], watch: Stopwatch) -> list[object]:
+        """Return what each head finds in one picture."""
+        maps = list(picture.maps.values())
+        shapes = [tuple(level.shape[-2:]) for level in maps]
+        predicted = proposals.predict(maps, [head.proposer for head, _threshold in heads], self.convolutions, watch)
+        tables: dict[tuple[str, ...], Table] = {}
+        found = []
+        for place, ((head, threshold), per_level) in enumerate(zip(heads, predicted, strict=True)):
+            table = self._table(picture, head, tables)
+            watch.mark(None)
+            boxes = head.proposer.selected(
+                per_level, shapes, size=picture.images.image_sizes[0], padded=tuple(picture.images.tensors.shape[-2:])
+            )
+            scored = head.boxes.scored(table, boxes)
+            found += head.chooser.choose(picture, [boxes], scored, score_threshold=threshold)
+            watch.mark(place)
+        self._wait()
+        return found
+
+    def _table(self, picture: Features, head: FastHead, tables: dict[tuple[str, ...], Table]) -> Table:
+        """Return the maps that a head crops from, laid out once for all that crop from the same."""
+        pool = head.boxes.pool
+        names = tuple(pool.names)
+        if names not in tables:
+            tables[names] = Table.of({name: picture.maps[name] for name in names}, pool.scales)
+        return tables[names]
+
+    def backbone_bytes(self) -> int:
+        """Bytes of the backbone's weights in memory."""
+        return module_bytes(self.backbone)
+
+    def head_bytes(self, head: FastHead) -> int:
+        """Bytes of a head's own weights in memory."""
+        bases = {id(weight) for weight in head.bases.weights.values()} if head.bases else set()
+        layers: list[Layer] = [*head.proposer.layers, *head.boxes.layers]
+        predictors = [
+            head.proposer.predictor,
+            head.proposer.predictor_bias,
+            head.boxes.predictor,
+            head.boxes.predictor_bias,
+        ]
+        own = [tensor for layer in layers for tensor in layer.tensors() if id(tensor) not in bases]
+        return tensor_bytes([*own, *predictors, *head.proposer.cells])
+
+    def reference_bytes(self, heads: Sequence[FastHead]) -> int:
+        """Bytes of what heads lean on, each counted once."""
+        return tensor_bytes([weight for head in heads if head.bases for weight in head.bases.weights.values()])
+
+    def _wait(self) -> None:
+        # Without this a GPU's time would be booked on whoever waits for it first.
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _picture(features: Features, image: int) -> Features:
+    """Return one picture of a batch."""
+    images = type(features.images)(features.images.tensors[image : image + 1], [features.images.image_sizes[image]])
+    maps = {name: level[image : image + 1] for name, level in features.maps.items()}
+    return Features(maps, images, [features.original_sizes[image]])
+
+
+def _move(head: RCNNHead, device: torch.device) -> None:
+    """Move what a head has of its own to a device; what it leans on may be no more than a shape."""
+    for tensor in (*head.parameters(), *head.buffers()):
+        if not tensor.is_meta:
+            tensor.data = tensor.data.to(device)

@@ -1,0 +1,188 @@
+"""Proposals: from maps to the boxes that a head looks at more closely (Ren et al. 2015, arXiv:1506.01497).
+
+The 3x3 convolution of all heads runs band by band over each map, with what they share computed once; each band goes on
+to every head's two predictors while it is in the cache. Then each head selects by itself: the best anchors of each
+level, decoded, clipped, suppressed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+from torch.nn import functional
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torchvision.models.detection._utils import BoxCoder
+
+    from hydra_detect.engine.convolutions import Convolutions
+    from hydra_detect.engine.layers import Layer
+    from hydra_detect.engine.stopwatch import Stopwatch
+    from hydra_detect.records import HeadSettings
+
+_LEAST_SIDE = 1e-3  # pixels: torchvision's
+_CORNERS = 4
+
+
+@attrs.frozen(eq=False)
+class Proposer:
+    """The proposal network of one head.
+
+    Args:
+        layers: Its convolutions, the last in the form of `convolutions`.
+        predictor: [5 * anchor, channel]: logits of all anchors, then their deltas.
+        predictor_bias: [5 * anchor].
+        cells: [level] of [anchor, 4]: the anchors around 0, pixels of the network input.
+        coder: Decodes deltas.
+        settings: Counts and thresholds.
+
+    """
+
+    layers: Sequence[Layer]
+    predictor: torch.Tensor
+    predictor_bias: torch.Tensor
+    cells: Sequence[torch.Tensor]
+    coder: BoxCoder
+    settings: HeadSettings
+
+    @classmethod
+    def of(
+        cls, layers: Sequence[Layer], head: RPNHead, anchors: AnchorGenerator, coder: BoxCoder, settings: HeadSettings
+    ) -> Proposer:
+        """Join both predictors of a proposal network into one."""
+        dtype, device = layers[-1].base.dtype, layers[-1].base.device
+        parts = (head.cls_logits, head.bbox_pred)
+        return cls(
+            layers,
+            torch.cat([part.weight.detach().flatten(1) for part in parts]).to(dtype),
+            torch.cat([part.bias.detach() for part in parts]).to(dtype),
+            [cell.to(device) for cell in anchors.cell_anchors],
+            coder,
+            settings,
+        )
+
+    def predicted(self, shared: torch.Tensor, thin: torch.Tensor | None) -> torch.Tensor:
+        """Return logits and deltas [position, 5 * anchor] from what base and thin made of positions."""
+        return functional.linear(self.layers[-1].finished(shared, thin), self.predictor, self.predictor_bias)
+
+    def selected(
+        self,
+        per_level: Sequence[torch.Tensor],
+        shapes: Sequence[tuple[int, int]],
+        *,
+        size: tuple[int, int],
+        padded: tuple[int, int],
+    ) -> torch.Tensor:
+        """Return the proposals of one picture, best first.
+
+        Args:
+            per_level: [position, 5 * anchor] of each level.
+            shapes: (height, width) of each level.
+            size: (height, width) of the network input, without its padding.
+            padded: The same with it.
+
+        Returns:
+            [proposal, 4] xyxy float32, pixels of the network input.
+
+        """
+        logits, boxes, counts = [], [], []
+        for values, cell, shape in zip(per_level, self.cells, shapes, strict=True):
+            own, found = self._best(values.float(), cell, shape, padded)
+            logits.append(own)
+            boxes.append(found)
+            counts.append(len(own))
+        scores = torch.cat(logits).sigmoid()
+        every = clip_boxes_to_image(torch.cat(boxes), size)
+        levels = torch.repeat_interleave(
+            torch.arange(len(counts), device=scores.device), torch.tensor(counts, device=scores.device)
+        )
+        kept = remove_small_boxes(every, _LEAST_SIDE)
+        kept = kept[scores[kept] >= self.settings.rpn_score_threshold]
+        every, scores, levels = every[kept], scores[kept], levels[kept]
+        survivors = torch.cat(
+            [
+                rows[nms(every[rows], scores[rows], self.settings.rpn_nms_threshold)]
+                for rows in (torch.where(levels == level)[0] for level in range(len(counts)))
+            ]
+        )
+        best = scores[survivors].sort(descending=True, stable=True).indices[: self.settings.rpn_post_nms_top_n]
+        return every[survivors[best]]
+
+    def _best(
+        self, values: torch.Tensor, cell: torch.Tensor, shape: tuple[int, int], padded: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits [anchor] and boxes [anchor, 4] of the best anchors of one level, best first."""
+        anchors, (height, width) = len(cell), shape
+        every = values[:, :anchors].flatten()
+        logits, chosen = every.topk(min(self.settings.rpn_pre_nms_top_n, len(every)))
+        position, kind = chosen // anchors, chosen % anchors
+        deltas = values[:, anchors:].reshape(-1, _CORNERS)[chosen]
+        x = position % width * (padded[1] // width)  # the stride is a whole number, as torchvision has it
+        y = position // width * (padded[0] // height)
+        boxes = cell[kind] + torch.stack([x, y, x, y], dim=1)
+        return logits, self.coder.decode_single(deltas, boxes)
+
+
+def predict(
+    maps: Sequence[torch.Tensor], heads: Sequence[Proposer], convolutions: Convolutions, watch: Stopwatch
+) -> list[list[torch.Tensor]]:
+    """Return for each head and level logits and deltas [position, 5 * anchor], positions in row-major order.
+
+    Args:
+        maps: [1, channel, y, x] of one picture, channels last, finest first.
+        heads: Their proposal networks.
+        convolutions: How the last convolution is computed.
+        watch: Books time on heads, by their place, and on what they share.
+
+    """
+    found: list[list[torch.Tensor]] = [[] for _ in heads]
+    for level in maps:
+        for places in _groups(heads, convolutions):
+            parts: dict[int, list[torch.Tensor]] = {place: [] for place in places}
+            inputs = _before_last(level, [heads[place] for place in places])
+            for band in _bands(inputs, [heads[place].layers[-1] for place in places], convolutions):
+                watch.mark(None)
+                for place, (shared, thin) in zip(places, band, strict=True):
+                    parts[place].append(heads[place].predicted(shared, thin))
+                    watch.mark(place)
+            for place, own in parts.items():
+                found[place].append(convolutions.in_rows(own, *level.shape[-2:]))
+                watch.mark(place)
+    return found
+
+
+def _groups(heads: Sequence[Proposer], convolutions: Convolutions) -> list[list[int]]:
+    """Return the places of heads that are computed together: those of one base, or where maps are shared, all.
+
+    Heads of several convolutions stay alone: their last one reads what their own first ones made.
+    """
+    groups: dict[object, list[int]] = {}
+    for place, head in enumerate(heads):
+        is_deep = len(head.layers) > 1
+        key = place if is_deep else "all" if convolutions.shares_maps else id(head.layers[-1].base)
+        groups.setdefault(key, []).append(place)
+    return list(groups.values())
+
+
+def _before_last(level: torch.Tensor, heads: Sequence[Proposer]) -> torch.Tensor:
+    for layer in heads[0].layers[:-1]:
+        level = layer.convolved(level)
+    return level
+
+
+def _bands(
+    level: torch.Tensor, layers: Sequence[Layer], convolutions: Convolutions
+) -> Iterator[list[tuple[torch.Tensor, torch.Tensor | None]]]:
+    """Yield for each layer what base and thin make of some positions of a map; a base that layers share runs once."""
+    bases = list({id(layer.base): layer.base for layer in layers}.values())
+    thins = [layer.thin for layer in layers if layer.thin is not None]
+    places = {id(base): place for place, base in enumerate(bases)}
+    for outputs in convolutions.bands(level, [*bases, *thins]):
+        rest = iter(outputs[len(bases) :])
+        yield [(outputs[places[id(layer.base)]], None if layer.thin is None else next(rest)) for layer in layers]
