@@ -14,7 +14,6 @@ import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-import attrs
 import numpy as np
 import torch
 
@@ -37,27 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from hydra_detect.engine.engines import Engine
+    from hydra_detect.engine.found import Memory
     from hydra_detect.records import VersionRecord
 
 DEFAULT_ENGINE = "exact"
 DEFAULT_BATCH_SIZE = 1
 
 _LOG = logging.getLogger(__name__)
-
-
-@attrs.frozen
-class Memory:
-    """Bytes in memory, measured from the tensors themselves."""
-
-    backbone: int
-    heads: Mapping[str, int]
-    references: int = 0
-    """What compact heads lean on: once, however many do."""
-
-    @property
-    def total(self) -> int:
-        """Backbone, all heads and what they lean on together."""
-        return self.backbone + sum(self.heads.values()) + self.references
 
 
 class HydraDetector:
@@ -74,6 +59,8 @@ class HydraDetector:
     def __init__(self, store: Store, engine: Engine) -> None:
         self.registry = HeadRegistry(store)
         self._engine = engine
+        self.engine, self.backbone = engine.name, engine.backbone
+        self.device, self.dtype = engine.device, engine.dtype
         self._shelf = Shelf(store, engine.device)
         self._heads: Mapping[str, LoadedHead] = MappingProxyType({})
         self._changing = threading.Lock()
@@ -142,26 +129,6 @@ class HydraDetector:
     def __repr__(self) -> str:
         loaded = ", ".join(f"{head.version.head}@{head.version.number}" for head in self._heads.values())
         return f"HydraDetector({self.backbone.contract.architecture.name}, heads=[{loaded}], device={self.device})"
-
-    @property
-    def backbone(self) -> Backbone:
-        """The shared network, in the form that the engine runs it."""
-        return self._engine.backbone
-
-    @property
-    def device(self) -> torch.device:
-        """Where everything runs."""
-        return self._engine.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What convolutions and matrix products compute in."""
-        return self._engine.dtype
-
-    @property
-    def engine(self) -> str:
-        """How heads run: "exact" or "fast"."""
-        return self._engine.name
 
     @property
     def heads(self) -> dict[str, VersionRecord]:
@@ -275,12 +242,7 @@ class HydraDetector:
 
     def memory(self) -> Memory:
         """Return the bytes that backbone and heads occupy, measured from their tensors."""
-        heads = self._heads
-        return Memory(
-            self._engine.backbone_bytes(),
-            {name: self._engine.head_bytes(head.network) for name, head in heads.items()},
-            self._engine.reference_bytes([head.network for head in heads.values()]),
-        )
+        return self._engine.memory({name: head.network for name, head in self._heads.items()})
 
     def predict(
         self,

@@ -32,6 +32,7 @@ FLOORS = {
     "registry": 3,
     "nets": 3,
     "batches": 4,
+    "engine": 4,
     "loading": 4,
     "answers": 4,
     "watching": 4,
@@ -62,7 +63,7 @@ DELEGATES = {
     "versions._builder",
 }
 
-TORCH_ROOMS = {"nets", "detector", "checkpoints", "loading", "answers", "training", "lifecycle"}
+TORCH_ROOMS = {"nets", "engine", "detector", "checkpoints", "loading", "answers", "training", "lifecycle"}
 LEFT_WING = {"overview", "retention", "history", "comparison", "versions", "registry"}
 EXTRAS = {"pandas", "supervision", "matplotlib", "scipy", "hotcoco", "tensorboard", "mlflow"}
 

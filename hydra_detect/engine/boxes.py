@@ -57,7 +57,7 @@ class BoxHead:
 
     def scored(self, table: Table, proposals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return class logits [proposal, label] and box deltas [proposal, 4 * label] of one picture, float32."""
-        chunks = proposals.split(_PROPOSALS_PER_CHUNK)  # one of none, if there is no proposal
+        chunks = torch.split(proposals, _PROPOSALS_PER_CHUNK)  # one of none, if there is no proposal
         every = torch.cat([self._predicted(self._cropped(table, chunk)) for chunk in chunks]).float()
         return every[:, : self.labels], every[:, self.labels :]
 

@@ -1,4 +1,4 @@
-"""3x3 convolutions of a map with kernels that many heads share: two ways, chosen by where and in what it is computed."""
+"""3x3 convolutions of a map with kernels that many heads share: two ways, chosen by device and dtype."""
 
 from __future__ import annotations
 

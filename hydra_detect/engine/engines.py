@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 
     import torch
 
-    from hydra_detect.engine.found import Found
+    from hydra_detect.engine.found import Found, Memory
     from hydra_detect.nets.backbones import Backbone, Features, Prepared
     from hydra_detect.nets.compact import Reference
     from hydra_detect.records import HeadRecord
     from hydra_detect.tensors import RawTensor
-
-ENGINES = {"exact": ExactEngine, "fast": FastEngine}
 
 
 class Engine(Protocol):
@@ -40,14 +38,11 @@ class Engine(Protocol):
     def detect(self, features: Features, heads: Sequence[tuple[Any, float]]) -> Found:
         """Run heads, each with the score that its boxes have to be above."""
 
-    def backbone_bytes(self) -> int:
-        """Bytes of the backbone's weights in memory."""
+    def memory(self, heads: Mapping[str, Any]) -> Memory:
+        """Measure what the backbone, heads and what they lean on take."""
 
-    def head_bytes(self, head: Any) -> int:
-        """Bytes of a head's own weights in memory."""
 
-    def reference_bytes(self, heads: Sequence[Any]) -> int:
-        """Bytes of what heads lean on, each counted once."""
+ENGINES: Mapping[str, Callable[..., Engine]] = {"exact": ExactEngine, "fast": FastEngine}
 
 
 def choose(engine: str) -> Callable[..., Engine]:

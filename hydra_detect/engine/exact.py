@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hydra_detect.engine.found import Found
+from hydra_detect.engine.found import Found, Memory
 from hydra_detect.engine.stopwatch import Stopwatch
 from hydra_detect.loading import build_head
 from hydra_detect.nets.compact import CompactHead
@@ -70,20 +70,16 @@ class ExactEngine:
                 watch.mark(place)
         return Found(outputs, watch.heads, watch.shared)
 
-    def backbone_bytes(self) -> int:
-        """Bytes of the backbone's weights in memory."""
-        return module_bytes(self.backbone)
-
-    def head_bytes(self, head: RCNNHead) -> int:
-        """Bytes of a head's own weights in memory."""
-        return tensor_bytes(
-            [*head.parameters(), *(b for name, b in head.named_buffers() if not _is_leant_on(name, head))]
+    def memory(self, heads: Mapping[str, RCNNHead]) -> Memory:
+        """Measure what the backbone, heads and what they lean on take."""
+        leant = {
+            head.lean.reference.digest: head.lean.reference for head in heads.values() if isinstance(head, CompactHead)
+        }
+        return Memory(
+            module_bytes(self.backbone),
+            {name: tensor_bytes(_own(head)) for name, head in heads.items()},
+            tensor_bytes([weight for reference in leant.values() for weight in reference.weights.values()]),
         )
-
-    def reference_bytes(self, heads: Sequence[RCNNHead]) -> int:
-        """Bytes of what heads lean on, each counted once."""
-        leant = {head.lean.reference.digest: head.lean.reference for head in heads if isinstance(head, CompactHead)}
-        return tensor_bytes([weight for one in leant.values() for weight in one.weights.values()])
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype == torch.float32:
@@ -96,5 +92,6 @@ class ExactEngine:
             torch.cuda.synchronize(self.device)
 
 
-def _is_leant_on(buffer: str, head: RCNNHead) -> bool:
-    return isinstance(head, CompactHead) and buffer.removesuffix(".weight") in head.low_rank
+def _own(head: RCNNHead) -> list[torch.Tensor]:
+    leant = {id(layer.weight) for layer in head.low_rank.values()} if isinstance(head, CompactHead) else set()
+    return [tensor for tensor in (*head.parameters(), *head.buffers()) if id(tensor) not in leant]

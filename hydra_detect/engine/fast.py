@@ -20,7 +20,7 @@ import torch
 from hydra_detect.engine import convolutions, proposals
 from hydra_detect.engine.boxes import BoxHead
 from hydra_detect.engine.folding import fold_norms
-from hydra_detect.engine.found import Found
+from hydra_detect.engine.found import Found, Memory
 from hydra_detect.engine.layers import Forms
 from hydra_detect.engine.proposals import Proposer
 from hydra_detect.engine.roi_align import Table
@@ -33,10 +33,9 @@ from hydra_detect.nets.state import module_bytes, tensor_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hydra_detect.engine.layers import Layer
     from hydra_detect.names import Digest
     from hydra_detect.nets.backbones import Backbone, Prepared
-    from hydra_detect.nets.heads import RCNNHead
+    from hydra_detect.nets.heads import HeadOutput, RCNNHead
     from hydra_detect.records import HeadRecord
     from hydra_detect.tensors import RawTensor
 
@@ -71,6 +70,14 @@ class FastHead:
     boxes: BoxHead
     chooser: RCNNHead
     bases: Bases | None
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that it runs with, what it leans on too."""
+        layers = [
+            tensor for stage in (self.proposer, self.boxes) for layer in stage.layers for tensor in layer.tensors()
+        ]
+        own = [tensor for stage in (self.proposer, self.boxes) for tensor in (stage.predictor, stage.predictor_bias)]
+        return [*layers, *own, *self.proposer.cells]
 
 
 class FastEngine:
@@ -115,13 +122,12 @@ class FastEngine:
         rpn, roi = head.rpn, head.roi_heads
         of_rpn = [layer for name, layer in layers.items() if name.startswith("rpn.")]
         of_boxes = [layer for name, layer in layers.items() if not name.startswith("rpn.")]
-        made = FastHead(
+        return FastHead(
             Proposer.of(of_rpn, rpn.head, rpn.anchor_generator, rpn.box_coder, record.settings),
             BoxHead.of(of_boxes, roi.box_predictor, roi.box_roi_pool),
             head.to("meta"),
             bases,
         )
-        return made
 
     def _bases(self, record: HeadRecord, forms: Forms, reference: Callable[[], Reference | None]) -> Bases:
         assert record.compact is not None  # noqa: S101  callers ask for compact heads alone
@@ -158,13 +164,13 @@ class FastEngine:
         outputs = [self._one(_picture(features, image), heads, watch) for image in range(len(features.original_sizes))]
         return Found([list(of_head) for of_head in zip(*outputs, strict=True)], watch.heads, watch.shared)
 
-    def _one(self, picture: Features, heads: Sequence[tuple[FastHead, float]], watch: Stopwatch) -> list[object]:
+    def _one(self, picture: Features, heads: Sequence[tuple[FastHead, float]], watch: Stopwatch) -> list[HeadOutput]:
         """Return what each head finds in one picture."""
         maps = list(picture.maps.values())
-        shapes = [tuple(level.shape[-2:]) for level in maps]
+        shapes = [(level.shape[-2], level.shape[-1]) for level in maps]
         predicted = proposals.predict(maps, [head.proposer for head, _threshold in heads], self.convolutions, watch)
         tables: dict[tuple[str, ...], Table] = {}
-        found = []
+        found: list[HeadOutput] = []
         for place, ((head, threshold), per_level) in enumerate(zip(heads, predicted, strict=True)):
             table = self._table(picture, head, tables)
             watch.mark(None)
@@ -185,26 +191,18 @@ class FastEngine:
             tables[names] = Table.of({name: picture.maps[name] for name in names}, pool.scales)
         return tables[names]
 
-    def backbone_bytes(self) -> int:
-        """Bytes of the backbone's weights in memory."""
-        return module_bytes(self.backbone)
-
-    def head_bytes(self, head: FastHead) -> int:
-        """Bytes of a head's own weights in memory."""
-        bases = {id(weight) for weight in head.bases.weights.values()} if head.bases else set()
-        layers: list[Layer] = [*head.proposer.layers, *head.boxes.layers]
-        predictors = [
-            head.proposer.predictor,
-            head.proposer.predictor_bias,
-            head.boxes.predictor,
-            head.boxes.predictor_bias,
-        ]
-        own = [tensor for layer in layers for tensor in layer.tensors() if id(tensor) not in bases]
-        return tensor_bytes([*own, *predictors, *head.proposer.cells])
-
-    def reference_bytes(self, heads: Sequence[FastHead]) -> int:
-        """Bytes of what heads lean on, each counted once."""
-        return tensor_bytes([weight for head in heads if head.bases for weight in head.bases.weights.values()])
+    def memory(self, heads: Mapping[str, FastHead]) -> Memory:
+        """Measure what the backbone, heads and what they lean on take."""
+        leant = [weight for head in heads.values() if head.bases for weight in head.bases.weights.values()]
+        shared = {id(weight) for weight in leant}
+        return Memory(
+            module_bytes(self.backbone),
+            {
+                name: tensor_bytes([tensor for tensor in head.tensors() if id(tensor) not in shared])
+                for name, head in heads.items()
+            },
+            tensor_bytes(leant),
+        )
 
     def _wait(self) -> None:
         # Without this a GPU's time would be booked on whoever waits for it first.

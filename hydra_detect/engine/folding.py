@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,8 +30,9 @@ def fold_norms(network: nn.Module) -> None:
 
 def scale_and_shift(norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what a norm in evaluation mode multiplies each channel by, and what it adds then."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return scale, norm.bias - norm.running_mean * scale
+    weight, bias, mean, variance = (getattr(norm, name) for name in ("weight", "bias", "running_mean", "running_var"))
+    scale = weight * (variance + norm.eps).rsqrt()
+    return scale, bias - mean * scale
 
 
 def _pairs(
@@ -38,6 +40,6 @@ def _pairs(
 ) -> Iterator[tuple[nn.Module, nn.Conv2d, nn.BatchNorm2d | FrozenBatchNorm2d, str]]:
     for parent in network.modules():
         children = list(parent.named_children())
-        for (_name, conv), (place, norm) in zip(children, children[1:], strict=False):
+        for (_name, conv), (place, norm) in itertools.pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
                 yield parent, conv, norm, place

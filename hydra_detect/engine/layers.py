@@ -143,9 +143,7 @@ class Forms:
         bases: Mapping[str, torch.Tensor],
         norm: nn.BatchNorm2d | FrozenBatchNorm2d | None,
     ) -> Layer:
-        scale, bias = (None, module.bias) if norm is None else scale_and_shift(norm)
-        if norm is not None and module.bias is not None:
-            bias = bias + module.bias * scale
+        scale, bias = _scale_and_bias(module, norm)
         own = [None if value is None else value.detach().to(self.dtype) for value in (scale, bias)]
         if not isinstance(module, LowRank):
             return Layer(self.of(name, module.weight.detach()), None, None, *own)
@@ -155,6 +153,16 @@ class Forms:
         down, up = filled(module.down.detach()), filled(module.up.detach().T).T
         thin = self.of(name, down.view(-1, *module.weight.shape[1:]))
         return Layer(base, thin, up.to(self.dtype).contiguous(), *own)
+
+
+def _scale_and_bias(
+    module: nn.Conv2d | nn.Linear | LowRank, norm: nn.BatchNorm2d | FrozenBatchNorm2d | None
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return what the outputs of a layer are multiplied by, and what is added then, its norm included."""
+    if norm is None:
+        return None, module.bias
+    scale, shift = scale_and_shift(norm)
+    return scale, shift if module.bias is None else shift + module.bias * scale
 
 
 def _norm_behind(modules: Mapping[str, nn.Module], name: str) -> nn.BatchNorm2d | FrozenBatchNorm2d | None:

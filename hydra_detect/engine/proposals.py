@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 from torch.nn import functional
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torchvision.models.detection._utils import BoxCoder
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.rpn import RPNHead
 
     from hydra_detect.engine.convolutions import Convolutions
     from hydra_detect.engine.layers import Layer
@@ -99,9 +99,7 @@ class Proposer:
             counts.append(len(own))
         scores = torch.cat(logits).sigmoid()
         every = clip_boxes_to_image(torch.cat(boxes), size)
-        levels = torch.repeat_interleave(
-            torch.arange(len(counts), device=scores.device), torch.tensor(counts, device=scores.device)
-        )
+        levels = torch.cat([scores.new_full((count,), level) for level, count in enumerate(counts)])
         kept = remove_small_boxes(every, _LEAST_SIDE)
         kept = kept[scores[kept] >= self.settings.rpn_score_threshold]
         every, scores, levels = every[kept], scores[kept], levels[kept]

@@ -1,8 +1,8 @@
 """3x3 convolutions of one map with many kernels, by Winograd's minimal filtering.
 
-F(4x4, 3x3) of Lavin and Gray (2015, arXiv:1509.09308): a tile of 6x6 inputs and a kernel are both transformed, multiplied
-position by position, and give a tile of 4x4 outputs for a quarter of the multiplications. What heads share is the
-transform of the map; each kernel then costs one matrix product at each of 36 positions. A band of tiles is taken
+F(4x4, 3x3) of Lavin and Gray (2015, arXiv:1509.09308): a tile of 6x6 inputs and a kernel are both transformed,
+multiplied position by position, and give a tile of 4x4 outputs for a quarter of the multiplications. What heads share
+is the transform of the map; each kernel then costs one matrix product at each of 36 positions. A band of tiles is taken
 through all kernels before the next, so that it stays in the cache.
 """
 

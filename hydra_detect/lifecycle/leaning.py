@@ -48,6 +48,23 @@ def leaning(store: Store, beginning: Beginning, judged: Samples, *, reference: s
     return attrs.evolve(beginning, reference=chosen[0], spoilt=beginning.spoilt or told)
 
 
+def reference_for(store: Store, full: VersionRecord, reference: str | None) -> VersionRecord:
+    """Return what the compact form of a full version is to lean on: what is named, or the best choice.
+
+    Raises:
+        NotFoundError: If there is no such version, or no other full head of this backbone.
+        IncompatibleError: If the one that is named is a compact head, or belongs to another backbone.
+
+    """
+    contract = full.record.backbone
+    chosen = [_named(store, reference, contract)] if reference else _choices(store, None, contract)
+    others = [version for version in chosen if version.record.tensors != full.record.tensors]
+    if not others:
+        found = f"{full.ref} is the only full head of this backbone, and cannot lean on itself"
+        raise NotFoundError(f"compress {full.ref}", found, "Train or split another one, or leave it full.")
+    return others[0]
+
+
 def _named(store: Store, reference: str, contract: BackboneContract) -> VersionRecord:
     version, asked = named(store, reference), f"lean on {reference!r:.80}"
     if version.record.compact:

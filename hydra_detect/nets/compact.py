@@ -66,6 +66,12 @@ class Reference:
         state = RCNNHead.load(settings, levels, raw).state_dict()
         return cls(digest, {name: value for name, value in state.items() if not name.startswith(PREDICTORS)})
 
+    @property
+    def layers(self) -> dict[str, torch.Tensor]:
+        """The weights of its layers, by layer name; biases and norms are always a head's own."""
+        matrices = {name: value for name, value in self.weights.items() if value.dim() > 1}
+        return {name.removesuffix(".weight"): value for name, value in matrices.items()}
+
     def to(self, device: torch.device) -> Reference:
         """Return it on a device."""
         return Reference(self.digest, {name: weight.to(device) for name, weight in self.weights.items()})
