@@ -1,36 +1,27 @@
 """Heads: published through one gate, and read as of one moment, whatever is replaced and pruned meanwhile."""
 
-import attrs
 import numpy as np
 import pytest
 import store_damage
 import store_fixtures
 from store_damage import at, version
 from store_fixtures import (
-    a_backbone,
-    a_contract,
     a_record,
     create,
     flip,
     publish,
-    snapshot,
     some_tensors,
 )
 
-from hydra_detect.contracts import Preprocessing
 from hydra_detect.errors import (
     CorruptError,
-    IncompatibleError,
-    InputError,
     NotFoundError,
-    RecordError,
     StaleError,
 )
 from hydra_detect.names import HeadRef
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import backbones, heads, items, layout
+from hydra_detect.storage import heads, items, layout
 from hydra_detect.storage.items import Item
-from hydra_detect.tensors import RawTensor, tensors_digest
 from hydra_detect.versions import VersionManager
 
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
@@ -246,99 +237,3 @@ def test_a_version_without_weights(store):
     publish(store)
     with pytest.raises(CorruptError, match=r"cannot read owl@1: the manifest lists only a\.bin, b\.json, c"):
         heads.find(store, "owl@1")
-
-
-# The gate
-
-
-def test_publish(manager):
-    """A version that is published says who made it, when, from which one, and what it holds; it is not active yet."""
-    for seed, parent in ((0, None), (1, 1)):
-        tensors = some_tensors(seed)
-        made = heads.publish(
-            manager.store, "owl", a_record(tensors), tensors, attachments={"notes.txt": b"fine"}, actor="ada"
-        )
-        assert (made.head, made.number, made.actor, made.parent) == ("owl", seed + 1, "ada", parent)
-        assert sorted(made.files) == [layout.TENSORS, "notes.txt", layout.RECORD]
-        assert made == heads.find(manager.store, f"owl@{seed + 1}")
-        assert manager.store.head("owl").pointer().active == parent
-        manager.promote("owl", 1)
-
-
-def gate(store, record, weights, **facts):
-    """Try to publish a version of a new head."""
-    heads.publish(store, "wolf", record, weights, **{"attachments": {}} | facts)
-
-
-WEIGHTS = some_tensors()
-NAN = {"a": RawTensor.of(np.array([1, np.nan], dtype=np.float32)), "b": RawTensor.of(np.float32(1))}
-INFINITE = {"a": RawTensor.of(np.array([np.inf, 1], dtype=np.float64))}
-SMALLER = a_contract(preprocessing=Preprocessing(min_size=640))
-REFUSALS = {
-    "NaN": (a_record(NAN), NAN, CorruptError, "a version of 'wolf': NaN or infinity in 1 of 2 tensors: a"),
-    "infinity": (a_record(INFINITE), INFINITE, CorruptError, "NaN or infinity in 1 of 1 tensors: a"),
-    "other weights": (a_record(WEIGHTS), some_tensors(1), CorruptError, r"the record names tensors .* and these have"),
-    "fewer weights": (a_record(WEIGHTS), {}, CorruptError, r"the record names tensors .* and these have"),
-    "other backbone": (
-        a_record(WEIGHTS, backbone=a_contract("1")), WEIGHTS, IncompatibleError,
-        r"the store has no backbone that it was made on: .* demo \(digest is .* against 111111111111\)",
-    ),
-    "other settings": (
-        a_record(WEIGHTS, backbone=SMALLER), WEIGHTS, IncompatibleError,
-        r"demo \(preprocessing\.min_size is 800 against 640\)",
-    ),
-    "long notes": (
-        a_record(WEIGHTS, notes="x" * (1 << 20)), WEIGHTS, RecordError, "more than the 1048576 that it may have"
-    ),
-    "many axes": (
-        a_record({"a": RawTensor("U8", (1,) * 9, b"x")}), {"a": RawTensor("U8", (1,) * 9, b"x")}, RecordError,
-        "an entry that an artifact cannot hold",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("record", "weights", "kind", "found"), REFUSALS.values(), ids=REFUSALS)
-def test_what_does_not_pass_the_gate(manager, record, weights, kind, found):
-    """What could not be used is not published: the reason is told, and the head and its number are not there."""
-    before = snapshot(manager.store.root)
-    with pytest.raises(kind, match=found):
-        gate(manager.store, record, weights)
-    assert snapshot(manager.store.root) == before
-
-
-@pytest.mark.parametrize(
-    ("facts", "kind", "found"),
-    [
-        ({"actor": 5}, InputError, "the actor is 5"),
-        ({"actor": "x" * 1001}, InputError, "Give a text of at most 1000 characters"),
-        ({"attachments": {"../a": b""}}, ValueError, "name a file"),
-        ({"attachments": {"RECORD.json": b""}}, ValueError, r"RECORD\.json is record\.json in other letters"),
-        ({"attachments": {"record.json": b"{}"}}, ValueError, r"attachments would replace record\.json"),
-    ],
-    ids=["actor", "long actor", "path", "case", "record"],
-)
-def test_what_else_does_not_pass_the_gate(manager, facts, kind, found):
-    """An actor that is no text, and a file that would lie elsewhere, are refused before anything is written."""
-    before = snapshot(manager.store.root)
-    with pytest.raises(kind, match=found):
-        gate(manager.store, a_record(WEIGHTS), WEIGHTS, **facts)
-    assert snapshot(manager.store.root) == before
-
-
-def test_a_head_comes_after_its_backbone(store):
-    """A head whose backbone the store has not is refused, and welcome once the backbone is there."""
-    with pytest.raises(IncompatibleError, match=r"it has none\. Put that backbone into the store first\.$"):
-        gate(store, a_record(WEIGHTS), WEIGHTS)
-    assert snapshot(store.root).keys() == {"STORE.json", "tmp"}
-    tensors, record = a_backbone()
-    backbones.publish(store, "any-name", record, tensors)
-    gate(store, a_record(WEIGHTS), WEIGHTS)
-    assert heads.there(store, "wolf").numbers() == [1]
-
-
-def test_what_a_later_version_wrote_goes_with_the_record(manager):
-    """A field that a later version added to a record is kept by publishing and by reading it."""
-    record = attrs.evolve(a_record(WEIGHTS), unknown={"later": [1]})
-    gate(manager.store, record, WEIGHTS)
-    assert heads.find(manager.store, "wolf@1").record == record
-    assert tensors_digest(heads.load(manager.store, "wolf@1")[1]) == record.tensors
