@@ -101,8 +101,8 @@ class ConfigOptions:
     device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")] = "auto"
     cache: Annotated[Path | None, Parameter(help="folder for features that are computed once")] = None
 
-    def resolve(self) -> TrainingConfig:
-        """Return the settings: preset, file, environment, command line, in that order."""
+    def resolve(self, **options: str | None) -> TrainingConfig:
+        """Return the settings: preset, file, environment, command line, in that order; options of their own last."""
         from hydra_detect.training.config import resolve_config
 
         given: dict[str, Any] = {}
@@ -111,6 +111,7 @@ class ConfigOptions:
             if not equals:
                 raise InputError("read --set", f"{item!r:.80} has no '='", "Write --set epochs=20.")
             given[name.strip().replace("-", "_")] = value
+        given |= {name: value for name, value in options.items() if value is not None}
         return resolve_config(self.preset, file=self.config, environment=os.environ, given=given)
 
 
@@ -123,6 +124,9 @@ def train(  # noqa: PLR0913  each is an option that a person may give
     each_class: Annotated[bool, Flag] = False,
     how: ConfigOptions = ConfigOptions(),
     init: str = "auto",
+    kind: Literal["full", "compact"] | None = None,
+    rank: str | None = None,
+    reference: str | None = None,
     backbone: str | None = None,
     publish: bool = True,
     promote_anyway: Annotated[bool, Flag] = False,
@@ -139,6 +143,12 @@ def train(  # noqa: PLR0913  each is an option that a person may give
         Make one head for each class.
     init
         What the weights start from: auto, active, fresh, or NAME@VERSION.
+    kind
+        full, or compact: low-rank differences from a reference head; the same as --set kind=compact.
+    rank
+        Of a compact head's differences: 16 for every layer, or rpn:8,fc6:32,fc7:whole; the same as --set rank=16.
+    reference
+        The full head that a compact one leans on, as NAME@VERSION; the one that others lean on where it is left out.
     backbone
         Name of the backbone of a new head; needed only where the store has several.
     publish
@@ -155,7 +165,7 @@ def train(  # noqa: PLR0913  each is an option that a person may give
     from hydra_detect.lifecycle.train import train_head
     from hydra_detect.training.tools import Tools
 
-    folder, config, samples = store_folder(store), how.resolve(), data.read()
+    folder, config, samples = store_folder(store), how.resolve(kind=kind, rank=rank), data.read()
     keep_freed_memory()
     if plots:
         check_plots(plots)
@@ -163,6 +173,7 @@ def train(  # noqa: PLR0913  each is an option that a person may give
         "config": config,
         "seed": how.seed,
         "init": init,
+        "reference": reference,
         "backbone": backbone,
         "publish": publish,
         "promote_anyway": promote_anyway,

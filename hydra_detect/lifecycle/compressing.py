@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
 
 from hydra_detect import codec
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import folds, given, require
-from hydra_detect.detections import box_iou
 from hydra_detect.errors import InputError, TrainingError
 from hydra_detect.lifecycle import beside, memory
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import backbone_of, measured, of_classes
 from hydra_detect.lifecycle.leaning import reference_for
 from hydra_detect.loading import Shelf
+from hydra_detect.measure.agreement import agreement
 from hydra_detect.measure.policy import accepted
 from hydra_detect.names import HeadRef
 from hydra_detect.nets.compact import CompactHead, Lean
@@ -38,11 +37,9 @@ if TYPE_CHECKING:
 
     from hydra_detect.data.samples import Samples
     from hydra_detect.data.splits import Split
-    from hydra_detect.detections import Detections
     from hydra_detect.nets.backbones import Backbone
 
 DEFAULT_RANK = "32"
-_SAME = 0.5  # overlap from which two boxes of one class are one detection
 _CARRIED = (layout.SPLIT, layout.TRAINING, layout.CALIBRATION, layout.OUTCOMES, layout.EVALUATION)
 
 
@@ -269,45 +266,23 @@ def _loss(
 ) -> dict[str, float]:
     """Return what the compact form costs: figures lost, and the largest differences of detections that count."""
     before = Contender.of(store, full)
-    after = attrs.evolve(before, ref=HeadRef("compact"), network=network)
+    after = attrs.evolve(before, ref=HeadRef(full.head), network=network)
     found = candidates(backbone, [before, after], samples)
     policy = full.record.policy
     ours, theirs = (measured(found[one.ref], samples, policy, draws=0).figures() for one in (after, before))
-    score, box, unmatched = _differences(
-        *(
-            [one[accepted(one.scores, one.label_names, policy=policy)] for one in found[side.ref]]
-            for side in (before, after)
-        )
-    )
+    counting = [
+        [one[accepted(one.scores, one.label_names, policy=policy)] for one in found[side.ref]]
+        for side in (before, after)
+    ]
+    told = agreement(*counting)
     return {
         "ap50": theirs["ap50"] - ours["ap50"],
         "f1": theirs["f1"] - ours["f1"],
-        "largest_score_difference": score,
-        "largest_box_difference": box,
-        "unmatched": float(unmatched),
+        "largest_score_difference": told.largest_score,
+        "largest_box_difference": told.largest_box,
+        "unmatched": float(told.unmatched),
         "samples": float(len(samples)),
     }
-
-
-def _differences(before: Sequence[Detections], after: Sequence[Detections]) -> tuple[float, float, int]:
-    """Return the largest difference of scores, that of box edges in pixels, and how many have no counterpart."""
-    score = box = 0.0
-    unmatched = 0
-    for one, other in zip(before, after, strict=True):
-        overlaps = box_iou(one.boxes, other.boxes) * (one.labels[:, None] == other.labels)
-        free = np.ones(len(other), dtype=bool)
-        matched = 0
-        for row in range(len(one)):  # best score first
-            candidates_left = overlaps[row] * free
-            if not candidates_left.size or candidates_left.max() < _SAME:
-                continue
-            place = int(candidates_left.argmax())
-            free[place] = False
-            matched += 1
-            score = max(score, abs(float(one.scores[row] - other.scores[place])))
-            box = max(box, float(np.abs(one.boxes[row] - other.boxes[place]).max()))
-        unmatched += len(one) + len(other) - 2 * matched
-    return score, box, unmatched
 
 
 def _check_loss(loss: Mapping[str, float], max_loss: float, asked: str) -> None:

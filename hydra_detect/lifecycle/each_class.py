@@ -132,6 +132,7 @@ def _existing(store: Store, head: str, samples: Samples, *, init: str, **asked: 
         training.code == tools.code(asked["config"]),
         asked["backbone"] in {None, version.record.backbone_name},
         init in {origins.AUTO, start, begun} or (init == origins.ACTIVE and begun == head),
+        asked.get("reference") in {None, version.record.compact and version.record.compact.reference_ref},
     )
     return version.ref if all(is_same) else None
 

@@ -162,6 +162,9 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     check_enough(samples)
     settings, tools = settings or OriginalSettings(), tools or Tools()
     config = settled(preset, config)
+    if config.kind != "full":
+        found = f"kind is {config.kind!r}, and the head of an original is what others lean on"
+        raise InputError(f"train the original {head!r}", found, "Leave kind out; train compact heads on its backbone.")
     if config.validation == CROSS_VALIDATION:
         remedy = "Leave validation out: there is one original, measured on its test role."
         raise InputError(f"train the original of {head!r}", "cross-validation was asked for", remedy)

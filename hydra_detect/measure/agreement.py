@@ -1,0 +1,137 @@
+"""Agreement: whether two ways of computing detections found the same, and how far apart they are.
+
+For engines, dtypes and compressed heads; no label is looked at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+
+from hydra_detect.detections import box_iou
+from hydra_detect.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from hydra_detect.detections import Detections
+
+_SAME = 0.5  # overlap from which two boxes of one head and class are one detection
+
+
+@attrs.frozen(kw_only=True)
+class Agreement:
+    """What two lots of detections have in common.
+
+    Args:
+        pictures: How many were compared.
+        matched: Detections that both have.
+        largest_box: Largest difference of an edge of these, pixels.
+        largest_score: Largest difference of their scores.
+        vanished: Detections of the first that the second lacks.
+        appeared: Detections of the second that the first lacks.
+        near_limits: How many of these two are so near to a limit of score or overlap that rounding decides.
+
+    """
+
+    pictures: int
+    matched: int
+    largest_box: float
+    largest_score: float
+    vanished: int
+    appeared: int
+    near_limits: int
+
+    @property
+    def unmatched(self) -> int:
+        """Detections that one of the two lacks."""
+        return self.vanished + self.appeared
+
+    def __str__(self) -> str:
+        """One line."""
+        lacking = f"{self.vanished} vanished, {self.appeared} appeared, {self.near_limits} of these near a limit"
+        differences = f"boxes within {self.largest_box:.2g} px, scores within {self.largest_score:.2g}"
+        return f"{self.matched} detections in {self.pictures} pictures, {differences}; {lacking}"
+
+
+def agreement(
+    before: Sequence[Detections],
+    after: Sequence[Detections],
+    *,
+    score_limits: Sequence[float] = (),
+    overlap_limit: float = 0.5,
+    margin: float = 1e-4,
+) -> Agreement:
+    """Compare detections picture by picture.
+
+    Those of one head and class that overlap most are one, from an overlap of 0.5 on, best scores first.
+
+    Args:
+        before: What the one found.
+        after: What the other found, in the same pictures.
+        score_limits: Scores below which detections are dropped.
+        overlap_limit: Overlap from which one of two detections is dropped.
+        margin: How near to a limit rounding decides.
+
+    Raises:
+        InputError: If there are not as many of the one as of the other.
+
+    """
+    if len(before) != len(after):
+        found = f"there are {len(before)} pictures of the one and {len(after)} of the other"
+        raise InputError("compare detections", found, "Give the same pictures in the same order.")
+    boxes, scores, counts = [0.0], [0.0], np.zeros(4, dtype=int)
+    for one, other in zip(before, after, strict=True):
+        rows, places = _pairs(one, other)
+        boxes += np.abs(one.boxes[rows] - other.boxes[places]).max(axis=1, initial=0.0).tolist()
+        scores += np.abs(one.scores[rows] - other.scores[places]).tolist()
+        lacking = [np.setdiff1d(np.arange(len(part)), own) for part, own in ((one, rows), (other, places))]
+        near = sum(
+            _is_near(part, place, score_limits, overlap_limit, margin)
+            for part, own in zip((one, other), lacking, strict=True)
+            for place in own.tolist()
+        )
+        counts += [len(rows), len(lacking[0]), len(lacking[1]), near]
+    matched, vanished, appeared, near_limits = counts.tolist()
+    return Agreement(
+        pictures=len(before),
+        matched=matched,
+        largest_box=max(boxes),
+        largest_score=max(scores),
+        vanished=vanished,
+        appeared=appeared,
+        near_limits=near_limits,
+    )
+
+
+def _kinds(found: Detections) -> NDArray[np.object_]:
+    """Return what kind each detection is of: head and label."""
+    return np.array([*zip(found.heads, found.labels.tolist(), strict=True), None], dtype=object)[:-1]
+
+
+def _pairs(one: Detections, other: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of detections that are the same."""
+    overlaps = box_iou(one.boxes, other.boxes) * (_kinds(one)[:, None] == _kinds(other)[None])
+    rows, places = [], []
+    for row in np.argsort(-one.scores, kind="stable").tolist():
+        if overlaps.shape[1] and overlaps[row].max() >= _SAME:
+            place = int(overlaps[row].argmax())
+            rows.append(row)
+            places.append(place)
+            overlaps[:, place] = 0
+    return np.array(rows, dtype=np.int64), np.array(places, dtype=np.int64)
+
+
+def _is_near(found: Detections, place: int, score_limits: Sequence[float], overlap_limit: float, margin: float) -> bool:
+    """Whether a detection is near to a limit of score, of the picture's last one, or of overlap with another."""
+    kinds = _kinds(found)
+    same = [row for row in range(len(found)) if row != place and kinds[row] == kinds[place]]
+    last = min((float(found.scores[row]) for row in same), default=-1.0)
+    if any(abs(float(found.scores[place]) - limit) <= margin for limit in (*score_limits, last)):
+        return True
+    overlaps = box_iou(found.boxes[[place]], found.boxes[same])
+    return bool((np.abs(overlaps - overlap_limit) <= margin).any())
