@@ -12,6 +12,7 @@ from hydra_detect.errors import IncompatibleError
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.compact import CompactHead, Lean, Reference
 from hydra_detect.nets.heads import RCNNHead
+from hydra_detect.nets.state import raw_tensors
 from hydra_detect.records import BackboneRecord
 from hydra_detect.storage import heads, references
 
@@ -124,6 +125,21 @@ class Shelf:
         """
         reference = self.reference(version.record, f"load {version.ref}")
         return build_head(version.record, raw, reference=reference).to(self.device)
+
+
+def whole_tensors(store: Store, version: VersionRecord) -> dict[str, RawTensor]:
+    """Return the weights of a version by torchvision's names: those of a compact one written out.
+
+    Raises:
+        NotFoundError: If the store does not have what it leans on.
+        IncompatibleError: If that was made for another backbone.
+        CorruptError: If any of it is damaged.
+
+    """
+    raw = heads.tensors(store, version)
+    if version.record.compact is None:
+        return raw
+    return raw_tensors(Shelf(store).network(version, raw).whole().state_dict())
 
 
 def builder(store: Store) -> Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object]:

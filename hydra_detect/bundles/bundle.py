@@ -7,6 +7,7 @@ that its maker meant well: a version that is added from one is never promoted by
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,12 @@ import attrs
 
 from hydra_detect import codec
 from hydra_detect.bundles import manifest, zips
-from hydra_detect.errors import IncompatibleError, NotFoundError, RecordError
+from hydra_detect.data.splits import Split
+from hydra_detect.errors import CorruptError, IncompatibleError, NotFoundError, RecordError, listed
 from hydra_detect.measure.outcomes import Outcomes
 from hydra_detect.names import HeadRef, check_name, one_line
 from hydra_detect.records import BackboneRecord, HeadRecord, OperatingPolicy
-from hydra_detect.storage import artifacts, backbones, files, heads, manifests
+from hydra_detect.storage import artifacts, backbones, files, heads, layout, manifests, references
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
@@ -36,6 +38,24 @@ _MOST_BYTES = sum(manifest.LIMITS.values()) + codec.MAX_JSON_BYTES  # more than 
 
 
 @attrs.frozen(kw_only=True)
+class BundledReference:
+    """The full head that a compact one leans on.
+
+    Args:
+        name: What that head was called.
+        record: Its facts.
+        tensors: Its weights.
+        files: What lay beside it that the store has to remember: its split.
+
+    """
+
+    name: str
+    record: HeadRecord
+    tensors: Mapping[str, RawTensor] = attrs.field(repr=False)
+    files: Mapping[str, bytes] = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
 class Bundle:
     """One version of a head, and the backbone that it was made on, as they were in the store they came from.
 
@@ -47,6 +67,7 @@ class Bundle:
         record: The facts of the head.
         tensors: Its weights.
         files: What lay beside the version, by name, such as split.json.
+        reference: What a compact head leans on; None for a full one.
 
     """
 
@@ -57,6 +78,7 @@ class Bundle:
     record: HeadRecord
     tensors: Mapping[str, RawTensor] = attrs.field(repr=False)
     files: Mapping[str, bytes] = attrs.field(repr=False)
+    reference: BundledReference | None = None
 
     @property
     def head(self) -> str:
@@ -106,9 +128,21 @@ class Bundle:
         if backbone is None:
             backbone = name_in(manager.store, self.backbone.contract, likely=self.origin.backbone)
         backbones.publish(manager.store, backbone, self.backbone, self.backbone_tensors)
-        notes = "; ".join(filter(None, [self.record.notes, self._where_from()]))
-        record = attrs.evolve(self.record, backbone_name=backbone, notes=notes)
+        record = attrs.evolve(self.record, backbone_name=backbone, notes=self._notes(self.record))
+        if self.reference is not None and record.compact:
+            ref = self._add_reference(manager, self.reference, backbone)
+            record = attrs.evolve(record, compact=attrs.evolve(record.compact, reference_ref=str(ref)))
         return _there(manager, name, record) or manager.create(name, self.tensors, record, attachments=self.files)
+
+    def _add_reference(self, manager: VersionManager, reference: BundledReference, backbone: str) -> HeadRef:
+        """Return what the head leans on in a store, put there if it is not there yet."""
+        with contextlib.suppress(NotFoundError):
+            return references.find(manager.store, self.record, f"add {self.origin.ref}").ref
+        record = attrs.evolve(reference.record, backbone_name=backbone, notes=self._notes(reference.record))
+        return manager.create(reference.name, reference.tensors, record, attachments=reference.files).ref
+
+    def _notes(self, record: HeadRecord) -> str:
+        return "; ".join(filter(None, [record.notes, self._where_from()]))
 
     def _where_from(self) -> str:
         made = one_line(f"made {self.origin.created_at} by {self.origin.actor or 'nobody named'}")
@@ -170,7 +204,7 @@ def _read(path: Path, asked: str) -> dict[str, bytes]:
 def _read_folder(path: Path, asked: str) -> dict[str, bytes]:
     names: list[str] = []
     for name in files.names_in(path, asked):
-        if name in {manifest.BACKBONE, manifest.HEAD} and files.kind_of(path / name, asked) == files.FOLDER:
+        if name in manifest.FOLDERS and files.kind_of(path / name, asked) == files.FOLDER:
             names += [f"{name}/{inner}" for inner in files.names_in(path / name, asked)]
         else:
             names.append(name)
@@ -213,6 +247,7 @@ def opened(contents: Mapping[str, bytes], where: str) -> Bundle:
             contents[manifest.HEAD_TENSORS], record.tensors, f"the head's weights of {where}"
         ),
         files=_beside(contents, where, record.class_names),
+        reference=_reference(contents, record, where),
     )
     _check_agreement(bundle, asked)
     return bundle
@@ -232,6 +267,43 @@ def _beside(contents: Mapping[str, bytes], where: str, class_names: tuple[str, .
             Outcomes.from_tensors(artifacts.decode_tensors(data, what)).check_classes(class_names, what)
         found[name] = data
     return found
+
+
+def _reference(contents: Mapping[str, bytes], record: HeadRecord, where: str) -> BundledReference | None:
+    """Return what a compact head leans on, once it is seen to be that.
+
+    Raises:
+        CorruptError: If it is missing, or there is one that nothing leans on, or its weights are others.
+        IncompatibleError: If it belongs to another backbone, or is a compact head itself.
+
+    """
+    asked, there = f"load {where}", [name for name in contents if name.startswith(f"{manifest.REFERENCE}/")]
+    form = record.compact
+    if form is None:
+        if there:
+            raise CorruptError(asked, f"it holds {listed(there)}, and its head leans on nothing", manifest.REMEDY)
+        return None
+    if not {manifest.REFERENCE_TENSORS, manifest.REFERENCE_RECORD} <= set(there):
+        raise CorruptError(asked, f"its head leans on {form.reference_ref}, which is not in it", manifest.REMEDY)
+    own = codec.decode(HeadRecord, contents[manifest.REFERENCE_RECORD], f"the reference's record of {where}")
+    if own.tensors != form.reference:
+        found = f"its head leans on tensors {form.reference.short}, and it holds {own.tensors.short}"
+        raise CorruptError(asked, found, manifest.REMEDY)
+    differences = own.backbone.differences(record.backbone)
+    if differences or own.compact:
+        found = f"what its head leans on is of another kind or backbone: {'; '.join(differences) or own.compact}"
+        raise IncompatibleError(asked, found, manifest.REMEDY)
+    split = contents.get(manifest.REFERENCE_SPLIT)
+    if split is not None:
+        codec.decode(Split, split, f"the reference's split of {where}", limit=codec.MAX_LIST_BYTES)
+    return BundledReference(
+        name=HeadRef.parse(form.reference_ref).name,
+        record=own,
+        tensors=artifacts.decode_weights(
+            contents[manifest.REFERENCE_TENSORS], own.tensors, f"the reference's weights of {where}"
+        ),
+        files={} if split is None else {layout.SPLIT: split},
+    )
 
 
 def _check_agreement(bundle: Bundle, asked: str) -> None:

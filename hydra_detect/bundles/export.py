@@ -15,7 +15,7 @@ from hydra_detect.bundles.manifest import BundleManifest
 from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError, InputError
 from hydra_detect.names import HeadRef
-from hydra_detect.storage import backbones, files, heads, layout, manifests
+from hydra_detect.storage import backbones, files, heads, layout, manifests, references
 from hydra_detect.storage.store import Store
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def _contents(store: Store, version: VersionRecord, asked: str) -> dict[str, byt
         manifest.BACKBONE_TENSORS: own.read(backbone.manifest, layout.TENSORS),
         manifest.BACKBONE_RECORD: own.read(backbone.manifest, layout.RECORD),
         **{f"{manifest.HEAD}/{name}": item.read(version, name) for name in kept},
+        **_reference(store, version, asked),
     }
     origin = BundleManifest(
         head=version.head,
@@ -150,9 +151,19 @@ def _contents(store: Store, version: VersionRecord, asked: str) -> dict[str, byt
     return {manifest.MANIFEST: manifest.text(origin), **found}
 
 
+def _reference(store: Store, version: VersionRecord, asked: str) -> dict[str, bytes]:
+    """Return the files of what a compact version leans on."""
+    if version.record.compact is None:
+        return {}
+    reference = references.find(store, version.record, asked)
+    names = [name for name in (layout.TENSORS, layout.RECORD, layout.SPLIT) if name in reference.files]
+    return {f"{manifest.REFERENCE}/{name}": store.head(reference.head).read(reference, name) for name in names}
+
+
 def _put_folder(disk: Disk, contents: Mapping[str, bytes], path: Path, *, aside: Path, asked: str) -> None:
     """Write a folder aside, make it durable, and give it its name."""
-    folders = [aside, aside / manifest.BACKBONE, aside / manifest.HEAD]
+    own = {name.partition("/")[0] for name in contents if "/" in name}
+    folders = [aside, *(aside / name for name in manifest.FOLDERS if name in own)]
     try:
         for folder in folders:
             disk.make_folder(folder)

@@ -6,6 +6,7 @@ Knows neither folders nor zip files. ::
     backbone/model.safetensors  record.json
     head/model.safetensors  record.json
     head/split.json  evaluation.json ...  what lay beside the version, of `BESIDE`
+    reference/model.safetensors  record.json  split.json    of a compact head, what it leans on
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ MANIFEST = "bundle.json"
 BACKBONE, HEAD = "backbone", "head"
 BACKBONE_TENSORS, BACKBONE_RECORD = f"{BACKBONE}/{layout.TENSORS}", f"{BACKBONE}/{layout.RECORD}"
 HEAD_TENSORS, HEAD_RECORD = f"{HEAD}/{layout.TENSORS}", f"{HEAD}/{layout.RECORD}"
+REFERENCE = "reference"
+REFERENCE_TENSORS, REFERENCE_RECORD = f"{REFERENCE}/{layout.TENSORS}", f"{REFERENCE}/{layout.RECORD}"
+REFERENCE_SPLIT = f"{REFERENCE}/{layout.SPLIT}"
+FOLDERS = (BACKBONE, HEAD, REFERENCE)
 OUTCOMES = f"{HEAD}/{layout.OUTCOMES}"
 
 # The last two are records of rooms that need torch: read here as a record of any fields.
@@ -57,11 +62,13 @@ LIMITS: Mapping[str, int] = MappingProxyType(
     {
         **{name: _limit(name, codec.MAX_JSON_BYTES) for name in sorted(REQUIRED)},
         **{f"{HEAD}/{name}": _limit(name, codec.MAX_LIST_BYTES) for name in BESIDE},
+        **{name: _limit(name, codec.MAX_JSON_BYTES) for name in (REFERENCE_TENSORS, REFERENCE_RECORD)},
+        REFERENCE_SPLIT: codec.MAX_LIST_BYTES,
     }
 )
 """Every file that a bundle may hold, and how many bytes it may have."""
 
-_REMEDY = "Get the bundle anew from whoever made it."
+REMEDY = "Get the bundle anew from whoever made it."
 _SHORT_TEXT = check.and_(check.instance_of(str), check.max_len(changes.MOST_CHARACTERS))
 
 
@@ -139,9 +146,9 @@ def check_names(names: Iterable[str], asked: str) -> None:
     there = set(names)
     strangers, missing = there - LIMITS.keys(), REQUIRED - there
     if strangers:
-        raise CorruptError(asked, f"it holds what no bundle holds: {listed(map(shown, strangers))}", _REMEDY)
+        raise CorruptError(asked, f"it holds what no bundle holds: {listed(map(shown, strangers))}", REMEDY)
     if missing:
-        raise CorruptError(asked, f"it lacks {listed(missing)}", _REMEDY)
+        raise CorruptError(asked, f"it lacks {listed(missing)}", REMEDY)
 
 
 def check_same_files(manifest: BundleManifest, names: Iterable[str], asked: str) -> None:
@@ -156,4 +163,4 @@ def check_same_files(manifest: BundleManifest, names: Iterable[str], asked: str)
     if missing or extra:
         found = f"files that {MANIFEST} lists and are missing: {listed(map(shown, missing)) or 'none'}; "
         found += f"that are there and not listed: {listed(extra) or 'none'}"
-        raise CorruptError(asked, found, _REMEDY)
+        raise CorruptError(asked, found, REMEDY)

@@ -21,6 +21,7 @@ from hydra_detect.checkpoints.trace import trace_original, trace_rebuilt
 from hydra_detect.checkpoints.zoo import read_original
 from hydra_detect.codec import Record
 from hydra_detect.errors import CheckpointError, InputError, NotFoundError, RecordError
+from hydra_detect.loading import whole_tensors
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.devices import environment
 from hydra_detect.nets.heads import RCNNHead
@@ -252,7 +253,7 @@ def read_rebuilt(store: Store, version: VersionRecord) -> Rebuilt:
     """Read a version and the backbone it was made on from the store, checked byte for byte.
 
     Raises:
-        NotFoundError: If the backbone is not in the store.
+        NotFoundError: If the backbone is not in the store, or what a compact head leans on.
         IncompatibleError: If it is not the one the head was made on.
         CorruptError: If a file is damaged.
 
@@ -263,7 +264,7 @@ def read_rebuilt(store: Store, version: VersionRecord) -> Rebuilt:
         contract=backbone.record.contract,
         settings=version.record.settings,
         backbone=backbones.tensors(store, backbone),
-        head=heads.tensors(store, version),
+        head=whole_tensors(store, version),
     )
 
 

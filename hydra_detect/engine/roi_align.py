@@ -79,7 +79,7 @@ def pooled(table: Table, boxes: torch.Tensor, levels: torch.Tensor, *, size: int
         mode="sum",
         per_sample_weights=weights.view(bags, taps).div_(samples * samples).to(table.rows.dtype),
     )
-    return summed.view(len(boxes), size * size, -1)
+    return summed.view(len(boxes), size * size, table.rows.shape[1])
 
 
 @attrs.frozen(eq=False)

@@ -14,7 +14,7 @@ from hydra_detect.lifecycle import beside, memory
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import backbone_of, measured, of_classes
 from hydra_detect.lifecycle.leaning import reference_for
-from hydra_detect.loading import Shelf
+from hydra_detect.loading import Shelf, whole_tensors
 from hydra_detect.measure.agreement import agreement
 from hydra_detect.measure.policy import accepted
 from hydra_detect.names import HeadRef
@@ -206,8 +206,7 @@ def expand_head(
     compact = heads.find(store, HeadRef(head, version))
     if compact.record.compact is None:
         raise InputError(f"expand {compact.ref}", "it is a full head already", "There is nothing to do.")
-    network = Shelf(store).network(compact, heads.tensors(store, compact)).whole()
-    tensors = raw_tensors(network.state_dict())
+    tensors = whole_tensors(store, compact)
     record = attrs.evolve(
         compact.record,
         tensors=tensors_digest(tensors),

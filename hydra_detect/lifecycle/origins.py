@@ -9,22 +9,18 @@ import attrs
 from hydra_detect.data.samples import Role
 from hydra_detect.errors import IncompatibleError, NotFoundError, near_matches
 from hydra_detect.lifecycle.beside import seen_samples, split_of
-from hydra_detect.loading import Shelf
+from hydra_detect.loading import whole_tensors
 from hydra_detect.names import HeadRef
-from hydra_detect.nets.state import raw_tensors
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import backbones, heads
 from hydra_detect.training.start import Origin, plain_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.data.samples import Samples
     from hydra_detect.records import VersionRecord
     from hydra_detect.storage.backbones import StoredBackbone
     from hydra_detect.storage.store import Store
-    from hydra_detect.tensors import RawTensor
 
 AUTO, ACTIVE, FRESH = "auto", "active", "fresh"
 
@@ -86,23 +82,21 @@ def begin(store: Store, head: str, *, init: str, backbone: str | None) -> Beginn
         raise NotFoundError(f"start from the active version of {head!r}", "it has none", remedy)
     chosen = named(store, init) if init not in {AUTO, ACTIVE} else active if init == ACTIVE else relative
     assert chosen is not None  # noqa: S101  each way to None has returned or raised
-    version, tensors = heads.load(store, chosen.ref)
+    version = heads.find(store, chosen.ref)
     if not fits(version, contract):
         raise IncompatibleError(
             f"start from {version.ref}",
             f"it belongs to another backbone: {'; '.join(contract.differences(version.record.backbone))}",
             f"Start from a head of {stored.name!r}, or from init='fresh'.",
         )
-    origin = _origin(store, version, tensors)
+    origin = _origin(store, version)
     return Beginning(backbone=stored, origin=origin, told=str(version.ref), active=active, version=version)
 
 
-def _origin(store: Store, version: VersionRecord, tensors: Mapping[str, RawTensor]) -> Origin:
-    """Return a version as one to start from, its weights written out."""
+def _origin(store: Store, version: VersionRecord) -> Origin:
+    """Return a version as one to start from."""
     record = version.record
-    if record.compact:
-        tensors = raw_tensors(Shelf(store).network(version, tensors).whole().state_dict())
-    return Origin(settings=record.settings, class_names=record.class_names, tensors=tensors)
+    return Origin(settings=record.settings, class_names=record.class_names, tensors=whole_tensors(store, version))
 
 
 def judged_on(store: Store, beginning: Beginning, judged: Samples, *, init: str) -> Beginning:
@@ -141,7 +135,7 @@ def _doubted(store: Store, beginning: Beginning) -> Beginning:
 
 
 def _from(store: Store, version: VersionRecord, beginning: Beginning) -> Beginning:
-    origin = _origin(store, version, heads.tensors(store, version))
+    origin = _origin(store, version)
     return attrs.evolve(beginning, origin=origin, told=str(version.ref), version=version)
 
 
