@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional
 from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
 
+from hydra_detect.engine.convolutions import filled
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -36,8 +38,8 @@ class Proposer:
 
     Args:
         layers: Its convolutions, the last in the form of `convolutions`.
-        predictor: [5 * anchor, channel]: logits of all anchors, then their deltas.
-        predictor_bias: [5 * anchor].
+        predictor: [5 * anchor, channel]: logits of all anchors, then their deltas, filled up with zeros.
+        predictor_bias: [5 * anchor], filled up too.
         cells: [level] of [anchor, 4]: the anchors around 0, pixels of the network input.
         coder: Decodes deltas.
         settings: Counts and thresholds.
@@ -60,8 +62,8 @@ class Proposer:
         parts = (head.cls_logits, head.bbox_pred)
         return cls(
             layers,
-            torch.cat([part.weight.detach().flatten(1) for part in parts]).to(dtype),
-            torch.cat([part.bias.detach() for part in parts]).to(dtype),
+            filled(torch.cat([part.weight.detach().flatten(1) for part in parts])).to(dtype),
+            filled(torch.cat([part.bias.detach() for part in parts])).to(dtype),
             [cell.to(device) for cell in anchors.cell_anchors],
             coder,
             settings,
@@ -120,7 +122,7 @@ class Proposer:
         every = values[:, :anchors].flatten()
         logits, chosen = every.topk(min(self.settings.rpn_pre_nms_top_n, len(every)))
         position, kind = chosen // anchors, chosen % anchors
-        deltas = values[:, anchors:].reshape(-1, _CORNERS)[chosen]
+        deltas = values[:, anchors : 5 * anchors].reshape(-1, _CORNERS)[chosen]
         x = position % width * (padded[1] // width)  # the stride is a whole number, as torchvision has it
         y = position // width * (padded[0] // height)
         boxes = cell[kind] + torch.stack([x, y, x, y], dim=1)

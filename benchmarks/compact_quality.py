@@ -1,0 +1,139 @@
+"""Compact heads against full ones: the same labels, seeds and budget, paired.
+
+    python benchmarks/compact_quality.py --bccd BCCD_Dataset --deeppcb DeepPCB --out run
+
+Data: github.com/Shenggan/BCCD_Dataset at commit d272fb1 and github.com/tangsanli5201/DeepPCB at commit 08e98c4, both
+MIT. On a backbone that was trained on red cells alone (`bccd_heads.py`) heads learn white cells and platelets from 40
+pictures each, on one that was trained on spurs alone (`deeppcb.py`) the five other defects from 40 tiles that show them
+and 20 that do not. Each is trained as a full and as a compact head, from the same start, with the same settings but for
+the kind, and measured once on the author's test list. Rows are kept in --json, and what is there already is not trained
+again. Heads of DeepPCB are published, for `heads.py` to time them.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import bccd_heads
+import deeppcb
+import numpy as np
+
+from hydra_detect import train_head
+from hydra_detect.allocation import keep_freed_memory
+from hydra_detect.training.tools import Tools
+
+BCCD = ("WBC", "Platelets")
+DEEPPCB = tuple(name for name in deeppcb.CLASSES if name != deeppcb.KNOWN)
+TILES, BACKGROUNDS = 40, 20
+HEADS = {"epochs": 12, "views": "plain,hflip,vflip,rot180", "validation": "held-out"}
+COMPACT = {"kind": "compact", "rank": "32", "factor_rate": 4, "refined": 200, "preselected": 300}
+KINDS = {"full": {}, "compact": COMPACT}
+DRAWS = 10_000
+
+
+def bccd_samples(data, label, seed):
+    """40 pictures that show the class to learn from, 40 to calibrate on, the author's test list."""
+    return bccd_heads.joined(bccd_heads.drawn(bccd_heads.lists(data, label), 40, seed, "test"))
+
+
+def deeppcb_samples(folder, label, seed):
+    """40 tiles that show the class and 20 that do not, the held-back pictures to calibrate on, the author's test list."""
+    own, source = deeppcb.lists(folder, label), np.random.default_rng(seed)
+    places = source.permutation(len(own["train"])).tolist()
+    with_boxes = [place for place in places if len(own["train"][place].truth)]
+    without = [place for place in places if not len(own["train"][place].truth)]
+    own["train"] = own["train"][sorted([*with_boxes[:TILES], *without[:BACKGROUNDS]])]
+    return deeppcb.joined(own)
+
+
+def trained(store, head, samples, split, seed, kind, init, cache, publish):
+    """Train one head; return its figures."""
+    began = time.perf_counter()
+    report = train_head(
+        store,
+        head,
+        samples,
+        split=split,
+        seed=seed,
+        init=init,
+        config={**HEADS, **KINDS[kind]},
+        publish=publish,
+        progress=lambda _state: None,
+        tools=Tools(cache=cache),
+    )
+    figures = {name: report.metrics.figures()[name] for name in ("ap50", "f1")}
+    seconds = report.training.course.seconds
+    return {
+        **figures,
+        "training": seconds["training"],
+        "seconds": time.perf_counter() - began,
+        "version": report.version,
+    }
+
+
+def paired(rows, figure):
+    """The mean of compact minus full over pairs of data, class and seed, and its 95 % interval by bootstrap."""
+    by_key = {}
+    for row in rows:
+        by_key.setdefault((row["data"], row["class"], row["seed"]), {})[row["kind"]] = row[figure]
+    differences = np.array([pair["compact"] - pair["full"] for pair in by_key.values() if len(pair) == len(KINDS)])
+    drawn = np.random.default_rng(0).choice(differences, (DRAWS, len(differences))).mean(axis=1)
+    return differences.mean(), *np.quantile(drawn, [0.025, 0.975]), len(differences)
+
+
+def say(rows):
+    """Means of each class and kind, and the paired differences of each data set and of all."""
+    for data in dict.fromkeys(row["data"] for row in rows):
+        for label in dict.fromkeys(row["class"] for row in rows if row["data"] == data):
+            for kind in KINDS:
+                own = [row for row in rows if (row["data"], row["class"], row["kind"]) == (data, label, kind)]
+                if own:
+                    told = bccd_heads.told(own, "ap50", "f1")
+                    print(f"{data:<8} {label:<10} {kind:<8} {len(own)} seeds  {told}")
+    for chosen in [[row for row in rows if row["data"] == data] for data in ("bccd", "deeppcb")] + [rows]:
+        complete = {(row["class"], row["seed"]) for row in chosen if row["kind"] == "compact"}
+        if complete:
+            for figure in ("ap50", "f1"):
+                mean, low, high, count = paired(chosen, figure)
+                name = "/".join(dict.fromkeys(row["data"] for row in chosen))
+                print(
+                    f"{name:<14} {figure:<5} compact - full: {mean:+.4f} ({low:+.4f} to {high:+.4f}) over {count} pairs"
+                )
+
+
+def main():
+    """Train what is missing, keep each row as it is done, and say what it comes to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bccd", type=pathlib.Path, help="checkout of Shenggan/BCCD_Dataset")
+    parser.add_argument("--deeppcb", type=pathlib.Path, help="checkout of tangsanli5201/DeepPCB")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="with what the two other benchmarks made")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--json", type=pathlib.Path, required=True, help="the rows, read and written")
+    args = parser.parse_args()
+    keep_freed_memory()
+    rows = json.loads(args.json.read_text()) if args.json.exists() else []
+    known = {(row["data"], row["class"], row["seed"], row["kind"]) for row in rows}
+    asked = [("bccd", label) for label in BCCD if args.bccd] + [("deeppcb", label) for label in DEEPPCB if args.deeppcb]
+    for seed in args.seeds:
+        for data, label in asked:
+            for kind in KINDS:
+                if (data, label, seed, kind) in known:
+                    continue
+                if data == "bccd":
+                    samples, split = bccd_samples(args.bccd, label, seed)
+                    store, init, name = args.out / "store", "rbc", label.lower()
+                else:
+                    deeppcb.cut(args.deeppcb, args.out / "pcb/tiles")
+                    samples, split = deeppcb_samples(args.out / "pcb/tiles", label, seed)
+                    store, init, name = args.out / "pcb/store", deeppcb.KNOWN, f"{label}-{kind}-{seed}"
+                cache = args.out / "features"
+                row = trained(store, name, samples, split, seed, kind, init, cache, publish=data == "deeppcb")
+                rows.append({"data": data, "class": label, "seed": seed, "kind": kind, **row})
+                print(json.dumps(rows[-1]), flush=True)
+                args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    say(rows)
+
+
+if __name__ == "__main__":
+    main()

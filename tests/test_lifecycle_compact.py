@@ -1,0 +1,319 @@
+"""Compact heads in their life: trained, compressed, expanded, calibrated, bundled, taken up again."""
+
+import json
+
+import attrs
+import lifecycle_fixtures
+import numpy as np
+import pytest
+import torch
+from lifecycle_fixtures import QUICK, give, lights, scene, teach
+
+from hydra_detect import (
+    HeadRegistry,
+    HydraDetector,
+    Store,
+    VersionManager,
+    calibrate,
+    evaluate,
+    export_bundle,
+    load_bundle,
+    merge_checkpoint,
+)
+from hydra_detect.bundles import manifest
+from hydra_detect.bundles.bundle import opened
+from hydra_detect.cli.commands import run
+from hydra_detect.data.samples import Role
+from hydra_detect.data.splits import given
+from hydra_detect.data.writing import write_samples
+from hydra_detect.errors import (
+    CorruptError,
+    IncompatibleError,
+    InputError,
+    NotFoundError,
+    TrainingError,
+)
+from hydra_detect.lifecycle import beside
+from hydra_detect.lifecycle.compressing import compress_head, expand_head
+from hydra_detect.lifecycle.original import train_original
+from hydra_detect.storage import heads, manifests
+
+bare = lifecycle_fixtures.bare
+COMPACT = {**QUICK, "kind": "compact", "rank": "4", "factor_rate": 3.0, "epochs": 5}
+
+
+def found_by(store, ref, engine="exact"):
+    """Return what a version finds in a few scenes, raw."""
+    detector = HydraDetector.from_store(store, [ref], device="cpu", engine=engine)
+    return [detector.predict(scene(n, "lamp")[0], raw_scores=True, score_threshold=0.0) for n in range(700, 705)]
+
+
+def are_equal(one, other):
+    """Whether detections of the same pictures are equal bit for bit."""
+    return all(
+        np.array_equal(a.boxes, b.boxes) and np.array_equal(a.scores, b.scores) for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_trained(bare):
+    """A compact head learns from few labels, leans on the full head that is there, and is measured as any other."""
+    report = teach(bare, config=COMPACT)
+    version = HeadRegistry(bare)["lamp"]
+    assert report.metrics.figures()["f1"] == 1.0
+    assert version.record.kind == "compact-head"
+    assert version.record.compact.reference_ref == "moth@1"
+    assert version.record.compact.reference == HeadRegistry(bare)["moth"].record.tensors
+    assert not version.record.compact.is_unmeasured
+    assert report.training.unchanged
+    assert evaluate(bare, "lamp", lights(first=400)).figures()["f1"] == 1.0
+    assert VersionManager(bare).verify(depth="deep").is_sound
+
+
+def test_trained_again(bare):
+    """The next version starts from the first, and leans on what that leans on, though others would do."""
+    teach(bare, config=COMPACT)
+    give(bare, "ant", seed=9)
+    report = teach(bare, config=COMPACT, init="auto")
+    second = VersionManager(bare).versions("lamp")[1]
+    assert report.training.course.started_from == "lamp@1"
+    assert second.record.compact.reference_ref == "moth@1"
+
+
+def test_the_same_bytes_again(bare):
+    """The same call gives the same bytes."""
+    digests = []
+    for _ in range(2):
+        teach(bare, config=COMPACT)
+        digests.append(VersionManager(bare).versions("lamp")[-1].record.tensors)
+    assert digests[0] == digests[1]
+
+
+def test_a_named_reference(bare):
+    """What is named is leant on; a compact head, another backbone's, or one that is not there are refused."""
+    give(bare, "ant", seed=9)
+    teach(bare, config=COMPACT, reference="ant@1")
+    assert HeadRegistry(bare)["lamp"].record.compact.reference_ref == "ant@1"
+    for name, kind, told in (
+        ("lamp", IncompatibleError, "it is a compact head itself, which leans on ant@1"),
+        ("ann", NotFoundError, "Did you mean 'ant'"),
+    ):
+        with pytest.raises(kind, match=told):
+            teach(bare, config=COMPACT, reference=name)
+    with pytest.raises(InputError, match=r"a reference is named .* and kind is 'full'"):
+        teach(bare, reference="ant@1")
+
+
+def test_nothing_to_lean_on(tmp_path):
+    """Without a full head of the backbone no compact one is made, and what to do is said."""
+    store = lifecycle_fixtures.with_backbone(tmp_path)
+    with pytest.raises(
+        NotFoundError, match=r"no full head of this backbone to lean on\. Train or split a full head first"
+    ):
+        teach(store, config=COMPACT)
+
+
+def test_a_reference_that_learnt_from_what_is_measured(bare):
+    """A head that leans on weights which learnt from its test samples has figures that are no evidence, and says so."""
+    samples = lights()
+    everything = given(samples, {Role.TRAIN: [sample.id for sample in samples]})
+    reference = HeadRegistry(bare)["moth"]
+    VersionManager(bare).create(
+        "moth", heads.tensors(bare, reference), reference.record, attachments=beside.files(split=everything)
+    )
+    report = teach(bare, config=COMPACT, reference="moth@2")
+    assert any("no evidence of quality" in note for note in report.metrics.notes)
+    clean = teach(bare, "torch", config=COMPACT)  # moth@1 keeps no split, and is the active one
+    assert not any("on which it leans" in note for note in clean.metrics.notes)
+
+
+def test_an_original_is_no_compact_head(bare):
+    """The head of an original is what others lean on: it is not made compact."""
+    with pytest.raises(InputError, match="the head of an original is what others lean on"):
+        train_original(bare, "owl", lights(), config=COMPACT)
+
+
+def test_calibrated_anew(bare):
+    """Another operating policy of a compact version is a compact version with the same weights and reference."""
+    teach(bare, config=COMPACT)
+    version = calibrate(bare, "lamp", objective="fbeta:2")
+    assert version.record.compact == HeadRegistry(bare)["lamp@1"].record.compact
+    assert VersionManager(bare).history("moth")[-1].other == str(version.ref)
+
+
+# Compressing and expanding
+
+
+def test_compressed_and_expanded(bare):
+    """A full head becomes a compact one at a loss that is measured and recorded, and back without any."""
+    teach(bare)
+    report = compress_head(bare, "lamp", rank=12, samples=lights(first=500), steps=40, max_loss=0.05)
+    version = report.version
+    form = version.record.compact
+    assert version.number == 2
+    assert VersionManager(bare).active("lamp").number == 1
+    assert form.compressed_from == "lamp@1"
+    assert set(form.loss) == {
+        "ap50", "f1", "largest_score_difference", "largest_box_difference", "unmatched", "samples"
+    }  # fmt: skip
+    assert form.loss["samples"] == 12
+    assert form.loss["f1"] <= 0.05
+    assert report.nbytes[0] > report.nbytes[1]
+    assert "times smaller" in str(report)
+    assert json.loads(json.dumps(report.to_dict()))["loss"] == dict(form.loss)
+    full = expand_head(bare, "lamp", 2)
+    assert full.record.compact is None
+    assert full.record.kind == "head"
+    assert are_equal(found_by(bare, "lamp@2"), found_by(bare, str(full.ref)))
+    assert VersionManager(bare).verify(depth="deep").is_sound
+
+
+def test_what_was_looked_at_is_remembered(bare):
+    """Samples of a distillation count as learnt from: nobody measures on them by mistake."""
+    teach(bare)
+    samples = lights(first=500)
+    version = compress_head(bare, "lamp", rank=12, samples=samples, steps=5, max_loss=1.0).version
+    roles = beside.split_of(bare, version).roles
+    own = [roles[sample.id] for sample in samples]
+    assert own.count(Role.TRAIN) == own.count(Role.TEST) == 12
+    with pytest.raises(Exception, match="12 of 24 samples were used to make it"):
+        evaluate(bare, version.ref, samples)
+
+
+def test_a_loss_that_is_too_large(bare):
+    """Where the form costs more than is allowed, no version is made, and the figures are told."""
+    teach(bare)
+    with pytest.raises(TrainingError, match=r"on 12 samples it would lose .* more than 0.*Raise the rank") as caught:
+        compress_head(bare, "lamp", rank=1, samples=lights(first=500), steps=1, max_loss=0.0)
+    assert caught.value.facts["loss"]["f1"] > 0
+    assert HeadRegistry(bare).info("lamp").versions == (1,)
+
+
+def test_a_loss_that_nobody_measured(bare):
+    """Without samples it is refused unless that is to be recorded, and recorded then."""
+    teach(bare)
+    with pytest.raises(InputError, match=r"no samples to measure on what it costs.*--unmeasured"):
+        compress_head(bare, "lamp", rank=8)
+    report = compress_head(bare, "lamp", rank=8, unmeasured=True)
+    assert report.version.record.compact.is_unmeasured
+    assert report.loss is None
+    assert "not measured" in str(report)
+
+
+def test_what_cannot_be_compressed_or_expanded(bare):
+    """A compact head is not compressed again, a full one not expanded, the only full one leans on nothing."""
+    with pytest.raises(NotFoundError, match="moth@1 is the only full head of this backbone, and cannot lean on itself"):
+        compress_head(bare, "moth", unmeasured=True, rank=4)
+    with pytest.raises(InputError, match="it is a full head already"):
+        expand_head(bare, "moth")
+    teach(bare, config=COMPACT)
+    with pytest.raises(InputError, match=r"it is compact, rank 4 of moth@1 already"):
+        compress_head(bare, "lamp", unmeasured=True)
+
+
+# Merged, bundled, on the command line
+
+
+def test_merged(bare, tmp_path):
+    """The merged checkpoint of a compact head is torchvision's own state dict, its weights written out."""
+    teach(bare, config=COMPACT)
+    state = torch.load(merge_checkpoint(bare, "lamp", tmp_path / "whole.pth"), weights_only=True)
+    full = expand_head(bare, "lamp")
+    for name, tensor in heads.tensors(bare, full).items():
+        assert state[name].numpy().tobytes() == bytes(tensor.data)
+    assert not any(name.endswith((".up", ".down")) for name in state)
+
+
+def test_bundled(bare, tmp_path):
+    """A bundle of a compact head takes along what it leans on, and the head finds the same in another store."""
+    teach(bare, config=COMPACT)
+    export_bundle(bare, "lamp", tmp_path / "lamp.zip")
+    bundle = load_bundle(tmp_path / "lamp.zip")
+    assert bundle.reference.name == "moth"
+    other = Store.create(tmp_path / "other", durability="fast")
+    version = bundle.add_to(other, head="torch")
+    assert version.record.compact.reference_ref == "moth@1"
+    assert are_equal(found_by(bare, "lamp@1"), found_by(other, "torch@1"))
+    again = bundle.add_to(other, head="torch")
+    assert again.number == version.number
+    assert HeadRegistry(other).info("moth").versions == (1,)
+
+
+def test_bundled_where_the_reference_is_there(bare, tmp_path):
+    """In a store that has the reference under another name, that one is leant on, and none is added."""
+    teach(bare, config=COMPACT)
+    export_bundle(bare, "lamp", tmp_path / "lamp")
+    HeadRegistry(bare).rename("moth", "fly")
+    version = load_bundle(tmp_path / "lamp").add_to(bare, head="torch")
+    assert version.record.compact.reference_ref == "fly@1"
+    assert sorted(HeadRegistry(bare)) == ["fly", "lamp", "torch"]
+
+
+def test_bundles_without_the_right_reference(bare, tmp_path):
+    """A bundle that lacks what its head leans on, or holds another, or one for nothing, is refused."""
+    teach(bare, config=COMPACT)
+    give(bare, "ant", seed=9)
+    for ref in ("lamp", "moth", "ant"):
+        export_bundle(bare, ref, tmp_path / ref)
+
+    def files_of(name):
+        folder = tmp_path / name
+        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    def sealed(contents):
+        origin = manifest.parse(contents.pop("bundle.json"), "it")
+        listing = manifests.listing_of(contents)
+        return {"bundle.json": manifest.text(attrs.evolve(origin, files=listing)), **contents}
+
+    whole = files_of("lamp")
+    parts = {name: data for name, data in whole.items() if name.startswith("reference/")}
+    assert sorted(parts) == ["reference/model.safetensors", "reference/record.json"]
+    without = sealed({name: data for name, data in whole.items() if name not in parts})
+    with pytest.raises(CorruptError, match="its head leans on moth@1, which is not in it"):
+        opened(without, "it")
+    ant = {
+        name.replace("head/", "reference/"): data
+        for name, data in files_of("ant").items()
+        if name in {"head/model.safetensors", "head/record.json"}
+    }
+    with pytest.raises(CorruptError, match=r"its head leans on tensors .*, and it holds"):
+        opened(sealed({**whole, **ant}), "it")
+    with pytest.raises(CorruptError, match="its head leans on nothing"):
+        opened(sealed({**files_of("moth"), **ant}), "it")
+
+
+def test_on_the_command_line(bare, tmp_path, capsys):
+    """Training, compressing and expanding say what came of them, in words and as JSON."""
+    folder = tmp_path / "data"
+    on_disk = lifecycle_fixtures.on_disk(lights(), folder)
+    write_samples(on_disk, folder / "labels.json", format="coco")
+    options = [f"{name}={value if not isinstance(value, tuple) else ','.join(value)}" for name, value in QUICK.items()]
+    common = ["--data", str(folder / "labels.json"), "--store", str(bare.root)]
+    assert (
+        run(
+            [
+                "train",
+                "lamp",
+                *common,
+                "--kind",
+                "compact",
+                "--rank",
+                "4",
+                "--json",
+                "--init",
+                "fresh",
+                "--set",
+                *options,
+            ]
+        )
+        == 0
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert told["training"]["config"]["kind"] == "compact"
+    assert run(["expand", "lamp", "--store", str(bare.root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == 2
+    assert run(["compress", "lamp@2", "--store", str(bare.root)]) == 2
+    assert "--unmeasured" in capsys.readouterr().err
+    assert run(["compress", "lamp@2", *common, "--rank", "8", "--max-loss", "1", "--steps", "5"]) == 0
+    assert "compact, rank 8 of moth@1, made from lamp@2" in capsys.readouterr().out
+    assert run(["compress", "lamp@2", "--store", str(bare.root), "--unmeasured", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] is None
