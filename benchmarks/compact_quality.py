@@ -38,7 +38,7 @@ def bccd_samples(data, label, seed):
 
 
 def deeppcb_samples(folder, label, seed):
-    """40 tiles that show the class and 20 that do not, the held-back pictures to calibrate on, the author's test list."""
+    """40 tiles that show the class and 20 that do not, the held-back ones to calibrate on, the author's test list."""
     own, source = deeppcb.lists(folder, label), np.random.default_rng(seed)
     places = source.permutation(len(own["train"])).tolist()
     with_boxes = [place for place in places if len(own["train"][place].truth)]

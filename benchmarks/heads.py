@@ -1,13 +1,17 @@
 """N heads on one backbone against N whole detectors: time, memory, and what the parts allow.
 
-    python benchmarks/heads.py --json heads.json
+    python benchmarks/heads.py --deeppcb DeepPCB --out run --json heads.json
 
-In one run, on the same threads and the same 1024x1024 picture: N of torchvision's own Faster R-CNN (ResNet-18-FPN,
-default head, 2 classes) one after another, against one HydraDetector with the same N heads. The bound is
-N * t_model / (t_backbone + N * t_head), with the three times taken on torchvision's own parts in the same rounds:
-what a shared backbone can gain when every head still costs all of itself. Weights are random: speed does not depend
-on them, as every model here proposes the full 1,000 boxes (the number is printed). `--data DIR` takes the picture
-from a folder instead of drawing structured noise, such as a checkout of github.com/Shenggan/BCCD_Dataset.
+The heads are those of the study (`compact_quality.py`, which has to have been run with the same --out): 25 full and 25
+compact ones for defects of circuit boards, trained, on one backbone (ResNet-18-FPN, 256 channels, torchvision's default
+head). They learnt from tiles at the size they were scanned in; here the same weights run on a whole picture, so the
+store is copied with torchvision's usual input size (shorter side 800). The picture of 1024x1024 is put together from
+test pictures, and becomes 800x800, the scale of the tiles.
+
+In one run, on the same threads, with the same allocator settings: N of torchvision's own Faster R-CNN, each with the
+weights of a full head, one after another; against one HydraDetector with N heads, by kind, engine and dtype. Every
+round takes every measurement once, so that a drift of the machine meets all of them; figures are medians, ratios are
+taken within rounds. `--yolo FILE` puts in what `yolo.py` measured on the same machine in an environment of its own.
 """
 
 import argparse
@@ -19,176 +23,228 @@ import tempfile
 import time
 
 import attrs
+import deeppcb
 import numpy as np
 import torch
 import torchvision
-from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from PIL import Image
 
-from hydra_detect import HydraDetector, VersionManager, split_checkpoint
-from hydra_detect.checkpoints.noise import structured_noise
-from hydra_detect.nets.state import raw_tensors
-from hydra_detect.pictures import open_picture
-from hydra_detect.tensors import tensors_digest
+from hydra_detect import HeadRegistry, HydraDetector, Store, VersionManager
+from hydra_detect.allocation import keep_freed_memory
+from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX
+from hydra_detect.contracts import Preprocessing
+from hydra_detect.loading import whole_tensors
+from hydra_detect.nets.original import build_original, load_original
+from hydra_detect.nets.state import torch_tensors
+from hydra_detect.storage import backbones, heads
+
+SIDE = 1024
+WAYS = {
+    "full, exact": ("full", "exact", "float32"),
+    "full, fast": ("full", "fast", "float32"),
+    "compact, exact": ("compact", "exact", "float32"),
+    "compact, fast": ("compact", "fast", "float32"),
+    "compact, fast, bf16": ("compact", "fast", "bfloat16"),
+}
 
 
-def make_models(count: int, folder: pathlib.Path) -> tuple[list[FasterRCNN], HydraDetector]:
-    """Return `count` originals that share their backbone's weights, and a detector with all their heads.
+def enlarged(source, folder):
+    """A copy of the study's store for pictures of another size: the same weights, torchvision's usual input size."""
+    stored = backbones.find(source, backbones.only(source))
+    usual = Preprocessing(mean=stored.record.contract.preprocessing.mean, std=stored.record.contract.preprocessing.std)
+    contract = attrs.evolve(stored.record.contract, preprocessing=usual)
+    target = Store.create(folder, durability="fast")
+    backbones.publish(
+        target, stored.name, attrs.evolve(stored.record, contract=contract), backbones.tensors(source, stored)
+    )
+    manager, registry = VersionManager(target), HeadRegistry(source)
+    for name in sorted(registry, key=lambda name: registry[name].record.compact is not None):
+        version = registry[name]
+        record = attrs.evolve(version.record, backbone=contract, parity=None)
+        manager.promote(name, manager.create(name, heads.tensors(source, version), record).number)
+    return target
 
-    The first is split, with its proof; the heads of the others are added as versions of their own.
-    """
-    torch.manual_seed(0)
+
+def originals(store, names):
+    """Torchvision's own detectors, each with the backbone and the weights of a full head."""
+    stored = backbones.find(store, backbones.only(store))
+    network = {BACKBONE_PREFIX + name: value for name, value in torch_tensors(backbones.tensors(store, stored)).items()}
+    contract = stored.record.contract
     models = []
-    for _ in range(count):
-        backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d)
-        model = FasterRCNN(backbone, num_classes=2).eval()
-        if models:
-            model.backbone.load_state_dict(models[0].backbone.state_dict())
-        models.append(model)
-    store = folder / "store"
-    torch.save(models[0].state_dict(), folder / "original.pth")
-    report = split_checkpoint(folder / "original.pth", store, head="head-01")
-    print(report)
-    manager = VersionManager(store)
-    template = manager.active("head-01").record
-    for place, model in enumerate(models[1:], start=2):
-        state = {name: value for name, value in model.state_dict().items() if not name.startswith("backbone.")}
-        tensors = raw_tensors(state)
-        record = attrs.evolve(template, tensors=tensors_digest(tensors), parity=None, source=None)
-        manager.create(f"head-{place:02}", tensors, record)
-        manager.promote(f"head-{place:02}", 1)
-    return models, HydraDetector.from_store(store, device="cpu")
+    for name in names:
+        version = heads.find(store, name)
+        model = build_original(contract.architecture, contract.preprocessing, version.record.settings)
+        models.append(load_original(model, {**network, **torch_tensors(whole_tensors(store, version))}))
+    return models
 
 
-def timed(act) -> float:
-    """Seconds that one call takes."""
+def a_picture(data):
+    """1024x1024 pixels of circuit board: four test pictures' corners side by side at 1.28 times their size."""
+    numbers = (pathlib.Path(__file__).parent / "deeppcb_pictures.txt").read_text().splitlines()[2].split()[1:5]
+    whole = Image.new("RGB", (800, 800))
+    for place, number in enumerate(numbers):
+        with Image.open(data / f"PCBData/group{number[:5]}/{number[:5]}/{number}_test.jpg") as picture:
+            whole.paste(picture.convert("RGB").crop((0, 0, 400, 400)), (place % 2 * 400, place // 2 * 400))
+    return np.asarray(whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def timed(act):
+    """Seconds that one call takes, and what it returns."""
     started = time.perf_counter()
-    act()
-    return time.perf_counter() - started
+    result = act()
+    return time.perf_counter() - started, result
 
 
-@torch.inference_mode()
-def time_parts(model: FasterRCNN, picture: torch.Tensor) -> dict[str, float]:
-    """Seconds of torchvision's own parts, and how many proposals its head refined."""
-    marks = [time.perf_counter()]
-    images, _ = model.transform([picture])
-    features = model.backbone(images.tensors)
-    marks.append(time.perf_counter())
-    proposals, _ = model.rpn(images, features)
-    marks.append(time.perf_counter())
-    found, _ = model.roi_heads(features, proposals, images.image_sizes)
-    model.transform.postprocess(found, images.image_sizes, [tuple(picture.shape[-2:])])
-    marks.append(time.perf_counter())
-    backbone, rpn, roi = (end - begin for begin, end in zip(marks, marks[1:], strict=False))
-    return {"t_backbone": backbone, "t_head": rpn + roi, "t_rpn": rpn, "t_roi": roi, "proposals": len(proposals[0])}
+def run_originals(models, tensor):
+    """One picture through whole models, one after another."""
+    with torch.inference_mode():
+        return [model([tensor]) for model in models]
 
 
-def measure(models, detector, picture, *, counts, rounds):
-    """Run the rounds; each takes every measurement once, so that a drift of the machine meets all of them."""
-    pixels = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
-    names = list(detector.heads)
-    rows = {f"originals-{n}": [] for n in counts} | {f"hydra-{n}": [] for n in counts}
-    parts, stages = [], {n: [] for n in counts}
-
-    def run_originals(n):
-        with torch.inference_mode():
-            for model in models[:n]:
-                model([picture])
-
-    for turn in range(rounds + 1):  # the first round only warms up
-        part = time_parts(models[0], picture)
-        part["t_model"] = timed(lambda: run_originals(1))
+def measure(store, names, picture, *, counts, rounds):
+    """Run the rounds; the first only warms up."""
+    tensor = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+    models = originals(store, names["full"][: max(counts)])
+    detectors = {
+        way: HydraDetector.from_store(store, names[kind][: max(counts)], device="cpu", engine=engine, dtype=dtype)
+        for way, (kind, engine, dtype) in WAYS.items()
+    }
+    seconds = {(way, n): [] for way in ("originals", *WAYS) for n in counts}
+    timings, loads = {}, []
+    for turn in range(rounds + 1):
         for n in counts:
-            originals = timed(lambda n=n: run_originals(n))
-            results = []
-            hydra = timed(lambda n=n, out=results: out.append(detector.predict(pixels, heads=names[:n])))
-            if turn:
-                rows[f"originals-{n}"].append(originals)
-                rows[f"hydra-{n}"].append(hydra)
-                stages[n].append(results[0].timing)
-        if turn:
-            parts.append(part)
+            taken, _found = timed(lambda n=n: run_originals(models[:n], tensor))
+            seconds["originals", n].append(taken)
+            for way, (kind, _engine, _dtype) in WAYS.items():
+                chosen = names[kind][:n]
+                taken, found = timed(lambda way=way, chosen=chosen: detectors[way].predict(picture, heads=chosen))
+                seconds[way, n].append(taken)
+                timings.setdefault((way, n), []).append(found.timing)
+        loads.append(timed(lambda: detectors["compact, fast"].load_head(names["compact"][0]))[0])
         print(f"round {turn}/{rounds}", flush=True)
-    return rows, parts, stages
+    seconds = {key: values[1:] for key, values in seconds.items()}
+    timings = {key: values[1:] for key, values in timings.items()}
+    return seconds, timings, loads[1:]
 
 
-def summarise(rows, parts, stages, counts):
-    """Medians, ratios within each round, and the bound from the parts."""
-    part = {name: statistics.median(item[name] for item in parts) for name in parts[0]}
-    table = []
-    for n in counts:
-        ratios = [a / b for a, b in zip(rows[f"originals-{n}"], rows[f"hydra-{n}"], strict=True)]
-        bound = statistics.median(n * p["t_model"] / (p["t_backbone"] + n * p["t_head"]) for p in parts)
-        ratio = statistics.median(ratios)
-        table.append(
-            {
-                "n": n,
-                "originals_s": statistics.median(rows[f"originals-{n}"]),
-                "hydra_s": statistics.median(rows[f"hydra-{n}"]),
-                "ratio": ratio,
-                "ratio_range": [min(ratios), max(ratios)],
-                "bound": bound,
-                "share_of_bound": ratio / bound,
-                "transform_s": statistics.median(t.transform for t in stages[n]),
-                "backbone_s": statistics.median(t.backbone for t in stages[n]),
-                "per_head_s": statistics.median(sum(t.heads.values()) / n for t in stages[n]),
-            }
-        )
-    return part, table
+def machine():
+    """What was measured on: torch, threads, and the peaks that floors are reckoned from."""
+    a = torch.randn(2048, 2048)
+    half, long = a.bfloat16(), torch.randn(64_000_000)
+
+    def best(act):
+        return min(timed(act)[0] for _ in range(5))
+
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "float32_gmac_per_s": 2048**3 / best(lambda: a @ a) / 1e9,
+        "bfloat16_gmac_per_s": 2048**3 / best(lambda: half @ half) / 1e9,
+        "copy_gb_per_s": 2 * 4 * len(long) / best(long.clone) / 1e9,
+    }
+
+
+def median(values):
+    """The median of some numbers."""
+    return statistics.median(list(values))
+
+
+def summarised(seconds, timings, counts):
+    """Medians, and ratios within rounds."""
+    rows = []
+    for way in WAYS:
+        for n in counts:
+            ratios = [a / b for a, b in zip(seconds["originals", n], seconds[way, n], strict=True)]
+            own = timings[way, n]
+            rows.append(
+                {
+                    "way": way,
+                    "n": n,
+                    "originals_s": median(seconds["originals", n]),
+                    "hydra_s": median(seconds[way, n]),
+                    "ratio": median(ratios),
+                    "ratio_range": [min(ratios), max(ratios)],
+                    "transform_ms": 1e3 * median(t.transform for t in own),
+                    "backbone_ms": 1e3 * median(t.backbone for t in own),
+                    "shared_ms": 1e3 * median(t.shared for t in own),
+                    "per_head_ms": 1e3 * median(sum(t.heads.values()) / n for t in own),
+                }
+            )
+    return rows
+
+
+def one_more(seconds, way, counts):
+    """What one more head costs, as a share of one original: the slope between the first and the last count."""
+    low, high = min(counts), max(counts)
+    shares = [
+        (b - a) / (high - low) / original
+        for a, b, original in zip(seconds[way, low], seconds[way, high], seconds["originals", 1], strict=True)
+    ]
+    return median(shares)
 
 
 def main():
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, nargs="+", default=[1, 6, 12])
-    parser.add_argument("--size", type=int, default=1024, help="side of the picture, pixels")
+    parser.add_argument("--deeppcb", type=pathlib.Path, required=True, help="checkout of tangsanli5201/DeepPCB")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="with the study's store")
+    parser.add_argument("--n", type=int, nargs="+", default=[1, 3, 6, 12, 24])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--data", type=pathlib.Path, help="folder to take the first picture of")
+    parser.add_argument("--yolo", type=pathlib.Path, help="what yolo.py wrote")
     parser.add_argument("--json", type=pathlib.Path, help="file to write the figures to")
     args = parser.parse_args()
+    keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.data:
-        first = min(path for path in args.data.rglob("*") if path.suffix.lower() in {".jpg", ".png"})
-        picture = torch.from_numpy(open_picture(first).pixels)
-        picture = torch.nn.functional.interpolate(picture[None], size=(args.size, args.size), mode="bilinear")[0]
-    else:
-        noise = structured_noise(np.random.default_rng(0), args.size, args.size, channels=3)
-        picture = torch.from_numpy(noise)
-    with tempfile.TemporaryDirectory() as folder:
-        models, detector = make_models(max(args.n), pathlib.Path(folder))
-        rows, parts, stages = measure(models, detector, picture, counts=args.n, rounds=args.rounds)
-        part, table = summarise(rows, parts, stages, args.n)
-        memory = detector.memory()
-        whole = sum(t.numel() * t.element_size() for t in models[0].state_dict().values())
-    report = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        },
-        "rounds": args.rounds,
-        "parts": part,
-        "table": table,
-        "hydra_weights_mb": memory.total / 1e6,
-        "originals_weights_mb": whole * len(models) / 1e6,
+    source = Store.open(args.out / "pcb/store")
+    registry = HeadRegistry(source)
+    names = {
+        "full": [name for name in registry if registry[name].record.compact is None and name != deeppcb.KNOWN],
+        "compact": [name for name in registry if registry[name].record.compact],
     }
-    print(f"torchvision's parts, medians in s: { {k: round(v, 4) for k, v in part.items()} }")
-    print(f"{'N':>3}{'originals s':>13}{'hydra s':>9}{'ratio':>7}{'bound':>7}{'share':>7}  backbone s  per head s")
-    for row in table:
-        print(
-            f"{row['n']:>3}{row['originals_s']:>13.2f}{row['hydra_s']:>9.2f}{row['ratio']:>7.2f}{row['bound']:>7.2f}"
-            f"{row['share_of_bound']:>7.1%}{row['backbone_s']:>12.3f}{row['per_head_s']:>12.3f}"
-        )
-    print(
-        f"weights of {len(models)} heads: hydra {memory.total / 1e6:.1f} MB, "
-        f"originals {report['originals_weights_mb']:.1f} MB"
-    )
+    facts, picture = machine(), a_picture(args.deeppcb)
+    with tempfile.TemporaryDirectory() as folder:
+        store = enlarged(source, pathlib.Path(folder) / "store")
+        seconds, timings, loads = measure(store, names, picture, counts=args.n, rounds=args.rounds)
+        files = [registry[name].files["model.safetensors"][0] for name in names["compact"]]
+        memory = {}
+        for dtype in ("float32", "bfloat16"):
+            twelve = HydraDetector.from_store(store, names["compact"][:12], device="cpu", engine="fast", dtype=dtype)
+            memory[dtype] = twelve.memory().total / 1e6
+    rows = summarised(seconds, timings, args.n)
+    report = {
+        "machine": facts,
+        "rounds": args.rounds,
+        "table": rows,
+        "one_more_compact_head_share": one_more(seconds, "compact, fast", args.n),
+        "load_ms": 1e3 * median(loads),
+        "largest_compact_file_mb": max(files) / 1e6,
+        "twelve_compact_mb": memory,
+        "yolo": json.loads(args.yolo.read_text()) if args.yolo else None,
+    }
+    say(report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def say(report):
+    """Print the report."""
+    print(json.dumps(report["machine"], indent=1))
+    print(f"{'way':<20}{'N':>3}{'originals s':>13}{'hydra s':>9}{'ratio':>7}  backbone, shared, per head ms")
+    for row in report["table"]:
+        print(
+            f"{row['way']:<20}{row['n']:>3}{row['originals_s']:>13.2f}{row['hydra_s']:>9.3f}{row['ratio']:>7.2f}"
+            f"{row['backbone_ms']:>11.0f}{row['shared_ms']:>8.0f}{row['per_head_ms']:>8.1f}"
+        )
+    print(f"one more compact head: 1/{1 / report['one_more_compact_head_share']:.1f} of an original")
+    print(f"loading one: {report['load_ms']:.1f} ms; largest file {report['largest_compact_file_mb']:.2f} MB")
+    print(f"12 compact heads with backbone and reference: {report['twelve_compact_mb']} MB")
+    if report["yolo"]:
+        print(f"YOLO: {report['yolo']}")
 
 
 if __name__ == "__main__":

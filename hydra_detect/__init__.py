@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hydra_detect.detections import GroundTruth as GroundTruth
     from hydra_detect.detector import HydraDetector as HydraDetector
     from hydra_detect.errors import HydraDetectError as HydraDetectError
+    from hydra_detect.lifecycle.compressing import compress_head as compress_head
+    from hydra_detect.lifecycle.compressing import expand_head as expand_head
     from hydra_detect.lifecycle.judging import calibrate as calibrate
     from hydra_detect.lifecycle.judging import evaluate as evaluate
     from hydra_detect.lifecycle.original import train_original as train_original
@@ -60,7 +62,9 @@ _HOMES = {
     "VersionRecord": "records",
     "calibrate": "lifecycle.judging",
     "compare_with_original": "checkpoints.proof",
+    "compress_head": "lifecycle.compressing",
     "evaluate": "lifecycle.judging",
+    "expand_head": "lifecycle.compressing",
     "export_bundle": "bundles.export",
     "list_augmentations": "training.augment",
     "list_losses": "training.losses",

@@ -91,8 +91,8 @@ def agreement(
         scores += np.abs(one.scores[rows] - other.scores[places]).tolist()
         lacking = [np.setdiff1d(np.arange(len(part)), own) for part, own in ((one, rows), (other, places))]
         near = sum(
-            _is_near(part, place, score_limits, overlap_limit, margin)
-            for part, own in zip((one, other), lacking, strict=True)
+            _is_near(part, place, [*score_limits, *_lowest(against, part.heads[place])], overlap_limit, margin)
+            for part, against, own in zip((one, other), (other, one), lacking, strict=True)
             for place in own.tolist()
         )
         counts += [len(rows), len(lacking[0]), len(lacking[1]), near]
@@ -126,12 +126,17 @@ def _pairs(one: Detections, other: Detections) -> tuple[NDArray[np.int64], NDArr
     return np.array(rows, dtype=np.int64), np.array(places, dtype=np.int64)
 
 
+def _lowest(found: Detections, head: str) -> list[float]:
+    """Return the lowest score of a head's detections: beyond it, a picture may have had no room for more."""
+    own = [float(score) for score, name in zip(found.scores, found.heads, strict=True) if name == head]
+    return [min(own)] if own else []
+
+
 def _is_near(found: Detections, place: int, score_limits: Sequence[float], overlap_limit: float, margin: float) -> bool:
-    """Whether a detection is near to a limit of score, of the picture's last one, or of overlap with another."""
+    """Whether a detection is near to a limit of score, or of overlap with another of its kind."""
+    if any(abs(float(found.scores[place]) - limit) <= margin for limit in score_limits):
+        return True
     kinds = _kinds(found)
     same = [row for row in range(len(found)) if row != place and kinds[row] == kinds[place]]
-    last = min((float(found.scores[row]) for row in same), default=-1.0)
-    if any(abs(float(found.scores[place]) - limit) <= margin for limit in (*score_limits, last)):
-        return True
     overlaps = box_iou(found.boxes[[place]], found.boxes[same])
     return bool((np.abs(overlaps - overlap_limit) <= margin).any())

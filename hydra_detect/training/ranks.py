@@ -34,10 +34,10 @@ def ranks_of(rank: str, settings: HeadSettings, levels: Sequence[Level]) -> dict
     layers = shared_layers(RCNNHead(settings, levels))
     sizes = {name: (len(layer.weight), layer.weight[0].numel()) for name, layer in layers.items()}
     if rank.strip().isdecimal():
-        wanted = dict.fromkeys(layers, rank)
+        numbers = dict.fromkeys(layers, int(rank))
     else:
         wanted = dict.fromkeys(layers, "0") | _named(rank, {_short(name, layers): name for name in layers})
-    numbers = {name: _number(text, sizes[name]) for name, text in wanted.items() if text != WHOLE}
+        numbers = {name: _number(text, sizes[name]) for name, text in wanted.items() if text != WHOLE}
     saved = {name: number for name, number in numbers.items() if number * sum(sizes[name]) < _product(sizes[name])}
     if not saved:
         raise InputError("make a compact head", f"of rank {rank!r:.60} every layer would be kept whole", _SEE)

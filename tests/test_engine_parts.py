@@ -1,0 +1,133 @@
+"""The parts of the fast engine, each against torch's or torchvision's own."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from originals import mobilenet, second_form, small
+from torch import nn
+from torch.nn import functional
+from torchvision.ops import FrozenBatchNorm2d, roi_align
+
+from hydra_detect.engine import winograd
+from hydra_detect.engine.convolutions import Direct, Winograd, chosen, filled
+from hydra_detect.engine.folding import fold_norms
+from hydra_detect.engine.roi_align import Table, pooled
+from hydra_detect.engine.stopwatch import Stopwatch
+
+sides = st.integers(1, 23)
+
+
+def seeded(seed):
+    """Return a source of random numbers."""
+    return torch.Generator().manual_seed(seed)
+
+
+def a_map(height, width, channels=5, seed=0):
+    """Return a map with channels last."""
+    values = torch.randn(1, channels, height, width, generator=seeded(seed))
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("way", [Winograd(), Direct()], ids=["winograd", "direct"])
+@given(height=sides, width=sides, outputs=st.lists(st.integers(1, 9), min_size=1, max_size=3), seed=st.integers(0, 9))
+def test_convolutions(way, height, width, outputs, seed):
+    """Each way gives what conv2d gives, whatever the size of the map, for each of several kernels."""
+    level = a_map(height, width, seed=seed)
+    weights = [torch.randn(out, 5, 3, 3, generator=seeded(seed + place)) for place, out in enumerate(outputs)]
+    bands = list(way.bands(level, [way.kernel(weight) for weight in weights]))
+    for place, weight in enumerate(weights):
+        found = way.in_rows([band[place] for band in bands], height, width)
+        wanted = functional.conv2d(level, weight, padding=1)[0].permute(1, 2, 0).reshape(height * width, -1)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_many_bands():
+    """A map of many bands is put together in order."""
+    level, weight = a_map(61, 187, channels=3), torch.randn(4, 3, 3, 3, generator=seeded(1))
+    bands = list(winograd.bands(level, [winograd.transformed(weight)]))
+    assert len(bands) > 5
+    found = winograd.in_rows([band[0] for band in bands], 61, 187)
+    wanted = functional.conv2d(level, weight, padding=1)[0].permute(1, 2, 0).reshape(61 * 187, -1)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_kernel_beside_others_gives_the_same_bits():
+    """What a kernel gives does not depend on those that are given with it."""
+    level = a_map(40, 50, channels=32)
+    kernels = [winograd.transformed(torch.randn(16, 32, 3, 3, generator=seeded(place))) for place in range(4)]
+    together = [torch.cat([band[place] for band in winograd.bands(level, kernels)]) for place in range(4)]
+    for kernel, found in zip(kernels, together, strict=True):
+        alone = torch.cat([band[0] for band in winograd.bands(level, [kernel])])
+        assert torch.equal(alone, found)
+
+
+def test_which_way():
+    """Winograd's way loses digits in half precision, and a GPU has its own: both take the direct one."""
+    assert isinstance(chosen(torch.device("cpu"), torch.float32), Winograd)
+    assert isinstance(chosen(torch.device("cpu"), torch.bfloat16), Direct)
+    assert isinstance(chosen(torch.device("cuda"), torch.float32), Direct)
+
+
+@pytest.mark.parametrize(("rows", "wanted"), [(0, 0), (1, 16), (16, 16), (17, 32), (32, 32)])
+def test_filled(rows, wanted):
+    """Thin weights are filled up with zeros to what takes no longer."""
+    weight = torch.ones(rows, 3)
+    found = filled(weight)
+    assert found.shape == (wanted, 3)
+    assert float(found.sum()) == weight.sum()
+
+
+boxes = st.lists(
+    st.tuples(st.floats(-90, 400), st.floats(-90, 400), st.floats(0, 300), st.floats(0, 300)), min_size=0, max_size=12
+)
+
+
+@given(boxes=boxes, size=st.sampled_from([1, 3, 7]), samples=st.sampled_from([1, 2, 3]), seed=st.integers(0, 9))
+def test_roi_align(boxes, size, samples, seed):
+    """Crops are torchvision's, of every level, for boxes without area and boxes far outside too."""
+    maps = {str(k): a_map(40 >> k, 50 >> k, channels=6, seed=seed + k) for k in range(3)}
+    scales = [1 / 8, 1 / 16, 1 / 32]
+    rows = torch.tensor([(x, y, x + w, y + h) for x, y, w, h in boxes], dtype=torch.float32).reshape(-1, 4)
+    levels = torch.arange(len(rows)) % 3
+    found = pooled(Table.of(maps, scales), rows, levels, size=size, samples=samples)
+    assert found.shape == (len(rows), size * size, 6)
+    for place, (box, level) in enumerate(zip(rows, levels.tolist(), strict=True)):
+        roi = torch.cat([torch.zeros(1), box])[None]
+        wanted = roi_align(maps[str(level)].contiguous(), roi, size, scales[level], samples)[0]
+        torch.testing.assert_close(found[place], wanted.flatten(1).T, rtol=1e-3, atol=1e-3)
+
+
+def test_edges_of_a_map():
+    """A sample up to one position outside takes the edge's value, and beyond that none."""
+    level = {"0": torch.ones(1, 1, 4, 4)}
+    inside = torch.tensor([[-0.9, 0.0, 0.1, 1.0]])
+    outside = torch.tensor([[-9.0, 0.0, -5.0, 1.0]])
+    table, zero = Table.of(level, [1.0]), torch.zeros(1, dtype=torch.int64)
+    assert float(pooled(table, inside, zero, size=1, samples=1)) == 1.0
+    assert float(pooled(table, outside, zero, size=1, samples=1)) == 0.0
+
+
+@pytest.mark.parametrize("build", [small, second_form, mobilenet])
+def test_folded_norms(build):
+    """A backbone whose norms are folded has no norm, and makes the same maps to rounding."""
+    network = build().backbone.eval()
+    picture = torch.rand(1, 3, 64, 96, generator=seeded(0))
+    with torch.no_grad():
+        before = network(picture)
+        fold_norms(network)
+        after = network(picture)
+    assert not any(isinstance(part, nn.BatchNorm2d | FrozenBatchNorm2d) for part in network.modules())
+    for name, level in before.items():
+        torch.testing.assert_close(after[name], level, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stopwatch():
+    """Time is booked where it is said to belong, and nowhere twice."""
+    watch = Stopwatch(2)
+    watch.mark(None)
+    watch.mark(1)
+    watch.mark(1)
+    assert watch.shared > 0
+    assert watch.heads[0] == 0
+    assert watch.heads[1] > 0
