@@ -27,7 +27,7 @@ BCCD = ("WBC", "Platelets")
 DEEPPCB = tuple(name for name in deeppcb.CLASSES if name != deeppcb.KNOWN)
 TILES, BACKGROUNDS = 40, 20
 HEADS = {"epochs": 12, "views": "plain,hflip,vflip,rot180", "validation": "held-out"}
-COMPACT = {"kind": "compact", "rank": "32", "factor_rate": 4, "refined": 200, "preselected": 300}
+COMPACT = {"kind": "compact", "rank": "32", "refined": 150, "preselected": 300}
 KINDS = {"full": {}, "compact": COMPACT}
 DRAWS = 10_000
 

@@ -103,7 +103,8 @@ class HydraDetector:
         """
         store = Store.open(store)
         watching.check_seconds(watch)
-        place, precision = devices.choose_device(device), devices.choose_dtype(dtype)
+        place = devices.choose_device(device)
+        precision = devices.choose_dtype(dtype, place)
         made = engines.choose(engine)
         stored = backbones.find(store, backbones.only(store) if backbone is None else backbone)
         module = Backbone(stored.record.contract, backbones.tensors(store, stored)).to(place)

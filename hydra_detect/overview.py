@@ -26,6 +26,7 @@ class HeadInfo:
         backbone_digest: Canonical digest of that backbone's tensors.
         nbytes: Bytes on disk of its weights.
         created_at: When that version was made, UTC.
+        leans_on: The version that a compact head leans on, as it was called when this one was made; "" for a full one.
         problem: What keeps the head from being read, if anything does; then nothing but its name is known, and its
             versions if they could be listed.
 
@@ -39,6 +40,7 @@ class HeadInfo:
     backbone_digest: Digest | None = None
     nbytes: int = 0
     created_at: str = ""
+    leans_on: str = ""
     problem: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class VersionStatus:
             "sample_count": version and version.record.sample_count,
             "claimed_metrics": version and dict(version.record.claimed_metrics),
             "notes": version and version.record.notes,
+            "leans_on": version and version.record.leans_on,
             "digest": version and str(version.manifest),
             "problem": self.problem,
         }

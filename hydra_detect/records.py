@@ -262,6 +262,11 @@ class HeadRecord(Record):
         return self.operating_policy or OperatingPolicy(score_threshold=self.settings.score_threshold)
 
     @property
+    def leans_on(self) -> str:
+        """The version that a compact head leans on, as it was called when this one was made; "" for a full head."""
+        return self.compact.reference_ref if self.compact else ""
+
+    @property
     def score_threshold(self) -> float:
         """The score below which a detection is dropped unless a caller says otherwise."""
         return self.operating_policy.score_threshold if self.operating_policy else self.settings.score_threshold
@@ -298,4 +303,5 @@ class VersionRecord(Record):
         """One line: the reference, the classes and the size."""
         first, rest = self.record.class_names[:4], len(self.record.class_names[4:])
         classes = ", ".join(first) + (f" and {rest} more" if rest else "")
-        return f"{self.head}@{self.number} ({classes}; {self.nbytes / 1e6:.2f} MB)"
+        form = f"; {self.record.compact}" if self.record.compact else ""
+        return f"{self.head}@{self.number} ({classes}; {self.nbytes / 1e6:.2f} MB{form})"

@@ -86,6 +86,7 @@ class HeadRegistry:
             backbone_digest=shown.record.backbone.digest,
             nbytes=shown.files[layout.TENSORS][0],
             created_at=shown.created_at,
+            leans_on=shown.record.leans_on,
         )
 
     def infos(self) -> list[HeadInfo]:

@@ -1,6 +1,7 @@
 """Stores with full and compact heads on real torchvision backbones, and pictures to run them on."""
 
 import functools
+import json
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from originals import RATIOS, SETTINGS, mobilenet, restless, save, second_form, 
 from PIL import Image
 
 from hydra_detect import split_checkpoint
-from hydra_detect.demo.run import DATA
+from hydra_detect.demo.run import DATA, FURTHER_HEADS, read_head
 from hydra_detect.loading import Shelf
 from hydra_detect.nets.compact import CompactHead, Lean
 from hydra_detect.nets.state import raw_tensors
@@ -73,3 +74,23 @@ def mixed(kind="resnet"):
 def photographs(count=3):
     """Return real photographs of blood cells, [height, width, 3] uint8."""
     return [Image.open(path).convert("RGB") for path in sorted((DATA / "pictures").glob("*.jpg"))[:count]]
+
+
+@functools.cache
+def demo_store():
+    """Return a store with the demo's three trained heads on a MobileNetV3-Large; nobody may write to it."""
+    folder = Path(tempfile.mkdtemp())
+    facts = json.loads((DATA / "original.json").read_text())
+    split_checkpoint(
+        DATA / "original.pth", folder / "store", head="rbc", class_names=["RBC"], settings=facts["settings"]
+    )
+    manager = VersionManager(folder / "store")
+    for name in FURTHER_HEADS:
+        manager.promote(name, manager.create(name, *read_head(name)).number)
+    return Store.open(folder / "store", durability="fast")
+
+
+def every_photograph():
+    """Return the paths of all real pictures that ship with the repository."""
+    examples = Path(__file__).parent.parent / "examples" / "bccd" / "JPEGImages"
+    return sorted([*(DATA / "pictures").glob("*.jpg"), *examples.glob("*.jpg")])

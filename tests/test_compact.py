@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from training_fixtures import SAMPLING, SETTINGS
 
 from hydra_detect.errors import CheckpointError, IncompatibleError, RecordError
-from hydra_detect.nets.compact import CompactHead, Lean, LowRank, Reference, blank, factors, shared_layers
+from hydra_detect.nets.compact import CompactHead, Lean, LowRank, Reference, factors, project, shared_layers
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.tensors import tensors_digest
@@ -179,10 +179,31 @@ def test_a_reference_of_other_shapes():
         a_compact_head(reference=Reference(reference.digest, narrow))
 
 
-def test_blank():
-    """A head without weights is a compact one exactly if it leans on another."""
-    assert type(blank(SETTINGS, levels(), None)) is RCNNHead
-    assert type(blank(SETTINGS, levels(), a_compact_head().lean)) is CompactHead
+def test_the_nearest_compact_head():
+    """A full head that a compact one stands for gives that one back; others come as near as their ranks allow."""
+    head = a_compact_head()
+    again = CompactHead.nearest(head.whole(), head.lean)
+    for name, value in head.whole().state_dict().items():
+        torch.testing.assert_close(again.whole().state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    full, lean = a_full_head(5), head.lean
+    near = CompactHead.nearest(full, lean).whole().state_dict()
+    for name, rank in LAYERS.items():
+        reference, weight = lean.reference.weights[f"{name}.weight"], full.state_dict()[f"{name}.weight"]
+        values = torch.linalg.svdvals((weight - reference).flatten(1).double())
+        lost = (near[f"{name}.weight"] - weight).double().norm()
+        assert float(lost) == pytest.approx(float((values[rank:] ** 2).sum().sqrt()), rel=1e-3)
+
+
+def test_projection():
+    """A projected head is what its nearest compact head stands for, and projecting it again changes nothing."""
+    full, lean = a_full_head(5), a_compact_head().lean
+    wanted = CompactHead.nearest(full, lean).whole().state_dict()
+    project(full, lean)
+    once = {name: value.clone() for name, value in full.state_dict().items()}
+    project(full, lean)
+    for name, value in full.state_dict().items():
+        torch.testing.assert_close(once[name], wanted[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(value, once[name], rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_the_differences_alone():

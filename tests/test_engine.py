@@ -7,7 +7,7 @@ import engine_fixtures
 import numpy as np
 import pytest
 import torch
-from engine_fixtures import compact, mixed, photographs
+from engine_fixtures import compact, demo_store, every_photograph, mixed, photographs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +51,18 @@ def test_fast_is_exact_but_for_rounding(kind):
     exact, fast = (loaded(mixed(kind), engine=name) for name in ("exact", "fast"))
     found = agreement(raw(exact, photographs()), raw(fast, photographs()), score_limits=[0.05])
     assert found.matched > 100
+    assert found.largest_box <= 0.01
+    assert found.largest_score <= 1e-4
+    assert found.unmatched == found.near_limits
+
+
+def test_every_real_picture(reported):
+    """So it is on every photograph of this repository, with heads that were trained, down to low scores."""
+    exact, fast = (HydraDetector.from_store(demo_store(), device="cpu", engine=name) for name in ("exact", "fast"))
+    found = agreement(raw(exact, every_photograph()), raw(fast, every_photograph()), score_limits=[0.05])
+    reported("engines", f"fast against exact, trained heads: {found}")
+    assert found.pictures > 30
+    assert found.matched > 1000
     assert found.largest_box <= 0.01
     assert found.largest_score <= 1e-4
     assert found.unmatched == found.near_limits

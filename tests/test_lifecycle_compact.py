@@ -39,7 +39,7 @@ from hydra_detect.lifecycle.original import train_original
 from hydra_detect.storage import heads, manifests
 
 bare = lifecycle_fixtures.bare
-COMPACT = {**QUICK, "kind": "compact", "rank": "4", "factor_rate": 3.0, "epochs": 5}
+COMPACT = {**QUICK, "kind": "compact", "rank": "4", "epochs": 5}
 
 
 def found_by(store, ref, engine="exact"):

@@ -85,11 +85,12 @@ def heads_table(infos: Sequence[HeadInfo]) -> str:
             str(len(info.versions)),
             info.backbone,
             _megabytes(info.nbytes),
+            info.leans_on or "-",
             f"cannot be read: {info.problem}" if info.problem else _classes(info.class_names),
         ]
         for info in infos
     ]
-    return table(["head", "active", "versions", "backbone", "size", "classes"], rows)
+    return table(["head", "active", "versions", "backbone", "size", "leans on", "classes"], rows)
 
 
 def _classes(names: Sequence[str]) -> str:

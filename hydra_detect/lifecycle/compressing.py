@@ -19,7 +19,6 @@ from hydra_detect.measure.agreement import agreement
 from hydra_detect.measure.policy import accepted
 from hydra_detect.names import HeadRef
 from hydra_detect.nets.compact import CompactHead, Lean
-from hydra_detect.nets.heads import DEFAULT_SAMPLING
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.records import COMPACT, FULL, CompactForm, VersionRecord
 from hydra_detect.storage import heads, layout
@@ -28,7 +27,6 @@ from hydra_detect.tensors import tensors_digest
 from hydra_detect.training.distil import distil
 from hydra_detect.training.features import FeatureCache, FrozenFeatures, default_cache
 from hydra_detect.training.ranks import ranks_of
-from hydra_detect.training.start import Origin, start_head
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
@@ -136,7 +134,9 @@ def compress_head(  # noqa: PLR0913  each is a question of its own that a user m
     store.check_writable(asked)
     leant_on = reference_for(store, full, reference)
     ranks = ranks_of(str(rank), full.record.settings, full.record.backbone.levels)
-    network = _truncated(store, full, Lean(reference=Shelf(store).of(leant_on), ranks=ranks), seed)
+    network = CompactHead.nearest(
+        Contender.of(store, full).network, Lean(reference=Shelf(store).of(leant_on), ranks=ranks)
+    )
     loss = split = None
     if samples is not None:
         (learnt_from, judged), *_rest = folds(of_classes(full, samples), count=2, seed=seed)
@@ -225,23 +225,6 @@ def _check(full: VersionRecord, samples: Samples | None, asked: str, *, unmeasur
         raise InputError(asked, "there are no samples to measure on what it costs", remedy)
     if samples is not None:
         require(samples, Role.TEST, asked=asked)
-
-
-def _truncated(store: Store, full: VersionRecord, lean: Lean, seed: int) -> CompactHead:
-    """Return a compact head as near to a full one as its ranks allow."""
-    facts = full.record
-    origin = Origin(settings=facts.settings, class_names=facts.class_names, tensors=heads.tensors(store, full))
-    network = start_head(
-        origin,
-        facts.settings,
-        facts.backbone,
-        class_names=facts.class_names,
-        sampling=DEFAULT_SAMPLING,
-        seed=seed,
-        lean=lean,
-    )
-    assert isinstance(network, CompactHead)  # noqa: S101  it was given something to lean on
-    return network.eval()
 
 
 def _distil(

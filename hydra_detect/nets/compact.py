@@ -90,6 +90,10 @@ class Lean:
     reference: Reference
     ranks: Mapping[str, int]
 
+    def to(self, device: torch.device) -> Lean:
+        """Return it on a device."""
+        return Lean(reference=self.reference.to(device), ranks=self.ranks)
+
 
 class LowRank(nn.Module):
     """A linear or convolutional layer whose weight is that of a reference plus `up` @ `down`.
@@ -164,7 +168,6 @@ class CompactHead(RCNNHead):
         device: str = "meta",
     ) -> None:
         super().__init__(settings, levels, sampling=sampling, device=device)
-        self._levels = tuple(levels)
         self.lean = lean
         layers = shared_layers(self)
         _check_ranks(lean.ranks, layers)
@@ -181,6 +184,19 @@ class CompactHead(RCNNHead):
         load_strict(head, raw, "the compact head")
         return head
 
+    @classmethod
+    @torch.no_grad()
+    def nearest(cls, head: RCNNHead, lean: Lean) -> CompactHead:
+        """Return the compact head that is nearest to a full one, layer by layer, on the CPU."""
+        state = {name: value.detach().cpu() for name, value in head.state_dict().items()}
+        for name, rank in lean.ranks.items():
+            reference = lean.reference.weights[f"{name}.weight"].cpu()
+            difference = (state.pop(f"{name}.weight") - reference).flatten(1)
+            state[f"{name}.up"], state[f"{name}.down"] = factors(difference, rank)
+        compact = cls(head.settings, head.levels, lean=lean)
+        compact.load_state_dict(state, strict=True, assign=True)
+        return compact.eval().requires_grad_(requires_grad=False)
+
     @property
     def low_rank(self) -> dict[str, LowRank]:
         """The layers that are kept as differences."""
@@ -193,14 +209,19 @@ class CompactHead(RCNNHead):
         for name, layer in self.low_rank.items():
             del state[f"{name}.down"], state[f"{name}.up"]
             state[f"{name}.weight"] = layer.expanded()
-        full = RCNNHead(self.settings, self._levels)
+        full = RCNNHead(self.settings, self.levels)
         full.load_state_dict(state, strict=True, assign=True)
         return full.eval().requires_grad_(requires_grad=False)
 
 
-def blank(settings: HeadSettings, levels: Sequence[Level], lean: Lean | None) -> RCNNHead:
-    """Return a head without weights: a compact one if it leans on another."""
-    return RCNNHead(settings, levels) if lean is None else CompactHead(settings, levels, lean=lean)
+@torch.no_grad()
+def project(head: RCNNHead, lean: Lean) -> None:
+    """Move the layers of a full head to the nearest that a compact one can have, in place."""
+    layers = shared_layers(head)
+    for name, rank in lean.ranks.items():
+        weight, reference = layers[name].weight, lean.reference.weights[f"{name}.weight"]
+        up, down = factors((weight - reference).flatten(1), rank)
+        weight.copy_(reference + (up @ down).view_as(weight))
 
 
 def factors(difference: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -31,16 +31,24 @@ def choose_device(device: str | torch.device) -> torch.device:
     return place
 
 
-def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+def choose_dtype(dtype: str | torch.dtype | None, device: torch.device | None = None) -> torch.dtype:
     """Return the dtype of this name; None is float32.
 
+    Args:
+        dtype: Its name, or torch's own.
+        device: Where it is to be computed in.
+
     Raises:
-        DeviceError: If it is not offered.
+        DeviceError: If it is not offered, or the device does not have it.
 
     """
     wanted = DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
     if wanted is None or wanted not in DTYPES.values():
         raise DeviceError(f"compute in {dtype}", "it is not offered", f"Use one of {listed(DTYPES)}.")
+    is_cuda = device is not None and device.type == "cuda"
+    if is_cuda and wanted == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        found = f"{torch.cuda.get_device_name(device)} has no bfloat16"
+        raise DeviceError(f"compute in {dtype} on {device}", found, "Use float16 or float32.")
     return wanted
 
 

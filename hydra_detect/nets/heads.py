@@ -138,7 +138,7 @@ class RCNNHead(nn.Module):
         device: str = "meta",
     ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.levels = settings, tuple(levels)
         channels = levels[0].channels
         with torch.device(device):
             self.rpn = build_rpn(settings, channels, sampling)

@@ -25,8 +25,6 @@ def follow(average: nn.Module, module: nn.Module, *, step: int, decay: float) ->
     for mean, weight in zip(average.parameters(), module.parameters(), strict=True):
         mean.lerp_(weight, 1 - kept)
     for held, value in zip(average.buffers(), module.buffers(), strict=True):
-        if held is value:  # what a compact head leans on: one tensor, that nobody changes
-            continue
         if held.is_floating_point():
             held.lerp_(value, 1 - kept)
         else:

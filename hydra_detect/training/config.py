@@ -119,7 +119,6 @@ class TrainingConfig(Record):
         kind: "full", or "compact": low-rank differences from a reference head.
         rank: Of a compact head's differences: "16" for every layer, or "rpn:8,fc6:32,fc7:whole", where layers not named
             are the reference's own.
-        factor_rate: Learning rate of the differences, as a multiple of `learning_rate`.
         validation: What figures are of: "held-out" for a test role, "cross-validation" for heads like this one, "auto"
             for a test role as soon as it would hold five samples of each class.
         objective: What thresholds are chosen for on the calibrate role, as `parse_objective` reads it.
@@ -165,7 +164,6 @@ class TrainingConfig(Record):
     least_objectness: float = attrs.field(converter=fields.one_float, default=-1.0, validator=fields.bounded(-1, 1))
     kind: str = attrs.field(default="full", validator=check.in_(("full", "compact")))
     rank: str = attrs.field(default="32", converter=str)
-    factor_rate: float = attrs.field(converter=fields.one_float, default=1.0, validator=[check.gt(0), fields.finite])
     validation: str = attrs.field(default="auto", validator=check.in_(("auto", *METHODS)))
     objective: str = attrs.field(default="f1", validator=_is_objective)
     precision: str = attrs.field(default="auto", validator=check.in_(("auto", "float32")))

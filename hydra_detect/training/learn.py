@@ -9,7 +9,8 @@ import attrs
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import require, require_disjoint
 from hydra_detect.errors import InputError
-from hydra_detect.nets.compact import Lean, blank
+from hydra_detect.nets.compact import CompactHead, Lean
+from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.training.anchors import coverage, label_sides
 from hydra_detect.training.augment import Augmenter
 from hydra_detect.training.features import FeatureCache, FrozenFeatures, default_cache
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from hydra_detect.data.samples import Samples
     from hydra_detect.nets.backbones import Backbone
     from hydra_detect.nets.compact import Reference
-    from hydra_detect.nets.heads import RCNNHead
     from hydra_detect.records import HeadSettings
     from hydra_detect.training.anchors import Coverage
     from hydra_detect.training.checkpoint import Checkpoint
@@ -128,6 +128,7 @@ def learn(  # noqa: PLR0913  all that a training depends on
     features = FrozenFeatures(backbone, cache, dtype=config.feature_dtype)
     task = Task(
         network=head.to(features.device),
+        lean=None if lean is None else lean.to(features.device),
         source=_source(features, train, config, tools),
         train=train,
         select=select,
@@ -137,10 +138,11 @@ def learn(  # noqa: PLR0913  all that a training depends on
         stage=stage,
     )
     fitted = fit(task, checkpoint=checkpoint, progress=progress, cancel=tools.cancel)
-    network = blank(settings, contract.levels, lean)
+    network = RCNNHead(settings, contract.levels)
     network.load_state_dict(fitted.tensors, strict=True, assign=True)
+    network = network.eval().requires_grad_(requires_grad=False)
     return Learnt(
-        network=network.eval().requires_grad_(requires_grad=False),
+        network=network if lean is None else CompactHead.nearest(network, lean),
         settings=settings,
         fitted=fitted,
         coverage=coverage(anchors_of(settings), sides),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from hydra_detect.data.samples import Sample
     from hydra_detect.training.checkpoint import Checkpoint
-    from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.features import Seen
     from hydra_detect.training.progress import Progress
     from hydra_detect.training.task import Task
@@ -101,7 +100,13 @@ class _Run:
         self.network = task.network.requires_grad_(requires_grad=True).train()
         self.average = copy.deepcopy(self.network).requires_grad_(requires_grad=False).eval()
         self.weights = dict(self.network.named_parameters())
-        self.optimizer = torch.optim.AdamW(_groups(self.weights, self.config), lr=self.config.learning_rate)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in self.weights.values() if p.dim() > 1], "weight_decay": self.config.weight_decay},
+                {"params": [p for p in self.weights.values() if p.dim() <= 1], "weight_decay": 0.0},
+            ],
+            lr=self.config.learning_rate,
+        )
         self.steps_per_epoch = math.ceil(len(task.train) / self.config.batch_size)
         self.history: list[EpochRecord] = []
         self.best: dict[str, Tensor] = {}
@@ -136,6 +141,8 @@ class _Run:
                 sums[name] = sums.get(name, 0.0) + value
             if self.cancel and self.cancel.is_set():
                 raise self.checkpoint.stopped(f"it was cancelled in epoch {len(self.history) + 1}")
+        for network in (self.network, self.average):
+            self.task.confine(network)
         judged = selection.judge(self.average, self.task) if self.task.select is not None else None
         best = selection.highest(self.history, self.config)
         is_better = judged is None or selection.is_better(judged, best, self.config)
@@ -171,7 +178,7 @@ class _Run:
         self._check_finite(values, batch)
         self._check_learnable(total)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.steps) * group["rate"]
+            group["lr"] = self.rate(self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         most = self.config.gradient_clip or math.inf
@@ -273,19 +280,3 @@ class _Run:
         chance.restore(part("random."), self.task.device)
         self.history, self.steps, self.waited = list(state.history), state.steps, state.waited
         self.earlier = state.seconds
-
-
-def _groups(weights: Mapping[str, Tensor], config: TrainingConfig) -> list[dict[str, Any]]:
-    """Return the groups of weights that are moved alike: matrices decay, and differences have a rate of their own."""
-
-    def is_factor(name: str) -> bool:
-        return name.endswith((".up", ".down"))
-
-    matrices = [weight for name, weight in weights.items() if weight.dim() > 1 and not is_factor(name)]
-    factors = [weight for name, weight in weights.items() if is_factor(name)]
-    vectors = [weight for name, weight in weights.items() if weight.dim() <= 1]
-    return [
-        {"params": matrices, "weight_decay": config.weight_decay, "rate": 1.0},
-        {"params": factors, "weight_decay": config.weight_decay, "rate": config.factor_rate},
-        {"params": vectors, "weight_decay": 0.0, "rate": 1.0},
-    ]

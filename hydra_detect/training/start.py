@@ -10,9 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
-import torch
 
-from hydra_detect.nets.compact import CompactHead, factors
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import torch_tensors
 from hydra_detect.records import HeadSettings
@@ -123,10 +121,7 @@ def start_head(
     seed: int,
     lean: Lean | None = None,
 ) -> RCNNHead:
-    """Build a head with the weights that it starts from, on the CPU.
-
-    A compact one begins with the differences of its origin from its reference, as near as their ranks allow, or with
-    none; then one factor is random and the other zero (Hu et al. 2021, arXiv:2106.09685).
+    """Build a head with the weights that it starts from, written out, on the CPU.
 
     Args:
         origin: Where they come from.
@@ -135,15 +130,11 @@ def start_head(
         class_names: Of the new head.
         sampling: What its losses are taken over.
         seed: Of the random ones.
-        lean: What a compact head leans on; None for a full one.
+        lean: What a compact head will lean on: what its origin does not say begins as in that, but for predictors.
 
     """
     with seeded(seed):
-        if lean is None:
-            head = RCNNHead(settings, contract.levels, sampling=sampling, device="cpu").float()
-        else:
-            head = CompactHead(settings, contract.levels, lean=lean, sampling=sampling, device="cpu").float()
-            _begin_differences(head)
+        head = RCNNHead(settings, contract.levels, sampling=sampling, device="cpu").float()
     own = head.state_dict()
     theirs = {} if origin.tensors is None else torch_tensors(origin.tensors)
     if lean is not None:
@@ -153,28 +144,9 @@ def start_head(
         layer = name.rsplit(".", 1)[0]
         if layer in {_CLASS_ROWS, _BOX_ROWS}:
             _copy_rows(own[name], tensor.float(), origin.class_names, class_names, is_box=layer == _BOX_ROWS)
-        elif name not in own:
-            _copy_difference(own, layer, tensor.float(), lean)
         elif own[name].shape == tensor.shape and (layer not in ANCHOR_ROWS or has_same_anchors):
             own[name].copy_(tensor)
     return head
-
-
-def _begin_differences(head: CompactHead) -> None:
-    """Give the differences their beginning, which is none: inputs keep their size on the way through `down`."""
-    for layer in head.low_rank.values():
-        torch.nn.init.normal_(layer.down, std=layer.down.shape[1] ** -0.5)
-        torch.nn.init.zeros_(layer.up)
-
-
-def _copy_difference(own: Mapping[str, Tensor], layer: str, weight: Tensor, lean: Lean | None) -> None:
-    """Give a layer that is kept as a difference the one that another head has from the reference, in place."""
-    assert lean is not None  # noqa: S101  a full head has all tensors
-    difference = (weight - lean.reference.weights[f"{layer}.weight"]).flatten(1)
-    if difference.any() and lean.ranks[layer]:
-        up, down = factors(difference, lean.ranks[layer])
-        own[f"{layer}.up"].copy_(up)
-        own[f"{layer}.down"].copy_(down)
 
 
 def _copy_rows(own: Tensor, theirs: Tensor, their_names: Sequence[str], names: Sequence[str], *, is_box: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 
+from hydra_detect.nets.compact import project
 from hydra_detect.nets.heads import Sampling
 from hydra_detect.training.features import stack
 from hydra_detect.training.losses import LossContext, checked
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from hydra_detect.data.samples import Samples
     from hydra_detect.nets.backbones import Features
+    from hydra_detect.nets.compact import Lean
     from hydra_detect.nets.heads import HeadOutput, RCNNHead
     from hydra_detect.training.config import TrainingConfig
     from hydra_detect.training.features import Seen
@@ -51,6 +53,7 @@ class Task:
         network: With the weights that it starts from; it is changed.
         source: What turns samples into what the network sees.
         encoder: What becomes of that before the head reads it.
+        lean: What a compact head will lean on, and how; None for a full one.
         train: Samples to learn from.
         select: Samples that tell which epoch is best; None to take the last.
         loss: What is minimised.
@@ -63,6 +66,7 @@ class Task:
     network: RCNNHead
     source: Source
     encoder: Encoder = frozen
+    lean: Lean | None = None
     train: Samples
     select: Samples | None
     loss: Loss
@@ -80,6 +84,15 @@ class Task:
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
+
+    def confine(self, network: RCNNHead) -> None:
+        """Move a network to the nearest that has the compact form which is to come of it, in place.
+
+        Once an epoch: between, all weights learn. That is singular value projection (Jain et al. 2010,
+        arXiv:0909.5457), by which what was lost at one epoch's end is made up for in the next.
+        """
+        if self.lean is not None:
+            project(network, self.lean)
 
     def losses(self, network: RCNNHead, seen: Sequence[Seen]) -> dict[str, Tensor]:
         """Return the loss of pictures by part; those of one padded size run together, and all weigh the same.
