@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 
-from hydra_detect.engine import convolutions, proposals
+from hydra_detect.engine import convolutions, proposals, waitless
 from hydra_detect.engine.boxes import BoxHead
 from hydra_detect.engine.folding import fold_norms
 from hydra_detect.engine.found import Found, Memory
@@ -161,27 +161,53 @@ class FastEngine:
     def detect(self, features: Features, heads: Sequence[tuple[FastHead, float]]) -> Found:
         """Run heads, each with the score that its boxes have to be above."""
         watch = Stopwatch(len(heads))
-        outputs = [self._one(_picture(features, image), heads, watch) for image in range(len(features.original_sizes))]
+        one = self.without_waiting if self.device.type == "cuda" else self.one_by_one
+        outputs = [one(_picture(features, image), heads, watch) for image in range(len(features.original_sizes))]
         return Found([list(of_head) for of_head in zip(*outputs, strict=True)], watch.heads, watch.shared)
 
-    def _one(self, picture: Features, heads: Sequence[tuple[FastHead, float]], watch: Stopwatch) -> list[HeadOutput]:
-        """Return what each head finds in one picture."""
-        maps = list(picture.maps.values())
-        shapes = [(level.shape[-2], level.shape[-1]) for level in maps]
-        predicted = proposals.predict(maps, [head.proposer for head, _threshold in heads], self.convolutions, watch)
-        tables: dict[tuple[str, ...], Table] = {}
+    def one_by_one(
+        self, picture: Features, heads: Sequence[tuple[FastHead, float]], watch: Stopwatch
+    ) -> list[HeadOutput]:
+        """Return what each head finds in one picture, with no more boxes at any time than are left."""
+        predicted, shapes, tables = self._predicted(picture, heads, watch)
         found: list[HeadOutput] = []
         for place, ((head, threshold), per_level) in enumerate(zip(heads, predicted, strict=True)):
             table = self._table(picture, head, tables)
             watch.mark(None)
-            boxes = head.proposer.selected(
-                per_level, shapes, size=picture.images.image_sizes[0], padded=tuple(picture.images.tensors.shape[-2:])
-            )
+            boxes = head.proposer.selected(per_level, shapes, size=_size(picture), padded=_padded(picture))
             scored = head.boxes.scored(table, boxes)
             found += head.chooser.choose(picture, [boxes], scored, score_threshold=threshold)
             watch.mark(place)
-        self._wait()
         return found
+
+    def without_waiting(
+        self, picture: Features, heads: Sequence[tuple[FastHead, float]], watch: Stopwatch
+    ) -> list[HeadOutput]:
+        """Return the same, on the CPU, with a fixed number of boxes for each head and one transfer for all of them.
+
+        A head whose suppression is not settled then, which takes a long chain of boxes, is run again one by one.
+        """
+        predicted, shapes, tables = self._predicted(picture, heads, watch)
+        masked = []
+        for (head, threshold), per_level in zip(heads, predicted, strict=True):
+            boxes = waitless.proposed(head.proposer, per_level, shapes, size=_size(picture), padded=_padded(picture))
+            scored = head.boxes.scored(self._table(picture, head, tables), boxes.boxes)
+            masked.append(waitless.chosen(head.chooser, picture, boxes, scored, score_threshold=threshold))
+        found = waitless.fetched(masked)
+        watch.mark(None)
+        return [
+            self.one_by_one(picture, [head], watch)[0] if output is None else output
+            for head, output in zip(heads, found, strict=True)
+        ]
+
+    def _predicted(
+        self, picture: Features, heads: Sequence[tuple[FastHead, float]], watch: Stopwatch
+    ) -> tuple[list[list[torch.Tensor]], list[tuple[int, int]], dict[tuple[str, ...], Table]]:
+        """Return what every head predicts of anchors, the shapes of the maps, and a place for tables of maps."""
+        maps = list(picture.maps.values())
+        shapes = [(level.shape[-2], level.shape[-1]) for level in maps]
+        proposers = [head.proposer for head, _threshold in heads]
+        return proposals.predict(maps, proposers, self.convolutions, watch), shapes, {}
 
     def _table(self, picture: Features, head: FastHead, tables: dict[tuple[str, ...], Table]) -> Table:
         """Return the maps that a head crops from, laid out once for all that crop from the same."""
@@ -222,3 +248,11 @@ def _move(head: RCNNHead, device: torch.device) -> None:
     for tensor in (*head.parameters(), *head.buffers()):
         if not tensor.is_meta:
             tensor.data = tensor.data.to(device)
+
+
+def _size(picture: Features) -> tuple[int, int]:
+    return picture.images.image_sizes[0]
+
+
+def _padded(picture: Features) -> tuple[int, int]:
+    return picture.images.tensors.shape[-2], picture.images.tensors.shape[-1]

@@ -95,7 +95,7 @@ class Proposer:
         """
         logits, boxes, counts = [], [], []
         for values, cell, shape in zip(per_level, self.cells, shapes, strict=True):
-            own, found = self._best(values.float(), cell, shape, padded)
+            own, found = self.best(values.float(), cell, shape, padded)
             logits.append(own)
             boxes.append(found)
             counts.append(len(own))
@@ -114,7 +114,7 @@ class Proposer:
         best = scores[survivors].sort(descending=True, stable=True).indices[: self.settings.rpn_post_nms_top_n]
         return every[survivors[best]]
 
-    def _best(
+    def best(
         self, values: torch.Tensor, cell: torch.Tensor, shape: tuple[int, int], padded: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits [anchor] and boxes [anchor, 4] of the best anchors of one level, best first."""

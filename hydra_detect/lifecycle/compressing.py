@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hydra_detect.nets.backbones import Backbone
 
 DEFAULT_RANK = "32"
+_CACHE_BYTES = 8_000_000_000
 _CARRIED = (layout.SPLIT, layout.TRAINING, layout.CALIBRATION, layout.OUTCOMES, layout.EVALUATION)
 
 
@@ -134,14 +135,15 @@ def compress_head(  # noqa: PLR0913  each is a question of its own that a user m
     store.check_writable(asked)
     leant_on = reference_for(store, full, reference)
     ranks = ranks_of(str(rank), full.record.settings, full.record.backbone.levels)
-    network = CompactHead.nearest(
-        Contender.of(store, full).network, Lean(reference=Shelf(store).of(leant_on), ranks=ranks)
-    )
+    lean, teacher = Lean(reference=Shelf(store).of(leant_on), ranks=ranks), Contender.of(store, full).network
     loss = split = None
-    if samples is not None:
+    if samples is None:
+        network = CompactHead.nearest(teacher, lean)
+    else:
         (learnt_from, judged), *_rest = folds(of_classes(full, samples), count=2, seed=seed)
         backbone = backbone_of(store, full, device)
-        _distil(store, backbone, full, network, learnt_from, steps=steps, seed=seed)
+        features = FrozenFeatures(backbone, FeatureCache(default_cache(), limit=_CACHE_BYTES), dtype="float32")
+        network = distil(teacher.to(features.device), lean, learnt_from, features, steps=steps, seed=seed)
         loss = _loss(store, backbone, full, network, judged)
         _check_loss(loss, max_loss, asked)
         split = _known(store, (full, leant_on), learnt_from, judged)
@@ -225,22 +227,6 @@ def _check(full: VersionRecord, samples: Samples | None, asked: str, *, unmeasur
         raise InputError(asked, "there are no samples to measure on what it costs", remedy)
     if samples is not None:
         require(samples, Role.TEST, asked=asked)
-
-
-def _distil(
-    store: Store,
-    backbone: Backbone,
-    full: VersionRecord,
-    network: CompactHead,
-    samples: Samples,
-    *,
-    steps: int,
-    seed: int,
-) -> None:
-    features = FrozenFeatures(backbone, FeatureCache(default_cache(), limit=0), dtype="float32")
-    pictures = [features.of(sample) for sample in samples]
-    teacher = Contender.of(store, full).network.to(features.device)
-    distil(network.to(features.device), teacher, pictures, steps=steps, seed=seed)
 
 
 def _loss(
