@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hydra_detect import HydraDetector
-from hydra_detect.engine import engines
+from hydra_detect.engine import engines, suppression, waitless
 from hydra_detect.engine.fast import FastEngine
 from hydra_detect.errors import DeviceError, IncompatibleError, NotFoundError, RecordError
 from hydra_detect.lifecycle.compressing import expand_head
@@ -156,6 +156,53 @@ def test_batches():
         found = agreement(single, batch, score_limits=[0.05])
         assert found.matched > 50
         assert found.largest_box <= 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_waiting(kind, monkeypatch):
+    """The way for a GPU finds what the other way finds, on a CPU too; where it is not settled the other way is gone."""
+    detector, pictures = loaded(mixed(kind), engine="fast"), photographs(2)
+    wanted = raw(detector, pictures)
+    monkeypatch.setattr(FastEngine, "one_by_one", FastEngine.without_waiting)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waitless, "fetched", settled(waitless.fetched))
+        found = agreement(wanted, raw(detector, pictures), score_limits=[0.05])
+    assert found.matched > 50
+    assert found.largest_box <= 1e-3
+    assert found.largest_score <= 1e-5
+    assert found.unmatched == 0
+
+
+def settled(fetched):
+    """Return a function that fetches, and sees that everything was settled at once."""
+
+    def fetch(found):
+        outputs = fetched(found)
+        assert outputs
+        assert all(output is not None for output in outputs)
+        return outputs
+
+    return fetch
+
+
+def test_what_is_not_settled_is_run_again(monkeypatch):
+    """A head whose suppression needs more repetitions than there are is run one by one, and finds the same."""
+    detector, (picture, *_rest) = loaded(mixed(), "owl", "bat", engine="fast"), photographs(1)
+    wanted = raw(detector, picture)
+    engine, usual = detector._engine, FastEngine.one_by_one
+    again = []
+
+    def one_by_one(engine, picture, heads, watch):
+        if len(heads) > 1:
+            return engine.without_waiting(picture, heads, watch)
+        again.append(heads)
+        return usual(engine, picture, heads, watch)
+
+    monkeypatch.setattr(FastEngine, "one_by_one", one_by_one)
+    monkeypatch.setattr(suppression, "ROUNDS", 1)
+    assert same(raw(detector, picture), wanted)
+    assert len(again) == 2
+    assert engine.name == "fast"
 
 
 def test_no_heads():

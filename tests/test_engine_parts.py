@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 from originals import mobilenet, second_form, small
 from torch import nn
 from torch.nn import functional
-from torchvision.ops import FrozenBatchNorm2d, roi_align
+from torchvision.ops import FrozenBatchNorm2d, nms, roi_align
 
 from hydra_detect.engine import winograd
 from hydra_detect.engine.convolutions import Direct, Winograd, chosen, filled
 from hydra_detect.engine.folding import fold_norms
 from hydra_detect.engine.roi_align import Table, pooled
 from hydra_detect.engine.stopwatch import Stopwatch
+from hydra_detect.engine.suppression import ROUNDS, survivors
 
 sides = st.integers(1, 23)
 
@@ -131,3 +132,26 @@ def test_a_stopwatch():
     assert watch.shared > 0
     assert watch.heads[0] == 0
     assert watch.heads[1] > 0
+
+
+@given(boxes=boxes, seed=st.integers(0, 99), limit=st.sampled_from([0.3, 0.5, 0.7]))
+def test_survivors_are_those_of_greedy_suppression(boxes, seed, limit):
+    """A fixed number of boxes and a mask give what torchvision's suppression gives."""
+    rows = torch.tensor([(x, y, x + w, y + h) for x, y, w, h in boxes], dtype=torch.float32).reshape(-1, 4)
+    valid = torch.rand(len(rows), generator=seeded(seed)) > 0.2
+    kept, is_settled = survivors(rows, valid, limit=limit)
+    own = torch.where(valid)[0]
+    order = torch.linspace(1, 0.5, len(rows))  # best first
+    wanted = own[nms(rows[own], order[own], limit)].sort().values
+    assert is_settled
+    assert torch.equal(torch.where(kept)[0], wanted)
+
+
+def test_a_long_chain_is_not_settled():
+    """Boxes each of which is suppressed by the one before need as many repetitions: that there were too few is said."""
+    chain = torch.tensor([[4.0 * place, 0, 4.0 * place + 10, 10] for place in range(2 * ROUNDS)])
+    _kept, is_settled = survivors(chain, torch.ones(2 * ROUNDS, dtype=torch.bool), limit=0.4)
+    assert not is_settled
+    kept, is_settled = survivors(chain[:ROUNDS], torch.ones(ROUNDS, dtype=torch.bool), limit=0.4)
+    assert is_settled
+    assert kept.tolist() == [place % 2 == 0 for place in range(ROUNDS)]

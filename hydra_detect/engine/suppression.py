@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 if TYPE_CHECKING:
     import torch
 
-ROUNDS = 12
+ROUNDS = 32
 """Repetitions: chains of boxes, each suppressed by the one before, are seldom longer."""
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 
-from hydra_detect.nets.compact import project
 from hydra_detect.nets.heads import Sampling
 from hydra_detect.training.features import stack
 from hydra_detect.training.losses import LossContext, checked
@@ -84,15 +83,6 @@ class Task:
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
-
-    def confine(self, network: RCNNHead) -> None:
-        """Move a network to the nearest that has the compact form which is to come of it, in place.
-
-        Once an epoch: between, all weights learn. That is singular value projection (Jain et al. 2010,
-        arXiv:0909.5457), by which what was lost at one epoch's end is made up for in the next.
-        """
-        if self.lean is not None:
-            project(network, self.lean)
 
     def losses(self, network: RCNNHead, seen: Sequence[Seen]) -> dict[str, Tensor]:
         """Return the loss of pictures by part; those of one padded size run together, and all weigh the same.
