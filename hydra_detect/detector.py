@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hydra_detect.engine.found import Memory
     from hydra_detect.records import VersionRecord
 
-DEFAULT_ENGINE = "exact"
+DEFAULT_ENGINE = "fast"
 DEFAULT_BATCH_SIZE = 1
 
 _LOG = logging.getLogger(__name__)

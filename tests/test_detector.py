@@ -15,6 +15,7 @@ from hydra_detect import Detections, HydraDetector, split_checkpoint
 from hydra_detect.batches import Job
 from hydra_detect.checkpoints.noise import structured_noise
 from hydra_detect.detections import box_iou
+from hydra_detect.engine.boxes import BoxHead
 from hydra_detect.errors import (
     DeviceError,
     IncompatibleError,
@@ -32,12 +33,17 @@ def picture(height=120, width=160, seed=0):
 
 
 @pytest.fixture
-def calls(detector):
+def calls(detector, monkeypatch):
     """Count what runs: the backbone's batches, and each head."""
     counted = {"backbone": [], "rbc": 0, "wbc": 0}
     detector.backbone.network.register_forward_hook(lambda _m, inputs, _o: counted["backbone"].append(len(inputs[0])))
-    for name, head in detector._heads.items():
-        head.network.register_forward_hook(lambda _m, _i, _o, name=name: counted.__setitem__(name, counted[name] + 1))
+    names, scored = {id(head.network.boxes): name for name, head in detector._heads.items()}, BoxHead.scored
+
+    def counting(box_head, *inputs):
+        counted[names[id(box_head)]] += 1
+        return scored(box_head, *inputs)
+
+    monkeypatch.setattr(BoxHead, "scored", counting)
     return counted
 
 
@@ -102,7 +108,7 @@ def test_a_detector_equals_the_original(split_store, split_original):
     model.load_state_dict(torch.load(split_original, weights_only=True))
     with torch.inference_mode():
         theirs = model([torch.from_numpy(picture()).permute(2, 0, 1) / 255])[0]
-    ours = HydraDetector.from_store(split_store, ["rbc@1"], device="cpu").predict(picture())
+    ours = HydraDetector.from_store(split_store, ["rbc@1"], device="cpu", engine="exact").predict(picture())
     assert len(ours)
     assert np.array_equal(ours.boxes, theirs["boxes"].numpy())
     assert np.array_equal(ours.scores, theirs["scores"].numpy())
@@ -226,7 +232,7 @@ def test_timing_adds_up_and_names_every_head(detector):
     """Transform, backbone and heads are all positive and add up to the total."""
     timing = detector.predict(picture()).timing
     assert set(timing.heads) == {"rbc", "wbc"}
-    parts = [timing.transform, timing.backbone, *timing.heads.values()]
+    parts = [timing.transform, timing.backbone, timing.shared, *timing.heads.values()]
     assert all(part > 0 for part in parts)
     assert timing.total == pytest.approx(sum(parts))
     with pytest.raises(TypeError, match="does not support item assignment"):
@@ -234,8 +240,9 @@ def test_timing_adds_up_and_names_every_head(detector):
     assert pickle.loads(pickle.dumps(timing)) == timing  # noqa: S301  our own bytes
 
 
-def test_memory_is_that_of_the_tensors(detector):
+def test_memory_is_that_of_the_tensors(split_store):
     """Memory is counted per part from float32 tensors, and falls when a head is dropped."""
+    detector = HydraDetector.from_store(split_store, device="cpu", engine="exact")
     memory = detector.memory()
     model = small()
     backbone = sum(v.numel() * v.element_size() for v in model.backbone.state_dict().values())
@@ -256,7 +263,8 @@ def test_thresholds_are_the_heads_own_unless_given(detector):
     assert 0 < len(high) < len(everything)
     assert (high.scores > middle).all()
     assert detector.predict(picture(), score_threshold=np.float64(middle)) == high
-    assert {head.network.roi_heads.score_thresh for head in detector._heads.values()} == {0.05}  # shared by threads
+    kept = {head.network.chooser.roi_heads.score_thresh for head in detector._heads.values()}
+    assert kept == {0.05}  # shared by threads
     mixed = detector.predict(picture(), score_threshold={"rbc": 1.0})
     assert set(mixed.heads.tolist()) == {"wbc"}
 

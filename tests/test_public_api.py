@@ -16,8 +16,8 @@ ROOT = Path(hydra_detect.__file__).parent
 NAMES = """
     Detections Digest GroundTruth HeadRecord HeadRef HeadRegistry HeadSettings HydraDetectError HydraDetector
     OperatingPolicy Preprocessing SplitSettings Store VersionManager VersionRecord Samples TrainingConfig calibrate
-    compare_with_original evaluate export_bundle list_augmentations list_losses load_bundle merge_checkpoint
-    read_samples split_checkpoint train_head train_original verify
+    compare_with_original compress_head evaluate expand_head export_bundle list_augmentations list_losses load_bundle
+    merge_checkpoint read_samples split_checkpoint train_head train_original verify
 """
 
 

@@ -235,7 +235,7 @@ def _publish(
     manager: VersionManager, setting: Setting, made: Attempt, training: TrainingRecord, *, was_begun: bool
 ) -> VersionRecord:
     """Make a version, unless the call that was stopped did so just before."""
-    tensors, beginning = raw_tensors(made.learnt.fitted.tensors), setting.beginning
+    tensors, beginning = raw_tensors(made.learnt.network.state_dict()), setting.beginning
     record = HeadRecord(
         tensors=tensors_digest(tensors),
         backbone=beginning.backbone.record.contract,
