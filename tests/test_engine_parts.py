@@ -36,7 +36,7 @@ def test_convolutions(way, height, width, outputs, seed):
     """Each way gives what conv2d gives, whatever the size of the map, for each of several kernels."""
     level = a_map(height, width, seed=seed)
     weights = [torch.randn(out, 5, 3, 3, generator=seeded(seed + place)) for place, out in enumerate(outputs)]
-    bands = list(way.bands(level, [way.kernel(weight) for weight in weights]))
+    bands = list(way.bands(level, [way.ready(way.kernel(weight)) for weight in weights]))
     for place, weight in enumerate(weights):
         found = way.in_rows([band[place] for band in bands], height, width)
         wanted = functional.conv2d(level, weight, padding=1)[0].permute(1, 2, 0).reshape(height * width, -1)
@@ -46,7 +46,7 @@ def test_convolutions(way, height, width, outputs, seed):
 def test_many_bands():
     """A map of many bands is put together in order."""
     level, weight = a_map(61, 187, channels=3), torch.randn(4, 3, 3, 3, generator=seeded(1))
-    bands = list(winograd.bands(level, [winograd.transformed(weight)]))
+    bands = list(winograd.bands(level, [winograd.transformed(winograd.laid_out(weight))]))
     assert len(bands) > 5
     found = winograd.in_rows([band[0] for band in bands], 61, 187)
     wanted = functional.conv2d(level, weight, padding=1)[0].permute(1, 2, 0).reshape(61 * 187, -1)
@@ -56,7 +56,8 @@ def test_many_bands():
 def test_a_kernel_beside_others_gives_the_same_bits():
     """What a kernel gives does not depend on those that are given with it."""
     level = a_map(40, 50, channels=32)
-    kernels = [winograd.transformed(torch.randn(16, 32, 3, 3, generator=seeded(place))) for place in range(4)]
+    weights = [torch.randn(16, 32, 3, 3, generator=seeded(place)) for place in range(4)]
+    kernels = [winograd.transformed(winograd.laid_out(weight)) for weight in weights]
     together = [torch.cat([band[place] for band in winograd.bands(level, kernels)]) for place in range(4)]
     for kernel, found in zip(kernels, together, strict=True):
         alone = torch.cat([band[0] for band in winograd.bands(level, [kernel])])

@@ -23,7 +23,10 @@ class Convolutions(Protocol):
     """Whether work on a map is shared by kernels that are given together."""
 
     def kernel(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return a kernel [out, in, 3, 3] in the form that `bands` takes."""
+        """Return a kernel [out, in, 3, 3] in the form that it is held in."""
+
+    def ready(self, kernel: torch.Tensor) -> torch.Tensor:
+        """Return a kernel in the form that `bands` takes: once for each picture."""
 
     def bands(self, level: torch.Tensor, kernels: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
         """Yield for each kernel [position, out], for some positions of a map [1, channel, y, x] after the other."""
@@ -44,8 +47,12 @@ class Winograd:
     shares_maps = True
 
     def kernel(self, weight: torch.Tensor) -> torch.Tensor:
+        """Lay out a kernel for its transform."""
+        return winograd.laid_out(weight)
+
+    def ready(self, kernel: torch.Tensor) -> torch.Tensor:
         """Transform a kernel."""
-        return winograd.transformed(weight)
+        return winograd.transformed(kernel)
 
     def bands(self, level: torch.Tensor, kernels: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
         """Yield band after band of tiles."""
@@ -64,6 +71,10 @@ class Direct:
     def kernel(self, weight: torch.Tensor) -> torch.Tensor:
         """Lay out a kernel as the convolution likes it."""
         return weight.contiguous(memory_format=torch.channels_last)
+
+    def ready(self, kernel: torch.Tensor) -> torch.Tensor:
+        """Return it as it is."""
+        return kernel
 
     def bands(self, level: torch.Tensor, kernels: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
         """Convolve the whole map, then yield it piece by piece."""

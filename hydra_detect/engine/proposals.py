@@ -17,7 +17,7 @@ from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
 from hydra_detect.engine.convolutions import filled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torchvision.models.detection._utils import BoxCoder
     from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -142,11 +142,14 @@ def predict(
 
     """
     found: list[list[torch.Tensor]] = [[] for _ in heads]
+    last = [head.layers[-1] for head in heads]
+    kernels = {id(one): one for layer in last for one in (layer.base, layer.thin) if one is not None}
+    ready = {key: convolutions.ready(kernel) for key, kernel in kernels.items()}
     for level in maps:
         for places in _groups(heads, convolutions):
             parts: dict[int, list[torch.Tensor]] = {place: [] for place in places}
             inputs = _before_last(level, [heads[place] for place in places])
-            for band in _bands(inputs, [heads[place].layers[-1] for place in places], convolutions):
+            for band in _bands(inputs, [last[place] for place in places], convolutions, ready):
                 watch.mark(None)
                 for place, (shared, thin) in zip(places, band, strict=True):
                     parts[place].append(heads[place].predicted(shared, thin))
@@ -177,12 +180,12 @@ def _before_last(level: torch.Tensor, heads: Sequence[Proposer]) -> torch.Tensor
 
 
 def _bands(
-    level: torch.Tensor, layers: Sequence[Layer], convolutions: Convolutions
+    level: torch.Tensor, layers: Sequence[Layer], convolutions: Convolutions, ready: Mapping[int, torch.Tensor]
 ) -> Iterator[list[tuple[torch.Tensor, torch.Tensor | None]]]:
     """Yield for each layer what base and thin make of some positions of a map; a base that layers share runs once."""
-    bases = list({id(layer.base): layer.base for layer in layers}.values())
-    thins = [layer.thin for layer in layers if layer.thin is not None]
-    places = {id(base): place for place, base in enumerate(bases)}
-    for outputs in convolutions.bands(level, [*bases, *thins]):
+    bases = list(dict.fromkeys(id(layer.base) for layer in layers))
+    thins = [id(layer.thin) for layer in layers if layer.thin is not None]
+    places = {base: place for place, base in enumerate(bases)}
+    for outputs in convolutions.bands(level, [ready[key] for key in (*bases, *thins)]):
         rest = iter(outputs[len(bases) :])
         yield [(outputs[places[id(layer.base)]], None if layer.thin is None else next(rest)) for layer in layers]
