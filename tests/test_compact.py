@@ -232,6 +232,27 @@ def test_factors_are_the_nearest(rank, inner, seed):
     assert error <= np.sqrt((values[rank:] ** 2).sum()) + 1e-4 * values[0]
 
 
+@given(st.integers(1, 6), st.integers(0, 100))
+def test_factors_by_importance(rank, seed):
+    """Where some elements matter more, the product is nearer to the matrix there than without knowing it."""
+    source = np.random.default_rng(seed)
+    matrix = torch.tensor(source.normal(size=(12, 30)))
+    importance = torch.ones(12, 30, dtype=torch.float64)
+    importance[:3] *= 1e4
+    importance[:, :5] *= 1e4
+    weights = importance.sqrt()
+    known, plain = factors(matrix, rank, importance), factors(matrix, rank)
+    errors = [float(((up.double() @ down.double() - matrix) * weights).norm()) for up, down in (known, plain)]
+    assert errors[0] <= errors[1] * 1.01
+
+
+def test_importance_of_nothing():
+    """Where no element has moved any loss, all matter alike."""
+    matrix = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    for one, other in zip(factors(matrix, 2, torch.zeros(5, 7)), factors(matrix, 2), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_factors_of_nothing():
     """The factors of no difference are no difference."""
     up, down = factors(torch.zeros(5, 7), 2)

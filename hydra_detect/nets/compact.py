@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from hydra_detect.records import HeadSettings
     from hydra_detect.tensors import RawTensor
 
+_LEAST_IMPORTANCE = 0.1  # of a row or column, against the mean: what moved no loss yet is not thrown away
+
 PREDICTORS = ("rpn.head.cls_logits", "rpn.head.bbox_pred", "roi_heads.box_predictor")
 """What says something of classes and anchors: always a head's own."""
 
@@ -215,27 +217,53 @@ class CompactHead(RCNNHead):
 
 
 @torch.no_grad()
-def project(head: RCNNHead, lean: Lean) -> None:
-    """Move the layers of a full head to the nearest that a compact one can have, in place."""
+def project(head: RCNNHead, lean: Lean, importance: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Move the layers of a full head to the nearest that a compact one can have, in place.
+
+    Args:
+        head: The full head.
+        lean: What the compact one leans on, and how.
+        importance: By layer, how much each weight matters: the mean square of the loss's gradient, shaped as it is.
+
+    """
     layers = shared_layers(head)
     for name, rank in lean.ranks.items():
         weight, reference = layers[name].weight, lean.reference.weights[f"{name}.weight"]
-        up, down = factors((weight - reference).flatten(1), rank)
+        own = None if importance is None else importance[name].flatten(1)
+        up, down = factors((weight - reference).flatten(1), rank, own)
         weight.copy_(reference + (up @ down).view_as(weight))
 
 
-def factors(difference: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+def factors(
+    difference: torch.Tensor, rank: int, importance: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return `up` [out, rank] and `down` [rank, in] whose product is nearest to a matrix [out, in].
 
-    The truncated singular value decomposition (Eckart and Young 1936), the singular values shared equally; of wide
-    matrices by the eigenvectors of the small square one, which takes a tenth of the time.
+    The truncated singular value decomposition (Eckart and Young 1936), the singular values shared equally; by the
+    eigenvectors of the small square matrix, which takes a tenth of the time. Where the importance of the elements is
+    known, rows and columns count as much as theirs (after Hsu et al. 2022, arXiv:2207.00112, who weight rows).
+
+    Args:
+        difference: The matrix.
+        rank: Of the product.
+        importance: [out, in] mean square of a loss's gradient.
+
     """
     matrix = difference.double()
+    rows, columns = (1.0, 1.0) if importance is None else (_scale(importance, 1)[:, None], _scale(importance, 0))
+    matrix = matrix * rows * columns
     squares, left = torch.linalg.eigh(matrix @ matrix.T)  # ascending
     left = left.flip(1)[:, :rank]
     root = squares.flip(0)[:rank].clamp(min=0).sqrt().sqrt()[:, None]  # of the singular values
     down = torch.where(root > 0, left.T @ matrix / root.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
-    return (left * root.T).float(), down.float()
+    return (left * root.T / rows).float(), (down / columns).float()
+
+
+def _scale(importance: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return what rows or columns are multiplied by: the root of their importance, 1 in the mean, and never nothing."""
+    root = importance.double().mean(dim=axis).sqrt()
+    mean = root.mean()
+    return root / mean + _LEAST_IMPORTANCE if mean > 0 else torch.ones_like(root)
 
 
 def _check_ranks(ranks: Mapping[str, int], layers: Mapping[str, nn.Conv2d | nn.Linear]) -> None:

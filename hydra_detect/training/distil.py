@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
-from hydra_detect.nets.compact import CompactHead, project
+from hydra_detect.nets.compact import CompactHead, project, shared_layers
 from hydra_detect.training.chance import seeded
 from hydra_detect.training.features import stack
 
@@ -67,8 +67,9 @@ def distil(
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             torch.nn.utils.clip_grad_norm_(weights, _LONGEST_GRADIENT)
             optimizer.step()
-            if step % _BETWEEN == _BETWEEN - 1:
-                project(pupil, own)
+            if step % _BETWEEN == _BETWEEN - 1 or step == steps - 1:
+                layers = shared_layers(pupil)
+                project(pupil, own, {name: optimizer.state[layers[name].weight]["exp_avg_sq"] for name in own.ranks})
     return CompactHead.nearest(pupil, lean)
 
 

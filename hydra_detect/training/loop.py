@@ -171,16 +171,24 @@ class _Run:
         the one before cost: singular value projection (Jain et al. 2010, arXiv:0909.5457). Before that it would hold up
         what all weights learn.
         """
-        if self.task.lean is None:
+        lean = self.task.lean
+        if lean is None:
             return self.average
+        importance = {name: self._importance(f"{name}.weight") for name in lean.ranks}
         if len(self.history) + 1 <= self.config.epochs * _FREE:
             shown = copy.deepcopy(self.average)
             if self.task.select is not None:  # or a later epoch is kept, whatever this one is worth
-                project(shown, self.task.lean)
+                project(shown, lean, importance)
             return shown
         for network in (self.network, self.average):
-            project(network, self.task.lean)
+            project(network, lean, importance)
         return self.average
+
+    def _importance(self, name: str) -> Tensor:
+        """Return the mean square of the gradient of a weight, which AdamW keeps; ones if no loss has moved it."""
+        weight = self.weights[name]
+        squares: Tensor = self.optimizer.state[weight].get("exp_avg_sq", torch.ones_like(weight))
+        return squares.detach()
 
     def keep(self) -> None:
         """Write a checkpoint, if it is time for one."""
