@@ -4,8 +4,8 @@
 
 Data: github.com/Shenggan/BCCD_Dataset at commit d272fb1 and github.com/tangsanli5201/DeepPCB at commit 08e98c4, both
 MIT. On a backbone that was trained on red cells alone (`bccd_heads.py`) heads learn white cells and platelets from 40
-pictures each, on one that was trained on spurs alone (`deeppcb.py`) the five other defects from 40 tiles that show them
-and 20 that do not. Each is trained as a full and as a compact head, from the same start, with the same settings but for
+pictures each, on one that was trained on spurs alone (`deeppcb.py`) the five other defects from 30 tiles that show them
+and 10 that do not. Each is trained as a full and as a compact head, from the same start, with the same settings but for
 the kind, and measured once on the author's test list. Rows are kept in --json, and what is there already is not trained
 again. Heads of DeepPCB are published, for `heads.py` to time them.
 """
@@ -25,7 +25,7 @@ from hydra_detect.training.tools import Tools
 
 BCCD = ("WBC", "Platelets")
 DEEPPCB = tuple(name for name in deeppcb.CLASSES if name != deeppcb.KNOWN)
-TILES, BACKGROUNDS = 40, 20
+TILES, BACKGROUNDS = 30, 10
 HEADS = {"epochs": 12, "views": "plain,hflip,vflip,rot180", "validation": "held-out"}
 COMPACT = {"kind": "compact", "rank": "32", "refined": 150, "preselected": 300}
 KINDS = {"full": {}, "compact": COMPACT}
@@ -38,7 +38,7 @@ def bccd_samples(data, label, seed):
 
 
 def deeppcb_samples(folder, label, seed):
-    """40 tiles that show the class and 20 that do not, the held-back ones to calibrate on, the author's test list."""
+    """30 tiles that show the class and 10 that do not, the held-back ones to calibrate on, the author's test list."""
     own, source = deeppcb.lists(folder, label), np.random.default_rng(seed)
     places = source.permutation(len(own["train"])).tolist()
     with_boxes = [place for place in places if len(own["train"][place].truth)]

@@ -196,6 +196,7 @@ def main():
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--yolo", type=pathlib.Path, help="what yolo.py wrote")
     parser.add_argument("--json", type=pathlib.Path, help="file to write the figures to")
+    parser.add_argument("--plot", type=pathlib.Path, help="picture of time and bytes against N (extra plot)")
     args = parser.parse_args()
     keep_freed_memory()
     if args.threads:
@@ -215,6 +216,7 @@ def main():
         for dtype in ("float32", "bfloat16"):
             twelve = HydraDetector.from_store(store, names["compact"][:12], device="cpu", engine="fast", dtype=dtype)
             memory[dtype] = twelve.memory().total / 1e6
+        disk = disk_bytes(registry, source, names)
     rows = summarised(seconds, timings, args.n)
     report = {
         "machine": facts,
@@ -224,11 +226,55 @@ def main():
         "load_ms": 1e3 * median(loads),
         "largest_compact_file_mb": max(files) / 1e6,
         "twelve_compact_mb": memory,
+        "disk_mb": disk,
         "yolo": json.loads(args.yolo.read_text()) if args.yolo else None,
     }
     say(report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
+    if args.plot:
+        draw(report, args.plot)
+
+
+def disk_bytes(registry, store, names):
+    """Megabytes on disk of the parts: a backbone, a full head, a compact head (the largest)."""
+    backbone = backbones.find(store, backbones.only(store)).nbytes
+
+    def largest(kind):
+        return max(registry[name].files["model.safetensors"][0] for name in names[kind])
+
+    return {"backbone": backbone / 1e6, "full": largest("full") / 1e6, "compact": largest("compact") / 1e6}
+
+
+def draw(report, path):
+    """Two pictures side by side: seconds and megabytes against the number of signals, of three ways."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    disk, rows = report["disk_mb"], report["table"]
+    counts = sorted({row["n"] for row in rows})
+    by_way = {way: [row for row in rows if row["way"] == way] for way in ("full, exact", "compact, fast")}
+    seconds = {
+        "separate models": [row["originals_s"] for row in by_way["full, exact"]],
+        "a shared backbone, full heads": [row["hydra_s"] for row in by_way["full, exact"]],
+        "hydra-detect, compact heads": [row["hydra_s"] for row in by_way["compact, fast"]],
+    }
+    bytes_of = {
+        "separate models": [n * (disk["backbone"] + disk["full"]) for n in counts],
+        "a shared backbone, full heads": [disk["backbone"] + n * disk["full"] for n in counts],
+        "hydra-detect, compact heads": [disk["backbone"] + disk["full"] + n * disk["compact"] for n in counts],
+    }
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for axis, values, unit in zip(axes, (seconds, bytes_of), ("seconds a picture", "MB on disk"), strict=True):
+        for colour, (way, numbers) in zip(("0.6", "0.3", "teal"), values.items(), strict=True):
+            axis.plot(counts, numbers, marker="o", color=colour, label=way)
+            axis.annotate(f"{numbers[-1]:.3g}", (counts[-1], numbers[-1]), xytext=(5, -3), textcoords="offset points")
+        axis.set(xlabel="signals", ylabel=unit, xticks=counts, ylim=(0, None), xlim=(0, counts[-1] * 1.1))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=110)
 
 
 def say(report):

@@ -79,6 +79,23 @@ def test_trained_again(bare):
     assert second.record.compact.reference_ref == "moth@1"
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_of_few_epochs(bare, epochs):
+    """However few epochs there are, what comes of them has the compact form, and is what was measured."""
+    teach(bare, config={**COMPACT, "epochs": epochs, "validation": "cross-validation"})
+    version = HeadRegistry(bare)["lamp"]
+    full = expand_head(bare, "lamp")
+    assert version.files["model.safetensors"][0] < full.files["model.safetensors"][0] / 3
+    assert are_equal(found_by(bare, "lamp@1"), found_by(bare, str(full.ref)))
+
+
+def test_the_best_epoch_has_the_compact_form(bare):
+    """Whichever epoch is best on the select role, an early one too, its weights are those of the compact form."""
+    report = teach(bare, config={**COMPACT, "epochs": 12, "patience": 1, "learning_rate": 3e-2})
+    assert report.training.course.early_stopped
+    assert HeadRegistry(bare)["lamp"].record.compact.ranks
+
+
 def test_the_same_bytes_again(bare):
     """The same call gives the same bytes."""
     digests = []
