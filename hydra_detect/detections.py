@@ -129,19 +129,19 @@ class Timing:
     Args:
         transform: Reading nothing, only resizing, normalising and padding.
         backbone: The one pass that all heads share.
-        shared: What the heads that ran share beyond it.
         heads: For each head its own time, from feature maps to final boxes.
+        shared: What the heads that ran share beyond the backbone.
 
     """
 
     transform: float = 0.0
     backbone: float = 0.0
-    shared: float = 0.0
     heads: Mapping[str, float] = attrs.field(factory=dict, converter=_read_only)
+    shared: float = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by fields: a read-only mapping cannot be pickled as it is."""
-        return Timing, (self.transform, self.backbone, self.shared, dict(self.heads))
+        return Timing, (self.transform, self.backbone, dict(self.heads), self.shared)
 
     @property
     def total(self) -> float:

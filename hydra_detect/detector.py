@@ -336,7 +336,7 @@ class HydraDetector:
             answers.detections(
                 job,
                 [(head, output[place]) for head, output in zip(heads.values(), found.outputs, strict=True)],
-                Timing(job.seconds, encoded * share, found.shared * share, spans),
+                Timing(job.seconds, encoded * share, spans, found.shared * share),
                 reading,
             )
             for place, job in enumerate(jobs)

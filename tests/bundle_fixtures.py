@@ -17,6 +17,9 @@ from hydra_detect.storage import artifacts, layout, manifests, pointers, sealed
 from hydra_detect.storage.pointers import Change
 
 FORMS = ("owl.zip", "owl")
+FILES = [name for name in manifest.LIMITS if not name.startswith(f"{manifest.REFERENCE}/")]
+"""What the bundle of a full head holds, when everything lies beside it."""
+
 POLICY = OperatingPolicy(
     score_threshold=0.4, temperature=1.5, class_thresholds={"red fox": 0.6}, chosen_on="9 samples", objective="f1"
 )

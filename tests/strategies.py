@@ -42,7 +42,7 @@ def printable(max_size=12):
 def timings():
     """Draw a Timing."""
     seconds = st.floats(0, 100)
-    return st.builds(Timing, seconds, seconds, st.dictionaries(st.sampled_from(HEADS), seconds, max_size=3))
+    return st.builds(Timing, seconds, seconds, st.dictionaries(st.sampled_from(HEADS), seconds, max_size=3), seconds)
 
 
 @st.composite

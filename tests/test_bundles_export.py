@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import store_damage
 import store_fixtures
-from bundle_fixtures import BESIDE, FORMS, slip_in
+from bundle_fixtures import BESIDE, FILES, FORMS, slip_in
 from store_damage import exchanged
 from store_fixtures import (
     Stopped,
@@ -24,7 +24,7 @@ from store_fixtures import (
     stopping,
 )
 
-from hydra_detect.bundles import manifest, zips
+from hydra_detect.bundles import zips
 from hydra_detect.bundles.bundle import load_bundle
 from hydra_detect.bundles.export import export_bundle
 from hydra_detect.errors import ConflictError, CorruptError, IncompatibleError, InputError, NameInvalidError, StoreError
@@ -117,7 +117,7 @@ def test_a_folder_is_on_the_disk_before_it_has_its_name(owls, place):
     named = [step for step, *_arguments in steps].index("rename")
     aside = steps[named][1]
     assert steps[named][2] == place / "owl"
-    assert [step for step, *_arguments in steps[:named]].count("sync") == len(manifest.LIMITS) + 3  # files, folders
+    assert [step for step, *_arguments in steps[:named]].count("sync") == len(FILES) + 3  # files, folders
     synced = {path for step, path, *_rest in steps[:named] if step == "sync_folder"}
     assert synced == {aside, aside / "head", aside / "backbone"}
     assert ("sync_folder", place) in steps[named:]

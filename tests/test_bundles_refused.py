@@ -9,7 +9,7 @@ import measure_fixtures
 import numpy as np
 import pytest
 import store_fixtures
-from bundle_fixtures import FORMS, check, evolved, forged, write
+from bundle_fixtures import FILES, FORMS, check, evolved, forged, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from record_strategies import json_values
@@ -28,7 +28,7 @@ from hydra_detect.tensors import RawTensor, tensors_digest
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
 owls, contents = bundle_fixtures.owls, bundle_fixtures.contents
 
-NAMES = sorted(manifest.LIMITS)
+NAMES = sorted(FILES)
 ZEROS = Digest("0" * 64)
 
 
@@ -140,7 +140,8 @@ def test_what_is_no_file(contents, tmp_path):
 def test_files_that_are_too_large(contents, tmp_path):
     """A file, or a zip file, beyond its limit is refused before a byte of it is read."""
     path = write(contents, tmp_path / "owl")
-    for name, limit in manifest.LIMITS.items():
+    for name in FILES:
+        limit = manifest.LIMITS[name]
         size = (path / name).stat().st_size
         os.truncate(path / name, limit + 1)
         with pytest.raises(CorruptError, match=rf"{name} has {limit + 1} bytes, the limit is {limit}"):

@@ -7,7 +7,7 @@ import zipfile
 import bundle_fixtures
 import pytest
 import store_fixtures
-from bundle_fixtures import files_of
+from bundle_fixtures import FILES, files_of
 from hypothesis import given
 from hypothesis import strategies as st
 from store_fixtures import HOSTILE_NAMES
@@ -82,7 +82,7 @@ def test_names_in_a_zip_file(contents, tmp_path, name):
 
 def test_a_name_that_stands_twice(contents, tmp_path):
     """The same name twice is refused: which of the two counts is what programs disagree on."""
-    for name in manifest.LIMITS:
+    for name in FILES:
         path = zipped(tmp_path / "owl.zip", [*contents.items(), (name, b"{}")])
         with pytest.raises(CorruptError, match=f"it holds {name} twice"):
             load_bundle(path)

@@ -32,7 +32,8 @@ SPLIT = [
 ]  # fmt: skip
 PROOF = ["head", "version", "proven", "against", "reason", "report"]
 HEAD = [
-    "head", "active", "versions", "class_names", "backbone", "backbone_digest", "nbytes", "created_at", "problem",
+    "head", "active", "versions", "class_names", "backbone", "backbone_digest", "nbytes", "created_at", "leans_on",
+    "problem",
 ]  # fmt: skip
 PICTURE = ["source", "image_size", "detections", "seconds"]
 BOX = ["head", "version", "label", "label_id", "score", "box"]
@@ -98,7 +99,7 @@ def test_heads_lists_a_store_for_people_and_programs(split_store, capsys):
     """Heads prints a table, or JSON with the same facts."""
     assert run(["heads", "--store", str(split_store)]) == 0
     text = capsys.readouterr().out
-    assert text.splitlines()[0].split() == ["head", "active", "versions", "backbone", "size", "classes"]
+    assert text.splitlines()[0].split() == ["head", "active", "versions", "backbone", "size", "leans", "on", "classes"]
     assert run(["heads", "--store", str(split_store), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert [list(item) for item in said] == [HEAD, HEAD]

@@ -14,14 +14,15 @@ owl = cli_fixtures.owl
 
 VERSION = [
     "version", "active", "previous", "pinned_for", "created_at", "actor", "parent", "nbytes", "class_names",
-    "sample_count", "claimed_metrics", "notes", "digest", "problem",
+    "sample_count", "claimed_metrics", "notes", "leans_on", "digest", "problem",
 ]  # fmt: skip
 EVENT = [
     "at", "what", "head", "versions", "digests", "other", "active", "active_digest", "actor", "reason", "generation",
 ]  # fmt: skip
 ACTIVE = ["head", "version", "digest", "changed", "was_active", "active", "previous"]
 HEAD = [
-    "head", "active", "versions", "class_names", "backbone", "backbone_digest", "nbytes", "created_at", "problem",
+    "head", "active", "versions", "class_names", "backbone", "backbone_digest", "nbytes", "created_at", "leans_on",
+    "problem",
 ]  # fmt: skip
 
 # Each command, and the keys of what it prints for programs: of the object, or of each object in the list.

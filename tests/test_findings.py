@@ -14,7 +14,7 @@ FINDING = Finding(
 SEVERITIES = {
     **dict.fromkeys(("version", "pointer", "state", "gap", "place", "extra"), "damage"),
     **dict.fromkeys(("index", "leftover", "unfinished", "unused", "claim", "foreign"), "note"),
-    **dict.fromkeys(("content", "backbone"), "unusable"),
+    **dict.fromkeys(("content", "backbone", "reference"), "unusable"),
     "refused": "not read",
 }
 

@@ -49,7 +49,7 @@ def test_info_for_programs():
     """The keys of a summary are a promise to programs, whatever is known of the head."""
     plain = {
         "head": "owl", "active": 1, "versions": [1], "class_names": ["owl"], "backbone": "demo",
-        "backbone_digest": f"sha256:{'0' * 64}", "nbytes": 1, "created_at": "", "problem": "",
+        "backbone_digest": f"sha256:{'0' * 64}", "nbytes": 1, "created_at": "", "leans_on": "", "problem": "",
     }  # fmt: skip
     assert json.loads(json.dumps(INFO.to_dict())) == plain
     unread = HeadInfo(head="owl", active=None, versions=(), problem="gone")
@@ -84,8 +84,8 @@ def test_a_version_for_programs(manager):
     assert json.loads(json.dumps(status.to_dict())) == {
         "version": 1, "active": True, "previous": False, "pinned_for": ["paper", ""], "created_at": made.created_at,
         "actor": made.actor, "parent": None, "nbytes": made.nbytes, "class_names": ["owl", "red fox"],
-        "sample_count": 40, "claimed_metrics": {"f1": 0.9}, "notes": "first", "digest": str(made.manifest),
-        "problem": "",
+        "sample_count": 40, "claimed_metrics": {"f1": 0.9}, "notes": "first", "leans_on": "",
+        "digest": str(made.manifest), "problem": "",
     }  # fmt: skip
 
 

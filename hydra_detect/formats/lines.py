@@ -39,8 +39,8 @@ def to_dict(d: Detections) -> dict[str, Any]:
 
     Returns:
         `source` (text or None), `image_size` [height, width], `detections` (a list of `head`, `version`, `label`,
-        `label_id`, `score` and `box` [x1, y1, x2, y2] in pixels) and `seconds` (`transform`, `backbone`, and
-        `heads` by name).
+        `label_id`, `score` and `box` [x1, y1, x2, y2] in pixels) and `seconds` (`transform`, `backbone`,
+        `heads` by name, and what these `shared`).
 
     """
     return {
@@ -61,6 +61,7 @@ def to_dict(d: Detections) -> dict[str, Any]:
             "transform": d.timing.transform,
             "backbone": d.timing.backbone,
             "heads": dict(d.timing.heads),
+            "shared": d.timing.shared,
         },
     }
 
@@ -125,6 +126,7 @@ def _timing(seconds: Any) -> Timing:
         transform=need(seconds, "transform", float, asked=_ASKED, place=place),
         backbone=need(seconds, "backbone", float, asked=_ASKED, place=place),
         heads={name: need(heads, name, float, asked=_ASKED, place=f"'heads' of {place}") for name in heads},
+        shared=need(seconds, "shared", float, asked=_ASKED, place=place) if "shared" in seconds else 0.0,
     )
 
 
