@@ -123,7 +123,7 @@ def test_the_detector_finds_exactly_what_was_measured(bare, options):
     store, report = bare, teach(bare, **options)
     version = heads.find(store, "lamp")
     test = take(store, version, lights(), Role.TEST)
-    detector = HydraDetector.from_store(store, ["lamp"], device="cpu")
+    detector = HydraDetector.from_store(store, ["lamp"], device="cpu", engine="exact")
     policy, floor = version.record.operating_policy, version.record.settings.score_threshold
     least = float(apply_temperature([floor], policy.temperature)[0])
     pictures = [sample.picture for sample in test]

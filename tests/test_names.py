@@ -15,7 +15,7 @@ from store_fixtures import AT, HOSTILE_NAMES, NO_TEXT, a_backbone, a_record, sna
 from hydra_detect.errors import NameInvalidError
 from hydra_detect.names import Digest, HeadRef, check_file_name, check_name, one_line, shown, whole_number
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import backbones, changes, heads, layout, pointers
+from hydra_detect.storage import backbones, changes, heads, layout, pointers, publishing
 
 store, manager, filled = store_fixtures.store, store_fixtures.manager, store_fixtures.filled
 
@@ -107,7 +107,7 @@ def storage_entries(store, name):
         "there": lambda: heads.there(store, name),
         "find": lambda: heads.find(store, name),
         "load": lambda: heads.load(store, name),
-        "publish head": lambda: heads.publish(store, name, a_record(tensors), tensors, attachments={}),
+        "publish head": lambda: publishing.publish(store, name, a_record(tensors), tensors, attachments={}),
         "backbone": lambda: backbones.find(store, name),
         "publish backbone": lambda: backbones.publish(store, name, backbone, tensors),
     }

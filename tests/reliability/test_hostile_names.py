@@ -16,7 +16,7 @@ from hydra_detect.errors import CorruptError, NameInvalidError, StoreError
 from hydra_detect.history import history
 from hydra_detect.names import HeadRef, check_file_name, check_name
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import backbones, heads, layout, renaming, sealed
+from hydra_detect.storage import backbones, heads, layout, publishing, renaming, sealed
 from hydra_detect.storage.pointers import NOTHING, Change
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
@@ -87,7 +87,7 @@ def entry_points(store, name):
         "find": lambda: heads.find(store, name), "load": lambda: heads.load(store, name),
         "there": lambda: heads.there(store, name), "status": lambda: registry.status(name),
         "remove, dry": lambda: registry.remove(name, dry_run=True), "told": lambda: history(store, name),
-        "publish head": lambda: heads.publish(store, name, record, tensors, attachments={}, actor="x"),
+        "publish head": lambda: publishing.publish(store, name, record, tensors, attachments={}, actor="x"),
         "rename, below": lambda: renaming.rename(store, name, "fox", actor="x"),
         "remove, below": lambda: renaming.remove(store, name, actor="x"),
         "numbers": lambda: store.head(name).numbers(), "numbers beside": lambda: store.backbone(name).numbers(),
