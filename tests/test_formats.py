@@ -65,7 +65,7 @@ def test_a_line_is_short_and_says_what_it_is():
         "detections": [
             {"head": "blood", "version": 3, "label": "RBC", "label_id": 2, "score": 0.93, "box": [1, 2.5, 30, 40.1]}
         ],
-        "seconds": {"transform": 0.0, "backbone": 0.0, "heads": {}},
+        "seconds": {"transform": 0.0, "backbone": 0.0, "heads": {}, "shared": 0.0},
     }
     assert lines.from_dict({"image_size": [48, 64], "detections": [], "mine": 1}) == EMPTY
 
