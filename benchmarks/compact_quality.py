@@ -27,7 +27,7 @@ BCCD = ("WBC", "Platelets")
 DEEPPCB = tuple(name for name in deeppcb.CLASSES if name != deeppcb.KNOWN)
 TILES, BACKGROUNDS = 30, 10
 HEADS = {"epochs": 12, "views": "plain,hflip,vflip,rot180", "validation": "held-out"}
-COMPACT = {"kind": "compact", "rank": "32", "refined": 150, "preselected": 300}
+COMPACT = {"kind": "compact"}  # of rank 32, with 150 proposals and 300 anchors of each level before suppression
 KINDS = {"full": {}, "compact": COMPACT}
 DRAWS = 10_000
 

@@ -318,6 +318,7 @@ class HydraDetector:
         pixels = torch.from_numpy(np.array(fitting.pixels)).to(self.device)
         with torch.inference_mode():
             prepared = self.backbone.prepare(pixels)
+        devices.wait(self.device)
         return batches.Job(picture.source, prepared, time.perf_counter() - started)
 
     def _run(

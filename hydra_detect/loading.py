@@ -78,11 +78,6 @@ class Shelf:
         self._held: weakref.WeakValueDictionary[Digest, Reference] = weakref.WeakValueDictionary()
         self._reading = threading.Lock()
 
-    @property
-    def held(self) -> list[Reference]:
-        """Those that are in memory now."""
-        return list(self._held.values())
-
     def reference(self, record: HeadRecord, asked: str) -> Reference | None:
         """Return what a head leans on; None for a full one.
 

@@ -157,8 +157,7 @@ class CompactForm(Record):
     `reference` is the canonical digest of the tensors of a full head of the same backbone, `reference_ref` where that
     lay ("owl@1") when this one was made. `ranks` names the layers that are kept as differences, each with its rank; 0
     stands for a layer that is the reference's own, and layers not named are kept whole. `loss` is what the form cost
-    where the head was made from a full one: figures by name; None where it was learnt so, or not measured, which
-    `is_unmeasured` says.
+    where the head was made from a full one, which `compressed_from` names: figures by name, or None if nobody measured.
     """
 
     reference: Digest
@@ -168,7 +167,11 @@ class CompactForm(Record):
     loss: Mapping[str, float] | None = attrs.field(
         default=None, converter=attrs.converters.optional(fields.named_floats), validator=fields.finite_values
     )
-    is_unmeasured: bool = False
+
+    @property
+    def is_unmeasured(self) -> bool:
+        """Whether it was made from a full head, and nobody measured what that cost."""
+        return bool(self.compressed_from) and self.loss is None
 
     def __attrs_post_init__(self) -> None:
         """Refuse ranks that no layer can have."""

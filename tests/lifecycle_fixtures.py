@@ -101,10 +101,10 @@ def with_backbone(folder, *, name="default", store=None):
     return store
 
 
-def give(store, head="moth", *, seed=1, classes=("moth",), backbone="default", **facts):
+def give(store, head="moth", *, seed=1, classes=("moth",), backbone="default", settings=None, **facts):
     """Publish a version of a head with random weights, and make it active; return it."""
     contract = backbones.find(store, backbone).record.contract
-    settings = attrs.evolve(SETTINGS, label_count=len(classes) + 1)
+    settings = attrs.evolve(SETTINGS, label_count=len(classes) + 1, **(settings or {}))
     network = start_head(
         Origin(settings=settings), settings, contract, class_names=classes, sampling=Sampling(), seed=seed
     )

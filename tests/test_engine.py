@@ -200,9 +200,12 @@ def test_what_is_not_settled_is_run_again(monkeypatch):
 
     monkeypatch.setattr(FastEngine, "one_by_one", one_by_one)
     monkeypatch.setattr(suppression, "ROUNDS", 1)
-    assert same(raw(detector, picture), wanted)
+    found = raw(detector, picture)
+    assert same(found, wanted)
     assert len(again) == 2
     assert engine.name == "fast"
+    assert dict(found.timing.heads) == {"owl": 0, "bat": 0}  # who does not wait does not know
+    assert found.timing.shared > 0
 
 
 def test_no_heads():
@@ -241,7 +244,7 @@ def test_a_reference_is_held_once(engine):
     for name in ("bat", "eel"):
         detector.unload_head(name)
     assert detector.memory().references == 0
-    assert not detector._shelf.held
+    assert not detector._shelf._held
 
 
 def test_loading_a_head_builds_nothing_else_anew(monkeypatch):
@@ -285,6 +288,22 @@ def test_a_reference_that_went_away(engine, tmp_path):
         detector.load_head("bat")
     assert same(raw(detector, photographs(1)[0]), before)
     assert list(detector.heads) == ["fox"]
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_a_reference_that_is_replaced(engine, tmp_path):
+    """When another version of what others lean on is promoted, they find what they found, loaded anew or not."""
+    store = copied(mixed(), tmp_path)
+    detector, manager = loaded(store, "owl", "bat", engine=engine), VersionManager(store)
+    before = raw(detector, photographs(1)[0]).by_head()
+    fox = manager.active("fox")
+    manager.promote("owl", manager.create("owl", heads.tensors(store, fox), fox.record).number)
+    assert sorted(detector.refresh().swapped) == ["owl"]
+    after = raw(detector, photographs(1)[0]).by_head()
+    assert same(after["bat"], before["bat"])
+    assert not same(after["owl"], before["owl"])
+    assert manager.prune("owl", keep=1).kept[1] == "a rollback would make it active"
+    assert same(raw(loaded(store, "bat", engine=engine), photographs(1)[0]), before["bat"])
 
 
 def test_a_damaged_form_is_refused(tmp_path):

@@ -31,12 +31,13 @@ from hydra_detect.errors import (
     IncompatibleError,
     InputError,
     NotFoundError,
+    RoleError,
     TrainingError,
 )
 from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.compressing import compress_head, expand_head
 from hydra_detect.lifecycle.original import train_original
-from hydra_detect.storage import heads, manifests
+from hydra_detect.storage import heads, layout, manifests
 
 bare = lifecycle_fixtures.bare
 COMPACT = {**QUICK, "kind": "compact", "rank": "4", "epochs": 5}
@@ -149,6 +150,23 @@ def test_an_original_is_no_compact_head(bare):
         train_original(bare, "owl", lights(), config=COMPACT)
 
 
+def test_how_many_proposals(bare):
+    """A compact head looks at 150 proposals at most, or no more than what it starts from, or as many as are asked for."""
+    usual = give(bare, "ant", seed=9, settings={"rpn_post_nms_top_n": 900, "rpn_pre_nms_top_n": 800})
+    assert usual.record.settings.rpn_post_nms_top_n == 900
+    for config, wanted in (
+        ({}, (800, 900)),
+        ({"kind": "compact", "rank": "4"}, (300, 150)),
+        ({"kind": "compact", "rank": "4", "preselected": 700, "refined": 600}, (700, 600)),
+        ({"preselected": 70, "refined": 60}, (70, 60)),
+    ):
+        teach(bare, config={**QUICK, "epochs": 1, **config}, init="ant@1", publish=True)
+        made = VersionManager(bare).versions("lamp")[-1].record.settings
+        assert (made.rpn_pre_nms_top_n, made.rpn_post_nms_top_n) == wanted
+    teach(bare, "torch", config=COMPACT, init="moth@1")
+    assert HeadRegistry(bare)["torch"].record.settings.rpn_post_nms_top_n == 50  # as moth's
+
+
 def test_calibrated_anew(bare):
     """Another operating policy of a compact version is a compact version with the same weights and reference."""
     teach(bare, config=COMPACT)
@@ -192,8 +210,40 @@ def test_what_was_looked_at_is_remembered(bare):
     roles = beside.split_of(bare, version).roles
     own = [roles[sample.id] for sample in samples]
     assert own.count(Role.TRAIN) == own.count(Role.TEST) == 12
-    with pytest.raises(Exception, match="12 of 24 samples were used to make it"):
+    with pytest.raises(RoleError, match="12 of 24 samples were used to make it"):
         evaluate(bare, version.ref, samples)
+
+
+def test_figures_of_the_full_head_stay_with_it(bare):
+    """Scores and figures of a full head are not put beside its compact form; a head that is written out keeps its own."""
+    teach(bare)
+    full = HeadRegistry(bare)["lamp@1"]
+    assert {layout.EVALUATION, layout.OUTCOMES, layout.CALIBRATION} <= set(full.files)
+    version = compress_head(bare, "lamp", rank=12, samples=lights(first=500), steps=5, max_loss=1.0).version
+    assert not {layout.EVALUATION, layout.OUTCOMES, layout.CALIBRATION} & set(version.files)
+    assert {layout.SPLIT, layout.TRAINING} <= set(version.files)
+    assert not version.record.claimed_metrics
+    with pytest.raises(NotFoundError, match="no calibration scores are kept with it"):
+        calibrate(bare, version.ref)
+    teach(bare, "torch", config=COMPACT)
+    own, whole = HeadRegistry(bare)["torch"], expand_head(bare, "torch")
+    assert whole.files[layout.EVALUATION] == own.files[layout.EVALUATION]
+    assert whole.record.claimed_metrics == own.record.claimed_metrics
+
+
+@pytest.mark.parametrize("samples", [None, lights(first=500)], ids=["unmeasured", "measured"])
+def test_what_the_reference_learnt_from_is_remembered(bare, samples):
+    """What the reference has learnt from counts as seen by what leans on it, measured or not."""
+    teach(bare)
+    theirs = lights(first=900)
+    split = given(theirs, {Role.TRAIN: [sample.id for sample in theirs]})
+    moth = HeadRegistry(bare)["moth"]
+    VersionManager(bare).create("moth", heads.tensors(bare, moth), moth.record, attachments=beside.files(split=split))
+    report = compress_head(
+        bare, "lamp", rank=12, samples=samples, unmeasured=samples is None, reference="moth@2", steps=5, max_loss=1.0
+    )
+    with pytest.raises(RoleError, match="24 of 24 samples were used to make it"):
+        evaluate(bare, report.version.ref, theirs)
 
 
 def test_a_loss_that_is_too_large(bare):

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from hydra_detect.cli import output
-from hydra_detect.cli.options import Integer, JsonOption, StoreOption, store_folder
+from hydra_detect.cli.options import Flag, Integer, JsonOption, StoreOption, store_folder
 from hydra_detect.cli.training_commands import DataOptions  # noqa: TC001  cyclopts reads annotations as it runs
 from hydra_detect.names import HeadRef
-
-Flag = Parameter(negative=())
 
 
 def compress(  # noqa: PLR0913  each is an option that a person may give
@@ -20,7 +16,7 @@ def compress(  # noqa: PLR0913  each is an option that a person may give
     *,
     store: StoreOption = None,
     data: DataOptions | None = None,
-    rank: str = "32",
+    rank: str | None = None,
     max_loss: float = 0.01,
     unmeasured: Annotated[bool, Flag] = False,
     reference: str | None = None,
@@ -53,6 +49,7 @@ def compress(  # noqa: PLR0913  each is an option that a person may give
     """
     from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.lifecycle.compressing import compress_head
+    from hydra_detect.training.config import DEFAULT_RANK
 
     folder, samples, ref = store_folder(store), data.read() if data else None, HeadRef.parse(head)
     keep_freed_memory()
@@ -60,7 +57,7 @@ def compress(  # noqa: PLR0913  each is an option that a person may give
         folder,
         ref.name,
         ref.version,
-        rank=rank,
+        rank=rank or DEFAULT_RANK,
         max_loss=max_loss,
         samples=samples,
         unmeasured=unmeasured,

@@ -59,6 +59,7 @@ ReasonOption = Annotated[str, Parameter(help=f"why, for the history; who is ${AC
 Integer = Annotated[int, Parameter(converter=_integer)]
 LongInteger = Annotated[int, Parameter(converter=_long_integer)]
 WholeNumber = Annotated[int, Parameter(converter=_whole_number)]
+Flag = Parameter(negative=())
 Several = Annotated[list[str], Parameter(negative=(), consume_multiple=True)]
 
 

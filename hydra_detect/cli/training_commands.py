@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 
 from hydra_detect.cli import output
 from hydra_detect.cli.options import (
+    Flag,
     Integer,
     JsonOption,
     LongInteger,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from hydra_detect.data.samples import Samples
     from hydra_detect.training.config import TrainingConfig
-
-Flag = Parameter(negative=())
 
 _SETTING = "one of the settings of hydra_detect.TrainingConfig, as epochs=20; counts for most"
 

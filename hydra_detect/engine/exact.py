@@ -10,6 +10,7 @@ import torch
 from hydra_detect.engine.found import Found, Memory
 from hydra_detect.engine.stopwatch import Stopwatch
 from hydra_detect.loading import build_head
+from hydra_detect.nets import devices
 from hydra_detect.nets.compact import CompactHead
 from hydra_detect.nets.state import module_bytes, tensor_bytes
 
@@ -57,7 +58,7 @@ class ExactEngine:
         """Run the backbone once over pictures of one padded size."""
         with self._precision():
             features: Features = self.backbone(pictures)
-        self._wait()
+        devices.wait(self.device)
         return features
 
     def detect(self, features: Features, heads: Sequence[tuple[RCNNHead, float]]) -> Found:
@@ -66,7 +67,7 @@ class ExactEngine:
         with self._precision():
             for place, (head, threshold) in enumerate(heads):
                 outputs.append(head.whole()(features, score_threshold=threshold))
-                self._wait()
+                devices.wait(self.device)
                 watch.mark(place)
         return Found(outputs, watch.heads, watch.shared)
 
@@ -85,11 +86,6 @@ class ExactEngine:
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
-
-    def _wait(self) -> None:
-        # Without this a GPU's time would be booked on whoever waits for it first.
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def _own(head: RCNNHead) -> list[torch.Tensor]:

@@ -26,6 +26,7 @@ from hydra_detect.engine.proposals import Proposer
 from hydra_detect.engine.roi_align import Table
 from hydra_detect.engine.stopwatch import Stopwatch
 from hydra_detect.loading import build_head
+from hydra_detect.nets import devices
 from hydra_detect.nets.backbones import Features
 from hydra_detect.nets.compact import Reference
 from hydra_detect.nets.state import module_bytes, tensor_bytes
@@ -136,14 +137,9 @@ class FastEngine:
             if known is None:
                 found = reference()
                 assert found is not None  # noqa: S101  a compact head has one, or it is an error
-                layers = {
-                    name.removesuffix(".weight"): value
-                    for name, value in found.weights.items()
-                    if name.endswith(".weight") and value.dim() > 1
-                }
                 known = Bases(
                     Reference(found.digest, {name: value.to("meta") for name, value in found.weights.items()}),
-                    {name: forms.of(name, weight.to(self.device)) for name, weight in layers.items()},
+                    {name: forms.of(name, weight.to(self.device)) for name, weight in found.layers.items()},
                 )
                 self._held[found.digest] = known
             return known
@@ -155,7 +151,7 @@ class FastEngine:
             for one in pictures
         ]
         features: Features = self.backbone(ready)
-        self._wait()
+        devices.wait(self.device)
         return features
 
     def detect(self, features: Features, heads: Sequence[tuple[FastHead, float]]) -> Found:
@@ -185,20 +181,21 @@ class FastEngine:
     ) -> list[HeadOutput]:
         """Return the same, on the CPU, with a fixed number of boxes for each head and one transfer for all of them.
 
-        A head whose suppression is not settled then, which takes a long chain of boxes, is run again one by one.
+        A head whose suppression is not settled then, which takes a long chain of boxes, is run again one by one. How
+        long the device was at which head, nobody knows who does not wait: all time is booked on what heads share.
         """
-        predicted, shapes, tables = self._predicted(picture, heads, watch)
+        predicted, shapes, tables = self._predicted(picture, heads, Stopwatch(len(heads)))
         masked = []
         for (head, threshold), per_level in zip(heads, predicted, strict=True):
             boxes = waitless.proposed(head.proposer, per_level, shapes, size=_size(picture), padded=_padded(picture))
             scored = head.boxes.scored(self._table(picture, head, tables), boxes.boxes)
             masked.append(waitless.chosen(head.chooser, picture, boxes, scored, score_threshold=threshold))
-        found = waitless.fetched(masked)
-        watch.mark(None)
-        return [
-            self.one_by_one(picture, [head], watch)[0] if output is None else output
-            for head, output in zip(heads, found, strict=True)
+        found = [
+            self.one_by_one(picture, [head], Stopwatch(1))[0] if output is None else output
+            for head, output in zip(heads, waitless.fetched(masked), strict=True)
         ]
+        watch.mark(None)
+        return found
 
     def _predicted(
         self, picture: Features, heads: Sequence[tuple[FastHead, float]], watch: Stopwatch
@@ -229,11 +226,6 @@ class FastEngine:
             },
             tensor_bytes(leant),
         )
-
-    def _wait(self) -> None:
-        # Without this a GPU's time would be booked on whoever waits for it first.
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def _picture(features: Features, image: int) -> Features:

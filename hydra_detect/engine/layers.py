@@ -64,12 +64,11 @@ class Layer:
 
     def convolved(self, maps: torch.Tensor) -> torch.Tensor:
         """Return what it makes of maps [map, in, y, x], channels last: [map, out, y, x], channels last."""
-        parts = [
-            None if kernel is None else functional.conv2d(maps, kernel, padding=1) for kernel in (self.base, self.thin)
-        ]
-        rows = [None if part is None else part.permute(0, 2, 3, 1).flatten(0, 2) for part in parts]
-        assert rows[0] is not None  # noqa: S101  there is always a base
-        out = self.finished(rows[0], rows[1])
+
+        def rows(kernel: torch.Tensor) -> torch.Tensor:
+            return functional.conv2d(maps, kernel, padding=1).permute(0, 2, 3, 1).flatten(0, 2)
+
+        out = self.finished(rows(self.base), None if self.thin is None else rows(self.thin))
         return out.view(len(maps), *maps.shape[-2:], -1).permute(0, 3, 1, 2)
 
     def tensors(self) -> Iterator[torch.Tensor]:

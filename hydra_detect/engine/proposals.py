@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from hydra_detect.engine.stopwatch import Stopwatch
     from hydra_detect.records import HeadSettings
 
-_LEAST_SIDE = 1e-3  # pixels: torchvision's
+LEAST_SIDE = 1e-3
+"""Pixels: torchvision's side below which a proposal is dropped."""
+
 _CORNERS = 4
 
 
@@ -102,7 +104,7 @@ class Proposer:
         scores = torch.cat(logits).sigmoid()
         every = clip_boxes_to_image(torch.cat(boxes), size)
         levels = torch.cat([scores.new_full((count,), level) for level, count in enumerate(counts)])
-        kept = remove_small_boxes(every, _LEAST_SIDE)
+        kept = remove_small_boxes(every, LEAST_SIDE)
         kept = kept[scores[kept] >= self.settings.rpn_score_threshold]
         every, scores, levels = every[kept], scores[kept], levels[kept]
         survivors = torch.cat(

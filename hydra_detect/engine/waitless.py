@@ -13,6 +13,7 @@ import torch
 from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import clip_boxes_to_image
 
+from hydra_detect.engine.proposals import LEAST_SIDE
 from hydra_detect.engine.suppression import survivors
 from hydra_detect.nets.heads import HeadOutput
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from hydra_detect.nets.backbones import Features
     from hydra_detect.nets.heads import RCNNHead
 
-LEAST_PROPOSAL, _LEAST_DETECTION = 1e-3, 1e-2  # pixels: torchvision's sides below which a box is dropped
+_LEAST_SIDE = 1e-2  # pixels: torchvision's, below which a detection is dropped
 _NOTHING = -1.0  # a score below all others
 
 
@@ -60,7 +61,7 @@ def proposed(
     for level, (values, cell, shape) in enumerate(zip(per_level, proposer.cells, shapes, strict=True)):
         logits, boxes = proposer.best(values.float(), cell, shape, padded)
         scores, boxes = logits.sigmoid(), clip_boxes_to_image(boxes, size)
-        counts = (_sides(boxes) >= LEAST_PROPOSAL).all(dim=1) & (scores >= settings.rpn_score_threshold)
+        counts = (_sides(boxes) >= LEAST_SIDE).all(dim=1) & (scores >= settings.rpn_score_threshold)
         kept, is_settled = survivors(boxes, counts, limit=settings.rpn_nms_threshold)
         parts.append(Masked(boxes, scores, torch.full_like(scores, level, dtype=torch.int64), kept, is_settled))
     return _best(parts, settings.rpn_post_nms_top_n)
@@ -83,7 +84,7 @@ def chosen(
     for label in range(1, scores.shape[1]):
         own, order = scores[:, label].sort(descending=True, stable=True)
         found = boxes[order, label]
-        counts = (own > score_threshold) & (_sides(found) >= _LEAST_DETECTION).all(dim=1) & proposals.counts[order]
+        counts = (own > score_threshold) & (_sides(found) >= _LEAST_SIDE).all(dim=1) & proposals.counts[order]
         kept, is_settled = survivors(found, counts, limit=roi.nms_thresh)
         parts.append(Masked(found, own, torch.full_like(order, label), kept, is_settled))
     best = _best(parts, roi.detections_per_img)

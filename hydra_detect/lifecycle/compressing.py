@@ -24,6 +24,7 @@ from hydra_detect.records import COMPACT, FULL, CompactForm, VersionRecord
 from hydra_detect.storage import heads, layout
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import tensors_digest
+from hydra_detect.training.config import DEFAULT_RANK, TrainingConfig
 from hydra_detect.training.distil import distil
 from hydra_detect.training.features import FeatureCache, FrozenFeatures, default_cache
 from hydra_detect.training.ranks import ranks_of
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
     from hydra_detect.data.splits import Split
     from hydra_detect.nets.backbones import Backbone
 
-DEFAULT_RANK = "32"
-_CACHE_BYTES = 8_000_000_000
-_CARRIED = (layout.SPLIT, layout.TRAINING, layout.CALIBRATION, layout.OUTCOMES, layout.EVALUATION)
+_OF_WEIGHTS = (layout.TRAINING,)
+_OF_SCORES = (layout.SPLIT, layout.CALIBRATION, layout.OUTCOMES, layout.EVALUATION)
 
 
 @attrs.frozen(kw_only=True)
@@ -136,25 +136,27 @@ def compress_head(  # noqa: PLR0913  each is a question of its own that a user m
     leant_on = reference_for(store, full, reference)
     ranks = ranks_of(str(rank), full.record.settings, full.record.backbone.levels)
     lean, teacher = Lean(reference=Shelf(store).of(leant_on), ranks=ranks), Contender.of(store, full).network
-    loss = split = None
+    loss, own = None, beside.split_of(store, full)
     if samples is None:
         network = CompactHead.nearest(teacher, lean)
     else:
         (learnt_from, judged), *_rest = folds(of_classes(full, samples), count=2, seed=seed)
         backbone = backbone_of(store, full, device)
-        features = FrozenFeatures(backbone, FeatureCache(default_cache(), limit=_CACHE_BYTES), dtype="float32")
+        features = FrozenFeatures(
+            backbone, FeatureCache(default_cache(), limit=TrainingConfig().cache_bytes), dtype="float32"
+        )
         network = distil(teacher.to(features.device), lean, learnt_from, features, steps=steps, seed=seed)
         loss = _loss(store, backbone, full, network, judged)
         _check_loss(loss, max_loss, asked)
-        split = _known(store, (full, leant_on), learnt_from, judged)
+        own = _known(own, learnt_from, judged)
     form = CompactForm(
         reference=leant_on.record.tensors,
         reference_ref=str(leant_on.ref),
         ranks=ranks,
         compressed_from=str(full.ref),
         loss=loss,
-        is_unmeasured=loss is None,
     )
+    split = _with(own, beside.split_of(store, leant_on))
     made = _publish(VersionManager(store, actor=actor), full, network, form, split)
     sizes = (full.files[layout.TENSORS][0], made.files[layout.TENSORS][0])
     return CompressionReport(version=made, made_from=full.ref, nbytes=sizes, loss=loss)
@@ -174,16 +176,21 @@ def _publish(
         compact=form,
         kind=COMPACT,
     )
-    files = _beside(manager.store, full) | beside.files(split=split)
+    # Scores and figures of the full head are not this one's: they stay with it.
+    files = _beside(manager.store, full, _OF_WEIGHTS) | beside.files(split=split)
     return manager.create(full.head, tensors, record, attachments=files)
 
 
-def _known(store: Store, versions: Sequence[VersionRecord], learnt_from: Samples, judged: Samples) -> Split:
-    """Return the roles of samples, those that full head and reference know among them."""
+def _known(earlier: Split | None, learnt_from: Samples, judged: Samples) -> Split:
+    """Return the roles of samples, and of those that the full head knows."""
     every = attrs.evolve(judged, items=[*learnt_from, *judged], role=None)
     roles = {Role.TRAIN: [one.id for one in learnt_from], Role.TEST: [one.id for one in judged]}
-    earlier = [beside.split_of(store, version) for version in versions]
-    return memory.known_to(given(every, roles), [split for split in earlier if split])
+    return memory.known_to(given(every, roles), [earlier] if earlier else [])
+
+
+def _with(own: Split | None, reference: Split | None) -> Split | None:
+    """Return what a head knows that leans on another: what that has learnt from, it has."""
+    return memory.known_to(own, [reference]) if own and reference else own or reference
 
 
 def expand_head(
@@ -216,7 +223,9 @@ def expand_head(
         compact=None,
         kind=FULL,
     )
-    return VersionManager(store, actor=actor).create(head, tensors, record, attachments=_beside(store, compact))
+    return VersionManager(store, actor=actor).create(
+        head, tensors, record, attachments=_beside(store, compact, _OF_WEIGHTS + _OF_SCORES)
+    )
 
 
 def _check(full: VersionRecord, samples: Samples | None, asked: str, *, unmeasured: bool) -> None:
@@ -265,7 +274,7 @@ def _check_loss(loss: Mapping[str, float], max_loss: float, asked: str) -> None:
         )
 
 
-def _beside(store: Store, version: VersionRecord) -> dict[str, bytes]:
-    """Return what lies beside a version that holds for the same head in another form."""
+def _beside(store: Store, version: VersionRecord, names: Sequence[str]) -> dict[str, bytes]:
+    """Return those of the named files that lie beside a version."""
     item = store.head(version.head)
-    return {path: item.read(version, path) for path in _CARRIED if path in version.files}
+    return {path: item.read(version, path) for path in names if path in version.files}

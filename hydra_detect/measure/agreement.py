@@ -108,14 +108,15 @@ def agreement(
     )
 
 
-def _kinds(found: Detections) -> NDArray[np.object_]:
-    """Return what kind each detection is of: head and label."""
-    return np.array([*zip(found.heads, found.labels.tolist(), strict=True), None], dtype=object)[:-1]
+def _of_one_kind(one: Detections, other: Detections) -> NDArray[np.bool_]:
+    """Return [one, other]: whether two detections are of the same head and label."""
+    same: NDArray[np.bool_] = (one.heads[:, None] == other.heads) & (one.labels[:, None] == other.labels)
+    return same
 
 
 def _pairs(one: Detections, other: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows of detections that are the same."""
-    overlaps = box_iou(one.boxes, other.boxes) * (_kinds(one)[:, None] == _kinds(other)[None])
+    overlaps = box_iou(one.boxes, other.boxes) * _of_one_kind(one, other)
     rows, places = [], []
     for row in np.argsort(-one.scores, kind="stable").tolist():
         if overlaps.shape[1] and overlaps[row].max() >= _SAME:
@@ -136,7 +137,7 @@ def _is_near(found: Detections, place: int, score_limits: Sequence[float], overl
     """Whether a detection is near to a limit of score, or of overlap with another of its kind."""
     if any(abs(float(found.scores[place]) - limit) <= margin for limit in score_limits):
         return True
-    kinds = _kinds(found)
-    same = [row for row in range(len(found)) if row != place and kinds[row] == kinds[place]]
+    same = _of_one_kind(found[[place]], found)[0]
+    same[place] = False
     overlaps = box_iou(found.boxes[[place]], found.boxes[same])
     return bool((np.abs(overlaps - overlap_limit) <= margin).any())

@@ -7,8 +7,7 @@ weights are held once, however many heads lean on them.
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -16,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from hydra_detect.errors import IncompatibleError, RecordError, near_matches
-from hydra_detect.nets.heads import DEFAULT_SAMPLING, RCNNHead, Sampling
+from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import load_strict, mismatch
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class LowRank(nn.Module):
 
     Args:
         layer: The layer whose place it takes; its bias is kept.
-        weight: The reference's, [out, in] or [out, in, y, x]; it is not copied, not trained and not saved.
+        weight: The reference's, [out, in] or [out, in, y, x]; it is not copied and not saved.
         rank: Columns of `up` [out, rank] and rows of `down` [rank, in * y * x].
 
     """
@@ -135,14 +134,6 @@ class LowRank(nn.Module):
         """Return the whole weight."""
         return self.weight + (self.up @ self.down).view_as(self.weight)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copy all but the reference's weight, which nobody changes."""
-        memo[id(self.weight)] = self.weight
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return twin
-
 
 class CompactHead(RCNNHead):
     """A head of which some layers are kept as differences; its state dict holds those, and the rest whole.
@@ -151,7 +142,6 @@ class CompactHead(RCNNHead):
         settings: What it computes with beside its weights.
         levels: The maps of its backbone.
         lean: What it leans on, and how.
-        sampling: What a training takes its losses over.
         device: Where it is built: on "meta" it has shapes alone.
 
     Raises:
@@ -166,10 +156,9 @@ class CompactHead(RCNNHead):
         levels: Sequence[Level],
         *,
         lean: Lean,
-        sampling: Sampling = DEFAULT_SAMPLING,
         device: str = "meta",
     ) -> None:
-        super().__init__(settings, levels, sampling=sampling, device=device)
+        super().__init__(settings, levels, device=device)
         self.lean = lean
         layers = shared_layers(self)
         _check_ranks(lean.ranks, layers)

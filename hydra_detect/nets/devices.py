@@ -52,6 +52,12 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device | None = 
     return wanted
 
 
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given: or its time would be booked on whoever waits for it first."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def environment() -> Environment:
     """Return what decides the last bits of a computation here and now."""
     return Environment(

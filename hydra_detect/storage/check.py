@@ -288,7 +288,7 @@ class Checker:
                 self.progress(self._nbytes, max(self._total, self._nbytes))
 
     def _check_facts(self, item: Item, manifest: Manifest) -> None:
-        """Read the record of a version, and in a deep check its tensors; see that a head's backbone is there."""
+        """Read the record of a version, see that what a head needs is there, and in a deep check build its network."""
         place = f"{manifest.name}@{manifest.number}"
         kind: type[BackboneRecord | HeadRecord]
         kind = BackboneRecord if manifest.kind == layout.BACKBONES else HeadRecord
@@ -296,35 +296,34 @@ class Checker:
         record = codec.decode(kind, item.read(manifest, layout.RECORD), f"the record of {place}")
         if isinstance(record, BackboneRecord) and self._is_active(item, manifest):
             self._contracts[str(record.contract.digest)] = record.contract
+        tensors = None
         if self.depth == "deep":
             data = item.read(manifest, layout.TENSORS)
             tensors = artifacts.decode_weights(data, record.tensors, f"the weights of {place}")
-            if self.build and getattr(record, "compact", None) is None:
-                self.build(record, tensors)
         if isinstance(record, HeadRecord):
-            own = self._contract(str(record.backbone.digest))
-            if own is None and self._unread:
-                problem = f"whether its backbone is here is not known: {listed(sorted(self._unread))} cannot be read"
-                self._say(findings.REFUSED, item.place.version(manifest.number), problem, item, manifest.number)
-                return
-            if own is None:
-                problem = f"the store has no sound backbone of its weights ({record.backbone.digest.short})"
-                raise _LinkProblem(findings.BACKBONE, problem)
-            differences = own.differences(record.backbone)
-            if differences:
-                problem = f"it was made for a backbone of other settings: {'; '.join(differences)}"
-                raise _LinkProblem(findings.BACKBONE, problem)
-            if record.compact:
-                self._check_reference(record, place)
-                if self.build and self.depth == "deep":
-                    self.build(record, tensors)
+            self._check_links(item, manifest, record)
+        if self.build and tensors is not None:
+            self.build(record, tensors)
 
-    def _check_reference(self, record: HeadRecord, place: str) -> None:
-        """See that what a compact head leans on is here; whether it is whole is found where it lies."""
-        try:
-            references.find(self.store, record, f"use {place}")
-        except (NotFoundError, IncompatibleError) as error:
-            raise _LinkProblem(findings.REFERENCE, error.found) from None
+    def _check_links(self, item: Item, manifest: Manifest, record: HeadRecord) -> None:
+        """See that a head's backbone is here, and what a compact one leans on: that is looked at where it lies."""
+        own = self._contract(str(record.backbone.digest))
+        if own is None and self._unread:
+            problem = f"whether its backbone is here is not known: {listed(sorted(self._unread))} cannot be read"
+            self._say(findings.REFUSED, item.place.version(manifest.number), problem, item, manifest.number)
+            return
+        if own is None:
+            problem = f"the store has no sound backbone of its weights ({record.backbone.digest.short})"
+            raise _LinkProblem(findings.BACKBONE, problem)
+        differences = own.differences(record.backbone)
+        if differences:
+            problem = f"it was made for a backbone of other settings: {'; '.join(differences)}"
+            raise _LinkProblem(findings.BACKBONE, problem)
+        if record.compact:
+            try:
+                references.find(self.store, record, f"use {manifest.name}@{manifest.number}")
+            except (NotFoundError, IncompatibleError) as error:
+                raise _LinkProblem(findings.REFERENCE, error.found) from None
 
     def _is_active(self, item: Item, manifest: Manifest) -> bool:
         with files.unless_damaged():

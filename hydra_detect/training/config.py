@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENVIRONMENT_PREFIX = "HYDRA_DETECT_TRAIN_"
+DEFAULT_RANK = "32"
+"""Of the differences that a compact head is kept as."""
+
 VIEWS = ("plain", "hflip", "vflip", "rot180", "rot90", "rot270")
 """Ways of seeing a picture, all exact: mirrored, upside down, turned clockwise by so many degrees."""
 
@@ -113,8 +116,9 @@ class TrainingConfig(Record):
         box_batch: Proposals per picture that the box loss is taken over.
         proposals: Proposals per picture that these are drawn from.
         preselected: Anchors per level that the new version suppresses among each other, by objectness; 0 for as many as
-            what it starts from.
-        refined: Proposals per picture that its box head looks at, at most; 0 for as many as what it starts from.
+            what it starts from, and for a compact head for at most 300.
+        refined: Proposals per picture that its box head looks at, at most; 0 for as many as what it starts from, and
+            for a compact head for at most 150.
         least_objectness: Objectness below which it drops proposals; -1 for that of what it starts from.
         kind: "full", or "compact": low-rank differences from a reference head.
         rank: Of a compact head's differences: "16" for every layer, or "rpn:8,fc6:32,fc7:whole", where layers not named
@@ -163,7 +167,7 @@ class TrainingConfig(Record):
     refined: int = attrs.field(default=0, validator=fields.bounded(0, 1_000_000))
     least_objectness: float = attrs.field(converter=fields.one_float, default=-1.0, validator=fields.bounded(-1, 1))
     kind: str = attrs.field(default="full", validator=check.in_(("full", "compact")))
-    rank: str = attrs.field(default="32", converter=str)
+    rank: str = attrs.field(default=DEFAULT_RANK, converter=str)
     validation: str = attrs.field(default="auto", validator=check.in_(("auto", *METHODS)))
     objective: str = attrs.field(default="f1", validator=_is_objective)
     precision: str = attrs.field(default="auto", validator=check.in_(("auto", "float32")))

@@ -174,15 +174,14 @@ class _Run:
         lean = self.task.lean
         if lean is None:
             return self.average
+        is_free = len(self.history) + 1 <= self.config.epochs * _FREE
+        if is_free and self.task.select is None:  # a later epoch is kept, whatever this one is worth
+            return self.average
         importance = {name: self._importance(f"{name}.weight") for name in lean.ranks}
-        if len(self.history) + 1 <= self.config.epochs * _FREE:
-            shown = copy.deepcopy(self.average)
-            if self.task.select is not None:  # or a later epoch is kept, whatever this one is worth
-                project(shown, lean, importance)
-            return shown
-        for network in (self.network, self.average):
+        shown = copy.deepcopy(self.average) if is_free else self.average
+        for network in (shown,) if is_free else (self.network, shown):
             project(network, lean, importance)
-        return self.average
+        return shown
 
     def _importance(self, name: str) -> Tensor:
         """Return the mean square of the gradient of a weight, which AdamW keeps; ones if no loss has moved it."""

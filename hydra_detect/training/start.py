@@ -7,6 +7,7 @@ class that the other head does not know it begins as the mean over those that it
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import attrs
@@ -38,6 +39,7 @@ ANCHOR_ROWS = ("rpn.head.cls_logits", "rpn.head.bbox_pred")
 """Layers whose weights mean something only together with the anchors that they judge."""
 
 _CORNERS = 4
+_PRESELECTED, _REFINED = 300, 150  # of a compact head unless asked otherwise: what it is to be fast with
 
 
 @attrs.frozen(kw_only=True)
@@ -93,15 +95,15 @@ def settings_for(
     """
     strides = [level.stride for level in contract.levels]
     anchors = chosen_anchors(config, anchors_of(origin.settings), strides, sides, seed=seed)
-    own = origin.settings
+    own, most = origin.settings, (_PRESELECTED, _REFINED) if config.kind == "compact" else (math.inf, math.inf)
     return attrs.evolve(
         own,
         label_count=classes + 1,
         score_threshold=LEAST_SCORE,
         anchor_sizes=anchors.sizes,
         aspect_ratios=anchors.ratios,
-        rpn_pre_nms_top_n=config.preselected or own.rpn_pre_nms_top_n,
-        rpn_post_nms_top_n=config.refined or own.rpn_post_nms_top_n,
+        rpn_pre_nms_top_n=config.preselected or int(min(own.rpn_pre_nms_top_n, most[0])),
+        rpn_post_nms_top_n=config.refined or int(min(own.rpn_post_nms_top_n, most[1])),
         rpn_score_threshold=own.rpn_score_threshold if config.least_objectness < 0 else config.least_objectness,
     )
 
