@@ -151,7 +151,7 @@ def test_an_original_is_no_compact_head(bare):
 
 
 def test_how_many_proposals(bare):
-    """A compact head looks at 150 proposals at most, or no more than what it starts from, or as many as are asked for."""
+    """A compact head looks at 150 proposals at most, at no more than what it starts from, or at as many as asked."""
     usual = give(bare, "ant", seed=9, settings={"rpn_post_nms_top_n": 900, "rpn_pre_nms_top_n": 800})
     assert usual.record.settings.rpn_post_nms_top_n == 900
     for config, wanted in (
@@ -215,7 +215,7 @@ def test_what_was_looked_at_is_remembered(bare):
 
 
 def test_figures_of_the_full_head_stay_with_it(bare):
-    """Scores and figures of a full head are not put beside its compact form; a head that is written out keeps its own."""
+    """Scores and figures of a full head are not put beside its compact form; one that is written out keeps its own."""
     teach(bare)
     full = HeadRegistry(bare)["lamp@1"]
     assert {layout.EVALUATION, layout.OUTCOMES, layout.CALIBRATION} <= set(full.files)
