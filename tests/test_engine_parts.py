@@ -2,19 +2,24 @@
 
 import pytest
 import torch
+import training_fixtures
 from hypothesis import given
 from hypothesis import strategies as st
 from originals import mobilenet, second_form, small
 from torch import nn
 from torch.nn import functional
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, nms, roi_align
+from training_fixtures import SETTINGS
 
-from hydra_detect.engine import winograd
+from hydra_detect.engine import waitless, winograd
 from hydra_detect.engine.convolutions import Direct, Winograd, chosen, filled
 from hydra_detect.engine.folding import fold_norms
 from hydra_detect.engine.roi_align import Table, pooled
 from hydra_detect.engine.stopwatch import Stopwatch
 from hydra_detect.engine.suppression import ROUNDS, survivors
+from hydra_detect.nets.backbones import Features
+from hydra_detect.nets.heads import RCNNHead
 
 sides = st.integers(1, 23)
 
@@ -122,6 +127,40 @@ def test_folded_norms(build):
     assert not any(isinstance(part, nn.BatchNorm2d | FrozenBatchNorm2d) for part in network.modules())
     for name, level in before.items():
         torch.testing.assert_close(after[name], level, rtol=1e-4, atol=1e-4)
+
+
+def test_a_norm_behind_a_convolution_with_a_bias():
+    """The bias of a convolution goes through its norm, too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+        nn.init.uniform_(network[1].weight, 2, 3)
+        nn.init.uniform_(network[1].running_mean, 2, 3)
+    picture = torch.rand(1, 3, 8, 8, generator=seeded(0))
+    with torch.no_grad():
+        before = network(picture)
+        fold_norms(network)
+        torch.testing.assert_close(network(picture), before, rtol=1e-5, atol=1e-5)
+
+
+def test_detections_of_unsettled_proposals_are_unsettled():
+    """What was chosen from proposals that more repetitions would change is not settled, however clear the rest is."""
+    head = RCNNHead(SETTINGS, training_fixtures.backbone().contract.levels)
+    image = ImageList(torch.zeros(1, 3, 48, 64), [(48, 64)])
+    picture = Features({}, image, [(48, 64)])
+    boxes = torch.tensor([[0.0, 0, 10, 10], [30, 30, 40, 40]])
+    scored = torch.tensor([[0.0, 5, 0], [0, 0, 5]]), torch.zeros(2, 12)
+    for is_settled in (True, False):
+        proposals = waitless.Masked(
+            boxes, torch.ones(2), torch.ones(2, dtype=torch.int64), torch.tensor([True, True]), torch.tensor(is_settled)
+        )
+        found = waitless.chosen(head, picture, proposals, scored, score_threshold=0.5)
+        assert bool(found.is_settled) == is_settled
+        (output,) = waitless.fetched([found])
+        assert (output is not None) == is_settled
+        if output:
+            assert output.labels.tolist() == [1, 2]
+            torch.testing.assert_close(output.boxes, boxes)
 
 
 def test_a_stopwatch():

@@ -37,7 +37,10 @@ from hydra_detect.errors import (
 from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.compressing import compress_head, expand_head
 from hydra_detect.lifecycle.original import train_original
+from hydra_detect.loading import Shelf
 from hydra_detect.storage import heads, layout, manifests
+from hydra_detect.training import learn as learning
+from hydra_detect.training import loop, selection
 
 bare = lifecycle_fixtures.bare
 COMPACT = {**QUICK, "kind": "compact", "rank": "4", "epochs": 5}
@@ -97,6 +100,45 @@ def test_the_best_epoch_has_the_compact_form(bare):
     assert HeadRegistry(bare)["lamp"].record.compact.ranks
 
 
+def test_what_is_judged_has_the_compact_form(bare, monkeypatch):
+    """Whatever epoch it is, the weights that are judged, and those that are kept, differ by the rank and no more."""
+    reference, judged = Shelf(bare).of(HeadRegistry(bare)["moth"]), []
+    judge, fit = selection.judge, loop.fit
+    kept = []
+
+    def judging(head, task):
+        judged.append({name: value.clone() for name, value in head.state_dict().items()})
+        return judge(head, task)
+
+    def fitting(*arguments, **options):
+        kept.append(fit(*arguments, **options))
+        return kept[-1]
+
+    monkeypatch.setattr(selection, "judge", judging)
+    monkeypatch.setattr(learning, "fit", fitting)
+    teach(bare, config={**COMPACT, "epochs": 6, "patience": 0})
+    teach(bare, "torch", config={**COMPACT, "epochs": 3, "validation": "cross-validation"})
+    assert len(judged) == 6
+    assert len(kept) == 1 + 6
+    for state in [*judged, *(one.tensors for one in kept)]:
+        for name in ("rpn.head.conv.0.0.weight", "roi_heads.box_head.fc6.weight", "roi_heads.box_head.fc7.weight"):
+            values = torch.linalg.svdvals((state[name] - reference.weights[name]).flatten(1).double())
+            assert values[4] < 1e-3 * values[0]
+            assert values[0] > 0
+
+
+def test_the_active_reference_is_kept_to(bare):
+    """A head goes on leaning on what its active version leans on, though most others lean on something else."""
+    teach(bare, config=COMPACT, reference="moth@1")
+    give(bare, "ant", seed=9)
+    for name in ("bee", "bug"):
+        teach(bare, name, config=COMPACT, reference="ant@1")
+    teach(bare, config=COMPACT, init="auto")
+    teach(bare, "torch", config=COMPACT)
+    assert VersionManager(bare).versions("lamp")[1].record.compact.reference_ref == "moth@1"
+    assert HeadRegistry(bare)["torch"].record.compact.reference_ref == "ant@1"  # where most lean
+
+
 def test_the_same_bytes_again(bare):
     """The same call gives the same bytes."""
     digests = []
@@ -140,6 +182,7 @@ def test_a_reference_that_learnt_from_what_is_measured(bare):
     )
     report = teach(bare, config=COMPACT, reference="moth@2")
     assert any("no evidence of quality" in note for note in report.metrics.notes)
+    assert set(beside.split_of(bare, HeadRegistry(bare)["lamp@1"]).roles.values()) == {Role.TRAIN}
     clean = teach(bare, "torch", config=COMPACT)  # moth@1 keeps no split, and is the active one
     assert not any("on which it leans" in note for note in clean.metrics.notes)
 
