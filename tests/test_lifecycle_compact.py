@@ -163,6 +163,13 @@ def test_a_named_reference(bare):
         teach(bare, reference="ant@1")
 
 
+def test_another_reference_is_another_training(bare):
+    """A training that leans on something else is not taken for the one that was stopped."""
+    give(bare, "ant", seed=9)
+    runs = [teach(bare, config=COMPACT, reference=name, publish=False).run for name in ("moth@1", "ant@1", "moth@1")]
+    assert runs[0] == runs[2] != runs[1]
+
+
 def test_nothing_to_lean_on(tmp_path):
     """Without a full head of the backbone no compact one is made, and what to do is said."""
     store = lifecycle_fixtures.with_backbone(tmp_path)
@@ -396,6 +403,7 @@ def test_on_the_command_line(bare, tmp_path, capsys):
     folder = tmp_path / "data"
     on_disk = lifecycle_fixtures.on_disk(lights(), folder)
     write_samples(on_disk, folder / "labels.json", format="coco")
+    give(bare, "ant", seed=9)
     options = [f"{name}={value if not isinstance(value, tuple) else ','.join(value)}" for name, value in QUICK.items()]
     common = ["--data", str(folder / "labels.json"), "--store", str(bare.root)]
     assert (
@@ -408,6 +416,8 @@ def test_on_the_command_line(bare, tmp_path, capsys):
                 "compact",
                 "--rank",
                 "4",
+                "--reference",
+                "ant",
                 "--json",
                 "--init",
                 "fresh",
@@ -419,11 +429,12 @@ def test_on_the_command_line(bare, tmp_path, capsys):
     )
     told = json.loads(capsys.readouterr().out)
     assert told["training"]["config"]["kind"] == "compact"
+    assert HeadRegistry(bare)["lamp"].record.compact.reference_ref == "ant@1"
     assert run(["expand", "lamp", "--store", str(bare.root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["version"] == 2
     assert run(["compress", "lamp@2", "--store", str(bare.root)]) == 2
     assert "--unmeasured" in capsys.readouterr().err
     assert run(["compress", "lamp@2", *common, "--rank", "8", "--max-loss", "1", "--steps", "5"]) == 0
-    assert "compact, rank 8 of moth@1, made from lamp@2" in capsys.readouterr().out
+    assert "compact, rank 8 of ant@1, made from lamp@2" in capsys.readouterr().out
     assert run(["compress", "lamp@2", "--store", str(bare.root), "--unmeasured", "--rank", "8", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["loss"] is None

@@ -280,6 +280,20 @@ def test_a_pruning_that_was_planned_before(manager):
         changes.take_away(item, before, [1], after={}, change=change)
 
 
+def test_a_repair_that_does_not_know_what_happened_forgets_no_reference(manager):
+    """Where it is lost that something leans on a version, the repair takes it that it may."""
+    owl = create(manager)
+    for seed in (1, 2):
+        create(manager, seed=seed)
+    leaning(manager, owl)
+    place = manager.store.head("owl").place
+    for generation in place.pointer_generations():
+        store_fixtures.flip(place.pointer(generation), place=20)
+    manager.repair()
+    assert manager.store.head("owl").pointer().referenced == (1, 2, 3)
+    assert manager.prune("owl", keep=1).kept == {1: "fox@1 leans on it", 3: "it is the last"}
+
+
 def test_a_missing_reference_is_found_by_a_check(manager):
     """A check names a compact version whose reference is gone, as unusable, and a repair leaves it where it is."""
     owl = create(manager)

@@ -8,8 +8,10 @@ from originals import restless
 from training_fixtures import CLASSES, SETTINGS, backbone, head, origin
 
 from hydra_detect.errors import InputError, RecordError
+from hydra_detect.nets.compact import Lean, Reference
 from hydra_detect.nets.heads import DEFAULT_SAMPLING, RCNNHead, Sampling
 from hydra_detect.nets.state import raw_tensors
+from hydra_detect.tensors import tensors_digest
 from hydra_detect.training.anchors import coverage, fit_anchors
 from hydra_detect.training.config import TrainingConfig
 from hydra_detect.training.start import LEAST_SCORE, anchors_of, plain_origin, settings_for, start_head
@@ -50,6 +52,26 @@ def test_fresh_weights_come_from_the_seed():
     assert all(torch.equal(value, same[name]) for name, value in one.items())
     weights = [name for name in one if name.endswith("weight")]
     assert all(not torch.equal(one[name], other[name]) for name in weights)
+
+
+def test_a_compact_head_begins_as_what_it_leans_on():
+    """Its large layers are the reference's unless it starts from a head of its own; its predictors are random."""
+    raw = raw_tensors(restless(head(), seed=5).state_dict())
+    reference = Reference.of(tensors_digest(raw), SETTINGS, CONTRACT.levels, raw)
+    lean = Lean(reference=reference, ranks={"roi_heads.box_head.fc6": 4})
+
+    def leaning(start):
+        settings = attrs.evolve(start.settings, label_count=len(CLASSES) + 1)
+        return start_head(
+            start, settings, CONTRACT, class_names=CLASSES, sampling=DEFAULT_SAMPLING, seed=4, lean=lean
+        ).state_dict()
+
+    fresh, plain = leaning(origin()), started(origin(), seed=4)
+    assert len(reference.layers) == 3
+    for name, tensor in fresh.items():
+        assert torch.equal(tensor, reference.weights.get(name, plain[name]))
+    start, network = given_origin()
+    assert all(torch.equal(value, leaning(start)[name]) for name, value in network.state_dict().items())
 
 
 def test_all_is_copied_where_classes_and_anchors_are_the_same():

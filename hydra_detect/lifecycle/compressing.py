@@ -79,7 +79,7 @@ class CompressionReport:
         ]
         if self.loss is None:
             return "\n".join([*lines, "  loss   not measured"])
-        told = ", ".join(f"{name} {value:.4f}" for name, value in self.loss.items())
+        told = ", ".join(f"{name} {value:.4g}" for name, value in self.loss.items())
         return "\n".join([*lines, f"  loss   {told}"])
 
 

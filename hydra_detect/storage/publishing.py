@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from hydra_detect import codec
-from hydra_detect.errors import ConflictError, NameInvalidError, NotFoundError, listed
+from hydra_detect.errors import ConflictError, HydraDetectError, NameInvalidError, NotFoundError, listed
+from hydra_detect.names import HeadRef
 from hydra_detect.records import utc_now
 from hydra_detect.storage import artifacts, backbones, changes, heads, layout, pointers, references
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hydra_detect.records import HeadRecord, VersionRecord
+    from hydra_detect.storage.items import Item
     from hydra_detect.storage.pointers import Pointer
     from hydra_detect.storage.store import Store
     from hydra_detect.tensors import RawTensor
@@ -36,10 +39,11 @@ def publish(
         IncompatibleError: If the store has no backbone that the head was made on, or the reference of a compact head
             was made on another.
         NotFoundError: If the store does not have the reference of a compact head.
-        ConflictError: If that was taken away meanwhile; then the version is taken away again, too.
+        ConflictError: If that is changed all the time, or was taken away meanwhile; then the version is taken away
+            again, too.
         NameInvalidError: If an attachment has a name that is not allowed.
         RecordError: If record or weights could not be read again.
-        StoreError: If the disk is full or not writable; nothing is left behind.
+        StoreError: If the disk is full or not writable; nothing is left behind, but what history says of a reference.
 
     """
     item, asked, actor = store.head(head), f"create a version of {head!r}", changes.by(actor)
@@ -51,8 +55,8 @@ def publish(
     if taken:
         raise NameInvalidError(asked, f"attachments would replace {listed(taken)}", "Name them otherwise.")
     backbones.check_holds(store, record.backbone, asked)
-    if record.compact:
-        references.find(store, record, asked)
+    if record.compact:  # first: whoever is killed once it is published leaves a reference that will be kept
+        _refer(store, record, HeadRef(head), asked, actor)
     manifest = item.publish({**own, **attachments}, created_at=utc_now(), actor=actor)
     version = heads.version_record(manifest, record)
     if record.compact:
@@ -60,33 +64,44 @@ def publish(
     return version
 
 
-def _lean_on(store: Store, version: VersionRecord, asked: str, actor: str) -> None:
-    """Write into the state of its reference that a compact version leans on it; if that is gone, take it away again."""
+def _refer(store: Store, record: HeadRecord, by: HeadRef, asked: str, actor: str) -> None:
+    """Write into the state of a reference that something leans on it: a version, or as yet a head alone."""
     for _ in range(_MOST_TRIES):
-        try:
-            _reference(store, version, asked, actor)
-        except NotFoundError:
-            continue  # under another name by now, or gone: then `find` says so at last
-        return
-    change = changes.change(pointers.PRUNED, actor=actor, reason="its reference was taken away meanwhile")
-    item = store.head(version.head)
-    item.settled(lambda before: changes.take_away(item, before, [version.number], after={}, change=change))
-    raise ConflictError(asked, "its reference was taken away meanwhile", "Choose another reference.")
+        reference = references.find(store, record, asked)
+        item = store.head(reference.head)
+
+        def step(before: Pointer, item: Item = item, reference: VersionRecord = reference) -> None:
+            item.manifest(reference.number)  # whoever took it away has changed the state by now
+            if by.version is None and reference.number in before.referenced:
+                item.confirm()
+                return
+            change = changes.change(
+                pointers.REFERENCED,
+                actor=actor,
+                version=reference.number,
+                manifest=reference.manifest,
+                other=str(by),
+            )
+            item.swap(before, {"referenced": tuple(sorted({*before.referenced, reference.number}))}, change)
+
+        with contextlib.suppress(NotFoundError):  # under another name by now, or gone: that `find` will say
+            item.settled(step)
+            return
+    raise ConflictError(asked, f"its reference was renamed {_MOST_TRIES} times meanwhile", "Try again later.")
 
 
-def _reference(store: Store, version: VersionRecord, asked: str, actor: str) -> None:
-    reference = references.find(store, version.record, asked)
-    item = store.head(reference.head)
+def _lean_on(store: Store, version: VersionRecord, asked: str, actor: str) -> None:
+    """Say at its reference that a compact version leans on it; if that cannot be, take the version away again.
 
-    def step(before: Pointer) -> None:
-        item.manifest(reference.number)  # whoever took it away has changed the state by now
-        change = changes.change(
-            pointers.REFERENCED,
-            actor=actor,
-            version=reference.number,
-            manifest=reference.manifest,
-            other=str(version.ref),
-        )
-        item.swap(before, {"referenced": tuple(sorted({*before.referenced, reference.number}))}, change)
-
-    item.settled(step)
+    A pruning that looked before the version was there builds on a state that is another one from here on.
+    """
+    try:
+        _refer(store, version.record, version.ref, asked, actor)
+    except HydraDetectError as error:
+        is_gone, item = isinstance(error, NotFoundError), store.head(version.head)
+        reason = f"its reference {'was taken away meanwhile' if is_gone else 'could not be written to'}"
+        change = changes.change(pointers.PRUNED, actor=actor, reason=reason)
+        item.settled(lambda before: changes.take_away(item, before, [version.number], after={}, change=change))
+        if is_gone:
+            raise ConflictError(asked, reason, "Choose another reference.") from None
+        raise

@@ -191,6 +191,7 @@ def _sound_state(item: Item, known: Sequence[Pointer], found: Sequence[Finding])
     last, damaged = known[-1] if known else pointers.NOTHING, _numbers(found, findings.VERSION)
     numbers = [number for number in item.place.version_numbers() if number not in {*last.gone, *damaged}]
     digests = {number: item.manifest(number).digest for number in numbers}
+    forgotten = _of(found, findings.POINTER, findings.GAP)  # and with them perhaps that something leans on a version
     earlier = [number for number in last.earlier if number in digests]
     active = last.active if last.active in digests else None
     if active is None:
@@ -205,6 +206,7 @@ def _sound_state(item: Item, known: Sequence[Pointer], found: Sequence[Finding])
         "manifest": digests[active] if active else None,
         "earlier": pointers.steps_back(earlier, active),
         "pins": tuple(pin for pin in last.pins if pin.version in digests),
+        "referenced": tuple(sorted(digests)) if forgotten else tuple(one for one in last.referenced if one in digests),
     }
 
 

@@ -4,6 +4,7 @@ Safety does not rest on it (`test_processes` runs without), order and progress d
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import threading
@@ -17,7 +18,7 @@ from store_fixtures import snapshot
 
 from hydra_detect.errors import ConflictError, HydraDetectError, NotFoundError
 from hydra_detect.registry import HeadRegistry
-from hydra_detect.storage import layout
+from hydra_detect.storage import layout, references
 from hydra_detect.storage.disk import Disk
 from hydra_detect.storage.store import Store
 
@@ -129,6 +130,52 @@ def test_what_was_written_waits_for_its_number(copy):
             assert Store.open(root).item(*worlds.OWL).place.claimed_numbers()[-1] == 6
         assert child.result(ENOUGH) == {"end": "done", "returned": 7}
     for descriptor in (written, say, waiting, begin):
+        os.close(descriptor)
+
+
+def test_what_a_compact_head_leans_on_is_waited_for(copy):
+    """Publishing what leans on a head waits for whoever is at that head, and writes nothing meanwhile."""
+    root = copy("six, promoted")
+    with (
+        held(root, worlds.OWL) as (let_go, _holder),
+        Child(lambda: worlds.lean(worlds.manager_of(root, Disk("fast"))).number) as child,
+    ):
+        before = contents(root)
+        assert child.result(WHILE) is None, f"it did not wait: {child.result(0)}"
+        assert contents(root) == before
+        let_go()
+        assert child.result(ENOUGH) == {"end": "done", "returned": 1}
+
+
+def test_what_is_taken_away_again_waits(copy):
+    """A compact version whose reference went meanwhile is taken away again once nobody else is at its head."""
+    root = copy("six, promoted")
+    (published, say), (waiting, begin) = os.pipe(), os.pipe()
+
+    def lean():
+        calls, find = itertools.count(1), references.find
+
+        def gone(*arguments):
+            if next(calls) == 1:
+                return find(*arguments)
+            os.write(say, b"!")
+            os.read(waiting, 1)
+            raise NotFoundError("find it", "it was pruned", "Choose another.")
+
+        references.find = gone
+        worlds.lean(worlds.manager_of(root, Disk("fast")))
+
+    fox = Store.open(root).head("fox")
+    with Child(lean) as child:
+        assert os.read(published, 1) == b"!"
+        with fox.changing():
+            os.write(begin, b"!")
+            assert child.result(WHILE) is None, f"it did not wait: {child.result(0)}"
+            assert fox.numbers() == [1]
+        result = child.result(ENOUGH)
+    assert result["kinds"][0] == "ConflictError", result
+    assert fox.numbers() == []
+    for descriptor in (published, say, waiting, begin):
         os.close(descriptor)
 
 

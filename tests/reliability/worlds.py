@@ -11,6 +11,7 @@ from store_fixtures import a_backbone, a_record, flip, some_tensors
 
 from hydra_detect.errors import ConflictError, NotFoundError
 from hydra_detect.history import CREATED, history
+from hydra_detect.records import CompactForm
 from hydra_detect.registry import HeadRegistry
 from hydra_detect.storage import backbones, findings, heads, layout, owners, pointers, recovery
 from hydra_detect.storage.disk import Disk
@@ -44,6 +45,13 @@ def head_of(seed):
 def create(manager, seed, head="owl"):
     """Publish a version, with a file beside it."""
     return manager.create(head, *head_of(seed), attachments={NOTE: b"%d" % seed})
+
+
+def lean(manager):
+    """Publish a compact version of the fox that leans on the oldest version of the owl, which retention would take."""
+    owl, tensors = heads.find(manager.store, f"owl@{manager.store.head('owl').numbers()[0]}"), some_tensors(NEW)
+    form = CompactForm(reference=owl.record.tensors, reference_ref=str(owl.ref), ranks={"fc6": 8})
+    return manager.create("fox", tensors, a_record(tensors, backbone=BACKBONE_RECORD.contract, compact=form))
 
 
 # Operations: each takes a manager. `NEW` is the seed of what an operation creates.
