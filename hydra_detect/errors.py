@@ -112,7 +112,7 @@ class ParityError(HydraDetectError):
 
 
 class TrainingError(HydraDetectError):
-    """A training that cannot go on: a loss that is no number, a frozen weight that moved."""
+    """A training that cannot go on or came to nothing: a loss that is no number, a compact form that loses too much."""
 
 
 class TrainingStoppedError(HydraDetectError):

@@ -137,7 +137,8 @@ class VersionManager:
             reason: Why, for the history.
 
         Raises:
-            NotFoundError: If there is no such version.
+            NotFoundError: If there is no such version, or a compact one's reference is not in the store.
+            IncompatibleError: If that was made for another backbone.
             CorruptError: If any of it is damaged, or it is not the one that was promoted before; the active one stays.
             ConflictError: If another version is active than `instead_of`.
 
@@ -148,6 +149,7 @@ class VersionManager:
             expected = _number(head, expected)
         item = heads.there(self.store, head)
         version = heads.whole(item, number)
+        references.check(self.store, version, f"promote {head}@{number}")
 
         def step(before: Pointer) -> VersionRecord:
             changes.check_active(f"promote {head}@{number}", before, expected)
@@ -168,7 +170,9 @@ class VersionManager:
         pruned since are passed over.
 
         Raises:
-            NotFoundError: If there is no such head, or no version was active before.
+            NotFoundError: If there is no such head, no version was active before, or the reference of a compact one is
+                not in the store.
+            IncompatibleError: If that was made for another backbone.
             CorruptError: If that version is damaged; the active version stays.
             ConflictError: If another process changed the active version meanwhile: look again before going further
                 back.
@@ -176,6 +180,7 @@ class VersionManager:
         """
         item = heads.there(self.store, head)
         version, seen = item.steady(lambda state: (heads.previous(item, state), state))
+        references.check(self.store, version, f"roll back {head!r}")
 
         def step(before: Pointer) -> VersionRecord:
             if (before.active, before.previous) != (seen.active, seen.previous):
@@ -364,7 +369,7 @@ def _kept(item: Item, state: Pointer, numbers: Sequence[int], *, keep: int) -> d
     """Return the versions that stay, and why: by the rule, and those that what stays leans on."""
     stay = kept(numbers, state, keep=keep)
     going = [number for number in numbers if number not in stay]
-    needed = references.needed(item, state, going, besides=[HeadRef(item.name, number) for number in going])
+    needed = references.needed(item, going, besides=[HeadRef(item.name, number) for number in going])
     return dict(sorted({**stay, **needed}.items()))
 
 

@@ -45,7 +45,7 @@ def test_there_and_back(store, tmp_path, capsys, form):
     version = heads.find(Store.open(other), "lamp@1")
     assert found == {
         "head": "lamp", "version": 1, "backbone": "default", "manifest": str(version.manifest),
-        "digest": info["digest"], "was": "lamp@1",
+        "digest": info["digest"], "was": "lamp@1", "reference": None,
     }  # fmt: skip
     assert Store.open(other).head("lamp").pointer().active is None
     one, two = (HydraDetector.from_store(place, ["lamp@1"], device="cpu").predict(PICTURES) for place in (store, other))

@@ -6,6 +6,7 @@ import attrs
 import lifecycle_fixtures
 import numpy as np
 import pytest
+import store_fixtures
 import torch
 from lifecycle_fixtures import QUICK, give, lights, scene, teach
 
@@ -27,6 +28,7 @@ from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import given
 from hydra_detect.data.writing import write_samples
 from hydra_detect.errors import (
+    ConflictError,
     CorruptError,
     IncompatibleError,
     InputError,
@@ -38,7 +40,7 @@ from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.compressing import compress_head, expand_head
 from hydra_detect.lifecycle.original import train_original
 from hydra_detect.loading import Shelf
-from hydra_detect.storage import heads, layout, manifests
+from hydra_detect.storage import backbones, heads, layout, manifests
 from hydra_detect.training import learn as learning
 from hydra_detect.training import loop, selection
 
@@ -167,7 +169,8 @@ def test_another_reference_is_another_training(bare):
     """A training that leans on something else is not taken for the one that was stopped."""
     give(bare, "ant", seed=9)
     runs = [teach(bare, config=COMPACT, reference=name, publish=False).run for name in ("moth@1", "ant@1", "moth@1")]
-    assert runs[0] == runs[2] != runs[1]
+    assert runs[2] == f"{runs[0]}-2"  # the folder of an equal training that came to its end
+    assert not runs[1].startswith(runs[0])
 
 
 def test_nothing_to_lean_on(tmp_path):
@@ -363,6 +366,24 @@ def test_bundled_where_the_reference_is_there(bare, tmp_path):
     version = load_bundle(tmp_path / "lamp").add_to(bare, head="torch")
     assert version.record.compact.reference_ref == "fly@1"
     assert sorted(HeadRegistry(bare)) == ["fly", "lamp", "torch"]
+    HeadRegistry(bare).rename("fly", "wasp")
+    assert load_bundle(tmp_path / "lamp").add_to(bare, head="torch") == version
+
+
+def test_bundled_where_the_name_of_the_reference_is_another_head(bare, tmp_path):
+    """What a bundled head leans on does not become a version of a head of another backbone: it takes another name."""
+    teach(bare, config=COMPACT)
+    export_bundle(bare, "lamp", tmp_path / "lamp")
+    bundle = load_bundle(tmp_path / "lamp")
+    other = Store.create(tmp_path / "other", durability="fast")
+    tensors, record = store_fixtures.a_backbone()
+    backbones.publish(other, "other", record, tensors)
+    store_fixtures.create(VersionManager(other), "moth")
+    with pytest.raises(ConflictError, match="a head 'moth' of another backbone"):
+        bundle.add_to(other)
+    assert list(HeadRegistry(other)) == ["moth"]
+    assert "leaning on moth@1 in it" in str(bundle)
+    assert bundle.add_to(other, reference="fly").record.compact.reference_ref == "fly@1"
 
 
 def test_bundles_without_the_right_reference(bare, tmp_path):

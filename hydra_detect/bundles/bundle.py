@@ -16,7 +16,7 @@ import attrs
 from hydra_detect import codec
 from hydra_detect.bundles import manifest, zips
 from hydra_detect.data.splits import Split
-from hydra_detect.errors import CorruptError, IncompatibleError, NotFoundError, RecordError, listed
+from hydra_detect.errors import ConflictError, CorruptError, IncompatibleError, NotFoundError, RecordError, listed
 from hydra_detect.measure.outcomes import Outcomes
 from hydra_detect.names import HeadRef, check_name, one_line
 from hydra_detect.records import BackboneRecord, HeadRecord, OperatingPolicy
@@ -101,9 +101,13 @@ class Bundle:
         *,
         head: str | None = None,
         backbone: str | None = None,
+        reference: str | None = None,
         actor: str = "",
     ) -> VersionRecord:
         """Put it into a store, as a new version of a head. It is not promoted, and its notes say where it came from.
+
+        What a compact head leans on is shared if the store has it, under whatever name; if not, it becomes a version of
+        a head here, too, and is not promoted either. `version.record.compact.reference_ref` is that version.
 
         Run again after an error, it goes on: a backbone that is there already is shared. A version that was made from
         this bundle before, as this head on this backbone, is not made again, but returned.
@@ -113,11 +117,13 @@ class Bundle:
             head: Name of the head here; left out, the one that it had.
             backbone: Name of its backbone here, if it is not to be shared with one of another name; left out, that of
                 the same one in the store or, if there is none, the one that it had.
+            reference: Name for what a compact head leans on, if that is not here yet; left out, the one that it had.
             actor: Who is at work, for the history.
 
         Raises:
             NameInvalidError: If a name is not allowed.
-            ConflictError: If the name of the backbone belongs to another one here.
+            ConflictError: If the name of the backbone belongs to another one here, or that of the reference to a head
+                of another backbone.
             CorruptError: If the same backbone is there, and damaged.
             StoreError: If there is no store, or the disk is full or not writable.
             InputError: If `actor` is no short text.
@@ -130,16 +136,17 @@ class Bundle:
         backbones.publish(manager.store, backbone, self.backbone, self.backbone_tensors)
         record = attrs.evolve(self.record, backbone_name=backbone, notes=self._notes(self.record))
         if self.reference is not None and record.compact:
-            ref = self._add_reference(manager, self.reference, backbone)
+            ref = self._add_reference(manager, self.reference, backbone, reference or self.reference.name)
             record = attrs.evolve(record, compact=attrs.evolve(record.compact, reference_ref=str(ref)))
         return _there(manager, name, record) or manager.create(name, self.tensors, record, attachments=self.files)
 
-    def _add_reference(self, manager: VersionManager, reference: BundledReference, backbone: str) -> HeadRef:
+    def _add_reference(self, manager: VersionManager, reference: BundledReference, backbone: str, name: str) -> HeadRef:
         """Return what the head leans on in a store, put there if it is not there yet."""
         with contextlib.suppress(NotFoundError):
             return references.find(manager.store, self.record, f"add {self.origin.ref}").ref
+        _check_fits(manager.store, name, self.backbone.contract)
         record = attrs.evolve(reference.record, backbone_name=backbone, notes=self._notes(reference.record))
-        return manager.create(reference.name, reference.tensors, record, attachments=reference.files).ref
+        return manager.create(name, reference.tensors, record, attachments=reference.files).ref
 
     def _notes(self, record: HeadRecord) -> str:
         return "; ".join(filter(None, [record.notes, self._where_from()]))
@@ -152,17 +159,37 @@ class Bundle:
         """One line: the version, its classes, its backbone, what lies beside it."""
         classes = f"{len(self.record.class_names)} class{'es' * (len(self.record.class_names) != 1)}"
         beside = f"; beside it {', '.join(sorted(self.files))}" if self.files else ""
-        return f"{self.origin.ref} ({classes}) on backbone {self.origin.backbone!r}, bundle {self.digest.short}{beside}"
+        leant = f", leaning on {self.record.compact.reference_ref} in it" if self.record.compact else ""
+        on = f"on backbone {self.origin.backbone!r}{leant}"
+        return f"{self.origin.ref} ({classes}) {on}, bundle {self.digest.short}{beside}"
 
 
 def _there(manager: VersionManager, head: str, record: HeadRecord) -> VersionRecord | None:
-    """Return the version of a head with this record, whose notes name the bundle; damaged ones are none."""
+    """Return the version of a head with this record, whose notes name the bundle; damaged ones are none.
+
+    What it leans on may have had another name by then.
+    """
     for number in manager.store.head(head).numbers():
         with files.unless_damaged():
             version = heads.find(manager.store, HeadRef(head, number))
-            if version.record == record:
+            if _but_for_names(version.record) == _but_for_names(record):
                 return version
     return None
+
+
+def _but_for_names(record: HeadRecord) -> HeadRecord:
+    form = record.compact
+    return attrs.evolve(record, compact=form and attrs.evolve(form, reference_ref=f"{manifest.REFERENCE}@1"))
+
+
+def _check_fits(store: Store, head: str, contract: BackboneContract) -> None:
+    """See that a name is free for what is to be leant on, or belongs to a head of the same backbone."""
+    for number in store.head(head).numbers():
+        differences = heads.find(store, HeadRef(head, number)).record.backbone.differences(contract)
+        if differences:
+            found = f"the store has a head {head!r} of another backbone: {'; '.join(differences)}"
+            remedy = "Give the reference another name (reference=..., --reference)."
+            raise ConflictError(f"add the reference {head!r}", found, remedy)
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:

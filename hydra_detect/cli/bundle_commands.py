@@ -32,6 +32,7 @@ def unbundle(
     *,
     head: str | None = None,
     backbone: str | None = None,
+    reference: str | None = None,
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> int:
@@ -45,20 +46,25 @@ def unbundle(
         Name for the head here; else the one it had.
     backbone
         Name for its backbone here; else that of the same one in the store, or the one it had.
+    reference
+        Name for what a compact head leans on, if that is not here yet; else the one it had.
 
     """
     from hydra_detect.bundles.bundle import load_bundle
     from hydra_detect.names import check_name
     from hydra_detect.storage.store import Store
 
-    for name, kind in ((head, "head"), (backbone, "backbone")):
+    for name, kind in ((head, "head"), (backbone, "backbone"), (reference, "head")):
         if name is not None:
             check_name(name, kind)
     loaded = load_bundle(path)  # this too before a store is made for it
-    version = loaded.add_to(Store.create(store_folder(store)), head=head, backbone=backbone)
+    version = loaded.add_to(Store.create(store_folder(store)), head=head, backbone=backbone, reference=reference)
     facts = {"head": version.head, "version": version.number, "backbone": version.record.backbone_name}
     facts |= {"manifest": str(version.manifest), "digest": str(loaded.digest), "was": str(loaded.origin.ref)}
-    text = f"{version} is there; 'hydra-detect promote {version.head} {version.number}' makes it the active one"
+    leant = version.record.compact.reference_ref if version.record.compact else None
+    facts |= {"reference": leant}
+    there = f"{version} is there{f' and leans on {leant}' if leant else ''}"
+    text = f"{there}; 'hydra-detect promote {version.head} {version.number}' makes it the active one"
     output.say(output.as_json(facts) if json else text)
     return 0
 

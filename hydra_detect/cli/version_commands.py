@@ -132,7 +132,7 @@ def prune(
     reason: ReasonOption = "",
     json: JsonOption = False,
 ) -> int:
-    """Take old versions away: all but the last ones, the active, the previous and the pinned.
+    """Take old versions away: all but the last ones, the active, the previous, the pinned and the leant on.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def remove(
     reason: ReasonOption = "",
     json: JsonOption = False,
 ) -> int:
-    """Delete all versions of a head, the active one too; its history stays. Nothing but a pin protects it."""
+    """Delete all versions of a head, the active one too; its history stays. A pin protects it, or what leans on it."""
     registry = HeadRegistry(store_folder(store))
     numbers = registry.remove(head, reason=reason, dry_run=dry_run or not yes)
     which = f"{head} ({len(numbers)} version{'s' * (len(numbers) > 1)}: {listed_numbers(numbers)})"

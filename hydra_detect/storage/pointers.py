@@ -103,7 +103,6 @@ class Pointer(codec.Record):
         manifest: SHA-256 of its manifest.
         earlier: The versions that were active before it and can be rolled back to, the latest last.
         pins: Why which versions are kept.
-        referenced: Versions that compact heads were made on; whether any still leans on them is in those heads.
         gone: Versions that were taken away and whose files may still have been there.
         high: The highest number ever given out, as far as was known.
         change: What happened; None for generation 0.
@@ -115,7 +114,6 @@ class Pointer(codec.Record):
     manifest: Digest | None = None
     earlier: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
     pins: tuple[Pin, ...] = attrs.field(default=(), converter=tuple)
-    referenced: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
     gone: tuple[int, ...] = attrs.field(default=(), converter=fields.integers, validator=_NUMBERS)
     high: int = attrs.field(default=0, validator=check.ge(0))
     change: Change | None = None
@@ -154,7 +152,6 @@ class Pointer(codec.Record):
         return {
             "earlier": steps_back([number for number in self.earlier if number not in numbers], self.active),
             "pins": tuple(pin for pin in self.pins if pin.version not in numbers),
-            "referenced": tuple(number for number in self.referenced if number not in numbers),
         }
 
 

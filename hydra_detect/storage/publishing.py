@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from hydra_detect import codec
 from hydra_detect.errors import ConflictError, HydraDetectError, NameInvalidError, NotFoundError, listed
-from hydra_detect.names import HeadRef
 from hydra_detect.records import utc_now
 from hydra_detect.storage import artifacts, backbones, changes, heads, layout, pointers, references
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from hydra_detect.records import HeadRecord, VersionRecord
     from hydra_detect.storage.items import Item
-    from hydra_detect.storage.pointers import Pointer
+    from hydra_detect.storage.pointers import Change, Pointer
     from hydra_detect.storage.store import Store
     from hydra_detect.tensors import RawTensor
 
@@ -39,11 +38,10 @@ def publish(
         IncompatibleError: If the store has no backbone that the head was made on, or the reference of a compact head
             was made on another.
         NotFoundError: If the store does not have the reference of a compact head.
-        ConflictError: If that is changed all the time, or was taken away meanwhile; then the version is taken away
-            again, too.
+        ConflictError: If that was taken away meanwhile, or cannot be written to; then the version is taken away again.
         NameInvalidError: If an attachment has a name that is not allowed.
         RecordError: If record or weights could not be read again.
-        StoreError: If the disk is full or not writable; nothing is left behind, but what history says of a reference.
+        StoreError: If the disk is full or not writable; nothing is left behind.
 
     """
     item, asked, actor = store.head(head), f"create a version of {head!r}", changes.by(actor)
@@ -55,39 +53,13 @@ def publish(
     if taken:
         raise NameInvalidError(asked, f"attachments would replace {listed(taken)}", "Name them otherwise.")
     backbones.check_holds(store, record.backbone, asked)
-    if record.compact:  # first: whoever is killed once it is published leaves a reference that will be kept
-        _refer(store, record, HeadRef(head), asked, actor)
+    if record.compact:
+        references.find(store, record, asked)
     manifest = item.publish({**own, **attachments}, created_at=utc_now(), actor=actor)
     version = heads.version_record(manifest, record)
     if record.compact:
         _lean_on(store, version, asked, actor)
     return version
-
-
-def _refer(store: Store, record: HeadRecord, by: HeadRef, asked: str, actor: str) -> None:
-    """Write into the state of a reference that something leans on it: a version, or as yet a head alone."""
-    for _ in range(_MOST_TRIES):
-        reference = references.find(store, record, asked)
-        item = store.head(reference.head)
-
-        def step(before: Pointer, item: Item = item, reference: VersionRecord = reference) -> None:
-            item.manifest(reference.number)  # whoever took it away has changed the state by now
-            if by.version is None and reference.number in before.referenced:
-                item.confirm()
-                return
-            change = changes.change(
-                pointers.REFERENCED,
-                actor=actor,
-                version=reference.number,
-                manifest=reference.manifest,
-                other=str(by),
-            )
-            item.swap(before, {"referenced": tuple(sorted({*before.referenced, reference.number}))}, change)
-
-        with contextlib.suppress(NotFoundError):  # under another name by now, or gone: that `find` will say
-            item.settled(step)
-            return
-    raise ConflictError(asked, f"its reference was renamed {_MOST_TRIES} times meanwhile", "Try again later.")
 
 
 def _lean_on(store: Store, version: VersionRecord, asked: str, actor: str) -> None:
@@ -96,7 +68,7 @@ def _lean_on(store: Store, version: VersionRecord, asked: str, actor: str) -> No
     A pruning that looked before the version was there builds on a state that is another one from here on.
     """
     try:
-        _refer(store, version.record, version.ref, asked, actor)
+        _say_so(store, version, asked, actor)
     except HydraDetectError as error:
         is_gone, item = isinstance(error, NotFoundError), store.head(version.head)
         reason = f"its reference {'was taken away meanwhile' if is_gone else 'could not be written to'}"
@@ -105,3 +77,25 @@ def _lean_on(store: Store, version: VersionRecord, asked: str, actor: str) -> No
         if is_gone:
             raise ConflictError(asked, reason, "Choose another reference.") from None
         raise
+
+
+def _say_so(store: Store, version: VersionRecord, asked: str, actor: str) -> None:
+    for _ in range(_MOST_TRIES):
+        reference = references.find(store, version.record, asked)
+        change = changes.change(
+            pointers.REFERENCED,
+            actor=actor,
+            version=reference.number,
+            manifest=reference.manifest,
+            other=str(version.ref),
+        )
+        item = store.head(reference.head)
+
+        def step(before: Pointer, item: Item = item, change: Change = change) -> None:
+            item.manifest(change.version or 0)  # whoever took it away has changed the state by now
+            item.swap(before, {}, change)
+
+        with contextlib.suppress(NotFoundError):  # under another name by now, or gone: that `find` will say
+            item.settled(step)
+            return
+    raise ConflictError(asked, f"its reference was renamed {_MOST_TRIES} times meanwhile", "Try again later.")

@@ -1,17 +1,20 @@
 """What compact heads lean on: found by the digest of its weights, and kept for as long as anything needs it.
 
-A reference is a version of a full head like any other. That a head leans on it is written twice: in the head's own
-record, and, as a change, in the state of the reference. The second is what makes pruning safe without any lock: whoever
-takes a version away built on a state, and that state is another one as soon as a head leans on the version.
+A reference is a version of a full head like any other. What leans on it is in the records of compact versions, and in
+them alone: however a reference came back to the store, it is kept. That one was published is also written into the
+history of its reference, as a change: so whoever takes versions away and looked before finds another state, and looks
+again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import TYPE_CHECKING
 
 from hydra_detect.errors import (
     ConflictError,
+    CorruptError,
     HydraDetectError,
     IncompatibleError,
     NameInvalidError,
@@ -22,12 +25,11 @@ from hydra_detect.names import HeadRef
 from hydra_detect.storage import files, heads
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
     from hydra_detect.names import Digest
     from hydra_detect.records import CompactForm, HeadRecord, VersionRecord
     from hydra_detect.storage.items import Item
-    from hydra_detect.storage.pointers import Pointer
     from hydra_detect.storage.store import Store
     from hydra_detect.tensors import RawTensor
 
@@ -41,32 +43,39 @@ def find(store: Store, record: HeadRecord, asked: str) -> VersionRecord:
         CorruptError: If it cannot be read.
 
     """
-    form = record.compact
+    form, others = record.compact, []
     assert form is not None  # noqa: S101  callers ask for compact heads alone
-    found = next(_of_digest(store, form), None)
-    if found is None:
-        raise _missing(store, form, asked)
-    differences = record.backbone.differences(found.record.backbone)
-    if differences:
-        problem = f"its reference {found.ref} was made for another backbone: {'; '.join(differences)}"
+    for version in _of_digest(store, form):
+        differences = record.backbone.differences(version.record.backbone)
+        if not differences:
+            return version
+        others.append((version.ref, differences))
+    for ref, differences in others:
+        problem = f"its reference {ref} was made for another backbone: {'; '.join(differences)}"
         raise IncompatibleError(asked, problem, "Use the reference that it was made on.", differences=differences)
-    return found
+    raise _missing(store, form, asked)
 
 
 def _of_digest(store: Store, form: CompactForm) -> Iterator[VersionRecord]:
-    """Yield the full versions that have these weights, the one that is named first."""
-    named = HeadRef.parse(form.reference_ref)
-    others = [HeadRef(name, number) for name in heads.names(store) for number in store.head(name).numbers()]
-    for ref in dict.fromkeys([named, *others]):
+    """Yield the full versions that have these weights, the one that is named first.
+
+    The others are listed when that is not it: a head that is being renamed has its new name before it loses the old.
+    """
+    for ref in itertools.chain([HeadRef.parse(form.reference_ref)], _refs(store)):
         with contextlib.suppress(NotFoundError, NameInvalidError), files.unless_damaged():
             version = heads.find(store, ref)
             if version.record.tensors == form.reference and version.record.compact is None:
                 yield version
 
 
+def _refs(store: Store) -> Iterator[HeadRef]:
+    for name in heads.names(store):
+        yield from (HeadRef(name, number) for number in store.head(name).numbers())
+
+
 def _missing(store: Store, form: CompactForm, asked: str) -> HydraDetectError:
     """Return the error that says what is where the reference was."""
-    remedy = f"Put {form.reference_ref} with the tensors {form.reference.short} into the store again."
+    remedy = "Restore it from a copy or the quarantine folder, or add a bundle that holds it (hydra-detect unbundle)."
     try:
         there = heads.find(store, form.reference_ref)
     except NotFoundError:
@@ -91,50 +100,62 @@ def load(store: Store, record: HeadRecord, asked: str) -> tuple[VersionRecord, d
     return version, heads.tensors(store, version)
 
 
-def needed(item: Item, state: Pointer, numbers: Collection[int], *, besides: Collection[HeadRef]) -> dict[int, str]:
+def check(store: Store, version: VersionRecord, asked: str) -> None:
+    """See that what a version leans on, if it does, is there.
+
+    Raises:
+        NotFoundError: If the store does not have it.
+        IncompatibleError: If it was made for another backbone.
+        CorruptError: If it cannot be read.
+
+    """
+    if version.record.compact:
+        find(store, version.record, asked)
+
+
+def needed(item: Item, numbers: Collection[int], *, besides: Collection[HeadRef]) -> dict[int, str]:
     """Return which versions of a head something leans on, each with what that is.
 
     Args:
         item: The head.
-        state: Its state: only what it calls referenced is looked into.
         numbers: The versions that are asked of.
         besides: Versions that do not count, because they go with it.
 
     """
-    asked = sorted(set(numbers) & set(state.referenced))
-    if not asked:
-        return {}
-    dependents = _dependents(item.store, besides)
-    reasons = {}
-    for number in asked:
-        digest = heads.find(item.store, HeadRef(item.name, number)).record.tensors
-        own = [*dependents.get(digest, []), *dependents.get(None, [])]
+    leaning = dependents(item.store, besides=besides)
+    unread, reasons = leaning.pop(None, []), {}
+    for number in sorted(numbers) if leaning or unread else ():
+        try:
+            own = leaning.get(heads.find(item.store, HeadRef(item.name, number)).record.tensors, [])
+        except CorruptError:
+            reasons[number] = "it cannot be read, and something may lean on it"
+            continue
         if own:
             reasons[number] = f"{listed(own)} {'leans' if len(own) == 1 else 'lean'} on it"
+        elif unread:
+            reasons[number] = f"{listed(unread)}, which cannot be read, may lean on it"
     return reasons
 
 
-def _dependents(store: Store, besides: Collection[HeadRef]) -> Mapping[Digest | None, list[str]]:
-    """Return the versions that lean on others, by what they lean on; None for what cannot be read, which may."""
+def dependents(store: Store, *, besides: Collection[HeadRef] = ()) -> dict[Digest | None, list[str]]:
+    """Return the compact versions by what they lean on; with None those that cannot be read, which may be compact."""
     found: dict[Digest | None, list[str]] = {}
-    for name in heads.names(store):
-        for number in store.head(name).numbers():
-            ref = HeadRef(name, number)
-            if ref in besides:
-                continue
-            try:
-                form = heads.find(store, ref).record.compact
-            except NotFoundError:  # taken away meanwhile
-                continue
-            except HydraDetectError:
-                found.setdefault(None, []).append(f"{ref} (which cannot be read)")
-                continue
-            if form:
-                found.setdefault(form.reference, []).append(str(ref))
+    for ref in _refs(store):
+        if ref in besides:
+            continue
+        try:
+            form = heads.find(store, ref).record.compact
+        except NotFoundError:  # taken away meanwhile
+            continue
+        except HydraDetectError:
+            found.setdefault(None, []).append(str(ref))
+            continue
+        if form:
+            found.setdefault(form.reference, []).append(str(ref))
     return found
 
 
-def check_free(item: Item, state: Pointer, asked: str) -> None:
+def check_free(item: Item, asked: str) -> None:
     """See that no version of another head leans on one of a head.
 
     Raises:
@@ -142,7 +163,8 @@ def check_free(item: Item, state: Pointer, asked: str) -> None:
 
     """
     own = [HeadRef(item.name, number) for number in item.numbers()]
-    reasons = needed(item, state, item.numbers(), besides=own)
+    reasons = needed(item, item.numbers(), besides=own)
     if reasons:
         found = listed(f"{item.name}@{number}: {reason}" for number, reason in reasons.items())
-        raise ConflictError(asked, found, "Expand those heads first, or remove them.")
+        remedy = "Remove those first, or expand and promote them and prune what is compact."
+        raise ConflictError(asked, found, f"{remedy} 'hydra-detect store verify --repair' sets aside what is damaged.")

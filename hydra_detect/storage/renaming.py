@@ -47,7 +47,7 @@ def remove(store: Store, head: str, *, actor: str, reason: str = "", dry_run: bo
 
     def plan(before: Pointer) -> list[int]:
         changes.check_unpinned(f"remove head {head!r}", before)
-        references.check_free(item, before, f"remove head {head!r}")
+        references.check_free(item, f"remove head {head!r}")
         return [changes.remember(item, number).version for number in heads.there(store, head).numbers()]
 
     def step(before: Pointer) -> list[int]:

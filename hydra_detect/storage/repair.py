@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from hydra_detect.errors import MOST_LISTED, ConflictError, HydraDetectError, StaleError, listed, listed_numbers
-from hydra_detect.storage import changes, files, findings, layout, owners, pointers
+from hydra_detect.errors import (
+    MOST_LISTED,
+    ConflictError,
+    HydraDetectError,
+    NotFoundError,
+    StaleError,
+    listed,
+    listed_numbers,
+)
+from hydra_detect.names import HeadRef
+from hydra_detect.storage import changes, files, findings, heads, layout, owners, pointers, references
 from hydra_detect.storage.pointers import Taken
 
 if TYPE_CHECKING:
@@ -115,6 +124,9 @@ def _mend_item(item: Item, before: Sequence[Finding], checker: Checker, actor: s
             found = checker.look_at(item)  # what lay behind a link is not here any more
             if _of(found, findings.REFUSED):
                 return mended
+        kept = _leant_on(item, found)
+        found = [one for one in found if one.what != findings.VERSION or one.number not in kept]
+        mended += [f"{item.kind}/{item.name}: version {number} was left: {reason}" for number, reason in kept.items()]
         if _of(found, findings.VERSION, findings.POINTER, findings.STATE, findings.GAP):
             mended += _mend_state(item, actor, found)
         for number in _numbers(found, findings.VERSION):
@@ -122,6 +134,19 @@ def _mend_item(item: Item, before: Sequence[Finding], checker: Checker, actor: s
         mended += _set_all_aside(store, _of(found, findings.EXTRA, findings.POINTER), place.quarantine)
         mended += [_claim_again(item, number) for number in _numbers(found, findings.CLAIM)]
     return mended
+
+
+def _leant_on(item: Item, found: Sequence[Finding]) -> dict[int, str]:
+    """Return the damaged versions that stay: something leans on them, and of what that needs nothing is damaged."""
+    damaged = _numbers(found, findings.VERSION) if item.kind == layout.HEADS else []
+    leaning, kept = references.dependents(item.store) if damaged else {}, {}
+    for number in damaged:
+        with files.unless_damaged(), contextlib.suppress(NotFoundError):
+            version, _tensors = heads.load(item.store, HeadRef(item.name, number))
+            heads.check_known(item, version)
+            if version.record.tensors in leaning:
+                kept[number] = f"its weights are whole, and needed by {listed(leaning[version.record.tensors])}"
+    return kept
 
 
 def _of(found: Sequence[Finding], *what: str) -> list[Finding]:
@@ -191,7 +216,6 @@ def _sound_state(item: Item, known: Sequence[Pointer], found: Sequence[Finding])
     last, damaged = known[-1] if known else pointers.NOTHING, _numbers(found, findings.VERSION)
     numbers = [number for number in item.place.version_numbers() if number not in {*last.gone, *damaged}]
     digests = {number: item.manifest(number).digest for number in numbers}
-    forgotten = _of(found, findings.POINTER, findings.GAP)  # and with them perhaps that something leans on a version
     earlier = [number for number in last.earlier if number in digests]
     active = last.active if last.active in digests else None
     if active is None:
@@ -206,7 +230,6 @@ def _sound_state(item: Item, known: Sequence[Pointer], found: Sequence[Finding])
         "manifest": digests[active] if active else None,
         "earlier": pointers.steps_back(earlier, active),
         "pins": tuple(pin for pin in last.pins if pin.version in digests),
-        "referenced": tuple(sorted(digests)) if forgotten else tuple(one for one in last.referenced if one in digests),
     }
 
 

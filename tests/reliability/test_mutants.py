@@ -46,7 +46,7 @@ LOCKED_FOR = {
     "storage/items.py:settled": (f"{ORDER}waits[pin]",),
     "storage/items.py:publish": (f"{ORDER}waits[create]", f"{ORDER}what_was_written_waits_for_its_number"),
     "storage/publishing.py:_lean_on": (f"{ORDER}what_is_taken_away_again_waits",),
-    "storage/publishing.py:_refer": (f"{ORDER}what_a_compact_head_leans_on_is_waited_for",),
+    "storage/publishing.py:_say_so": (f"{ORDER}what_a_compact_head_leans_on_is_waited_for",),
     "storage/renaming.py:remove": (f"{ORDER}waits[remove]",),
     "storage/renaming.py:rename": (f"{ORDER}waits[rename]",),
     "storage/repair.py:_mend_item": (f"{ORDER}waits[repair]",),
