@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def compact(store, name, *, rank="4", seed=0, reference="owl", **settings):
         full.record, tensors=tensors_digest(raw), settings=facts, compact=form, kind=COMPACT, parity=None, source=None
     )
     return manager.promote(name, manager.create(name, raw, record).number)
+
+
+def copied(store, folder):
+    """Return a copy of a store that may be written to."""
+    shutil.copytree(store.root, folder / "store")
+    return Store.open(folder / "store", durability="fast")
 
 
 @functools.cache

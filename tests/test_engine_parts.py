@@ -12,12 +12,12 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, nms, roi_align
 from training_fixtures import SETTINGS
 
-from hydra_detect.engine import waitless, winograd
+from hydra_detect.engine import suppression, waitless, winograd
 from hydra_detect.engine.convolutions import Direct, Winograd, chosen, filled
 from hydra_detect.engine.folding import fold_norms
 from hydra_detect.engine.roi_align import Table, pooled
 from hydra_detect.engine.stopwatch import Stopwatch
-from hydra_detect.engine.suppression import ROUNDS, survivors
+from hydra_detect.engine.suppression import ROUNDS, Lot, survivors
 from hydra_detect.nets.backbones import Features
 from hydra_detect.nets.heads import RCNNHead
 
@@ -154,7 +154,7 @@ def test_detections_of_unsettled_proposals_are_unsettled():
         proposals = waitless.Masked(
             boxes, torch.ones(2), torch.ones(2, dtype=torch.int64), torch.tensor([True, True]), torch.tensor(is_settled)
         )
-        found = waitless.chosen(head, picture, proposals, scored, score_threshold=0.5)
+        (found,) = waitless.chosen([(head, 0.5)], picture, [proposals], [scored])
         assert bool(found.is_settled) == is_settled
         (output,) = waitless.fetched([found])
         assert (output is not None) == is_settled
@@ -179,7 +179,9 @@ def test_survivors_are_those_of_greedy_suppression(boxes, seed, limit):
     """A fixed number of boxes and a mask give what torchvision's suppression gives."""
     rows = torch.tensor([(x, y, x + w, y + h) for x, y, w, h in boxes], dtype=torch.float32).reshape(-1, 4)
     valid = torch.rand(len(rows), generator=seeded(seed)) > 0.2
-    kept, is_settled = survivors(rows, valid, limit=limit)
+    others = [Lot(rows[: len(rows) // 2], valid[: len(rows) // 2], 0.1), Lot(rows.flip(0), valid, 0.9)]
+    (kept, is_settled), *_rest = survivors([Lot(rows, valid, limit), *others])
+    assert torch.equal(kept, survivors([Lot(rows, valid, limit)])[0][0])
     own = torch.where(valid)[0]
     order = torch.linspace(1, 0.5, len(rows))  # best first
     wanted = own[nms(rows[own], order[own], limit)].sort().values
@@ -190,8 +192,22 @@ def test_survivors_are_those_of_greedy_suppression(boxes, seed, limit):
 def test_a_long_chain_is_not_settled():
     """Boxes each of which is suppressed by the one before need as many repetitions: that there were too few is said."""
     chain = torch.tensor([[4.0 * place, 0, 4.0 * place + 10, 10] for place in range(2 * ROUNDS)])
-    _kept, is_settled = survivors(chain, torch.ones(2 * ROUNDS, dtype=torch.bool), limit=0.4)
-    assert not is_settled
-    kept, is_settled = survivors(chain[:ROUNDS], torch.ones(ROUNDS, dtype=torch.bool), limit=0.4)
-    assert is_settled
+    valid = torch.ones(2 * ROUNDS, dtype=torch.bool)
+    (_kept, first), (kept, second) = survivors([Lot(chain, valid, 0.4), Lot(chain[:ROUNDS], valid[:ROUNDS], 0.4)])
+    assert not first
+    assert second
     assert kept.tolist() == [place % 2 == 0 for place in range(ROUNDS)]
+
+
+def test_many_lots_are_suppressed_in_several_turns(monkeypatch):
+    """However many boxes may be held against each other at a time, each lot comes out as it does alone."""
+    source = seeded(3)
+    corners = torch.rand(40, 2, generator=source) * 50
+    rows = torch.cat([corners, corners + 15], dim=1)
+    lots = [Lot(rows[:count], torch.ones(count, dtype=torch.bool), 0.3) for count in (40, 3, 0, 17)]
+    alone = [survivors([lot])[0] for lot in lots]
+    for most in (1, 40**2, 1 << 20):
+        monkeypatch.setattr(suppression, "_MOST_PAIRS", most)
+        together = survivors(lots)
+        assert all(torch.equal(one[0], other[0]) for one, other in zip(alone, together, strict=True))
+    assert survivors([]) == []

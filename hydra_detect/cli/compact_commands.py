@@ -32,9 +32,9 @@ def compress(  # noqa: PLR0913  each is an option that a person may give
     head
         NAME for the active version, NAME@VERSION for that one.
     rank
-        Of the differences: 16 for every layer, or rpn:8,fc6:32,fc7:whole.
+        Of the differences: such as 16 for every layer (32 where it is left out), or rpn:8,fc6:32,fc7:whole.
     max_loss
-        Most that F1 and AP50 may each lose; above it no version is made.
+        Most that F1 and AP50 may each lose, from 0 to 1; above it no version is made.
     unmeasured
         Without --data: make it all the same; the record says that its loss was not measured.
     reference

@@ -145,7 +145,8 @@ def train(  # noqa: PLR0913  each is an option that a person may give
     kind
         full, or compact: low-rank differences from a reference head; the same as --set kind=compact.
     rank
-        Of a compact head's differences: 16 for every layer, or rpn:8,fc6:32,fc7:whole; the same as --set rank=16.
+        Of a compact head's differences: such as 16 for every layer (32 where it is left out), or
+        rpn:8,fc6:32,fc7:whole; the same as --set rank=16.
     reference
         The full head that a compact one leans on, as NAME@VERSION; the one that others lean on where it is left out.
     backbone

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from hydra_detect.nets.pooling import PyramidRoIAlign
 
 _PROPOSALS_PER_CHUNK = 512  # of 49 bins of 256 float32: 26 MB, which the last cache holds
-_CONVOLUTION = 4  # axes of its weight
 
 
 @attrs.frozen(eq=False)
@@ -66,16 +65,17 @@ class BoxHead:
         if self.pool.sampling_ratio > 0:
             levels = self.pool.levels([proposals])
             return pooled(table, proposals, levels, size=self.pool.size, samples=self.pool.sampling_ratio)
-        square = self.pool(table.maps, [proposals])  # the number of samples depends on the proposal: torchvision's own
-        return square.flatten(2).transpose(1, 2)
+        # The number of samples depends on the proposal: torchvision's own, which takes maps and boxes of one dtype.
+        square = self.pool({name: level.float() for name, level in table.maps.items()}, [proposals])
+        return square.to(table.rows.dtype).flatten(2).transpose(1, 2)
 
     def _predicted(self, bins: torch.Tensor) -> torch.Tensor:
         """Return logits and deltas of pooled proposals [proposal, bin, channel]."""
         side = self.pool.size
-        for layer in (layer for layer in self.layers if layer.base.dim() == _CONVOLUTION):
-            square = bins.view(len(bins), side, side, -1).permute(0, 3, 1, 2)
+        for layer in (layer for layer in self.layers if layer.is_convolution):
+            square = bins.view(len(bins), side, side, bins.shape[-1]).permute(0, 3, 1, 2)
             bins = layer.convolved(square).permute(0, 2, 3, 1).flatten(1, 2)
         rows = bins.flatten(1)
-        for layer in (layer for layer in self.layers if layer.base.dim() != _CONVOLUTION):
+        for layer in (layer for layer in self.layers if not layer.is_convolution):
             rows = layer.linear(rows)
         return functional.linear(rows, self.predictor, self.predictor_bias)

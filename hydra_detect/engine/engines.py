@@ -52,6 +52,6 @@ def choose(engine: str) -> Callable[..., Engine]:
         DeviceError: If there is none.
 
     """
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         raise DeviceError(f"use engine {shown(engine)}", "there is no such engine", near_matches(str(engine), ENGINES))
     return ENGINES[engine]

@@ -64,11 +64,12 @@ class ExactEngine:
     def detect(self, features: Features, heads: Sequence[tuple[RCNNHead, float]]) -> Found:
         """Run heads, each with the score that its boxes have to be above."""
         watch, outputs = Stopwatch(len(heads)), []
-        with self._precision():
-            for place, (head, threshold) in enumerate(heads):
-                outputs.append(head.whole()(features, score_threshold=threshold))
-                devices.wait(self.device)
-                watch.mark(place)
+        for place, (head, threshold) in enumerate(heads):
+            whole = head.whole()  # in float32, whatever it runs in
+            with self._precision():
+                outputs.append(whole(features, score_threshold=threshold))
+            devices.wait(self.device)
+            watch.mark(place)
         return Found(outputs, watch.heads, watch.shared)
 
     def memory(self, heads: Mapping[str, RCNNHead]) -> Memory:

@@ -10,6 +10,7 @@ others.
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -41,18 +42,7 @@ if TYPE_CHECKING:
     from hydra_detect.tensors import RawTensor
 
 
-@attrs.frozen(eq=False)
-class Bases:
-    """A reference as the fast engine holds it, once for all heads that lean on it.
-
-    Args:
-        shapes: What its weights looked like, on the meta device, by tensor name: what a head is checked against.
-        weights: In the form of their places, by layer name.
-
-    """
-
-    shapes: Reference
-    weights: Mapping[str, torch.Tensor]
+_META = torch.device("meta")
 
 
 @attrs.frozen(eq=False)
@@ -63,14 +53,16 @@ class FastHead:
         proposer: Its first stage.
         boxes: Its second stage.
         chooser: What turns scores into boxes: the head without its weights.
-        bases: What it leans on; None for a full head.
+        leant_on: The weights of another head that it leans on; a full one has none.
+        shapes: What the weights look like that others may lean on, on the meta device: a full head's own.
 
     """
 
     proposer: Proposer
     boxes: BoxHead
     chooser: RCNNHead
-    bases: Bases | None
+    leant_on: Sequence[torch.Tensor]
+    shapes: Reference
 
     def tensors(self) -> list[torch.Tensor]:
         """All that it runs with, what it leans on too."""
@@ -100,7 +92,10 @@ class FastEngine:
         self.device = device
         self.dtype = dtype
         self.convolutions = convolutions.chosen(device, dtype)
-        self._held: weakref.WeakValueDictionary[Digest, Bases] = weakref.WeakValueDictionary()
+        # A full head's weights are those that compact ones lean on, whichever came first.
+        self._bases: weakref.WeakValueDictionary[tuple[Digest, str, str | int], torch.Tensor]
+        self._bases = weakref.WeakValueDictionary()
+        self._shapes: weakref.WeakValueDictionary[Digest, Reference] = weakref.WeakValueDictionary()
         self._laying_out = threading.Lock()
 
     @torch.no_grad()
@@ -112,37 +107,42 @@ class FastEngine:
         Args:
             record: What it says of itself.
             raw: Its weights.
-            reference: Gives what a compact head leans on, and is asked only if no other head leans on the same.
+            reference: Gives what a compact head leans on, and is asked only if no other head has the same.
 
         """
         forms = Forms(record.settings, self.convolutions, self.dtype)
-        bases = self._bases(record, forms, reference) if record.compact else None
-        head = build_head(record, raw, reference=bases.shapes if bases else None)
-        _move(head, self.device)
-        layers = forms.layers(head, bases.weights if bases else {})
+        digest = record.compact.reference if record.compact else record.tensors
+        with self._laying_out:
+            source: Callable[[], Reference]
+            if record.compact:
+                source = functools.cache(lambda: _found(reference()))
+                shapes = self._shapes.get(digest) or source().to(_META)
+                head = build_head(record, raw, reference=shapes)
+            else:
+                head = build_head(record, raw, reference=None)
+                own = Reference.of_head(digest, head)
+                source, shapes = lambda: own, self._shapes.get(digest) or own.to(_META)
+            self._shapes[digest] = shapes
+            _move(head, self.device)
+            layers = forms.layers(head, functools.partial(self._base, digest, forms, source))
         rpn, roi = head.rpn, head.roi_heads
         of_rpn = [layer for name, layer in layers.items() if name.startswith("rpn.")]
         of_boxes = [layer for name, layer in layers.items() if not name.startswith("rpn.")]
         return FastHead(
             Proposer.of(of_rpn, rpn.head, rpn.anchor_generator, rpn.box_coder, record.settings),
             BoxHead.of(of_boxes, roi.box_predictor, roi.box_roi_pool),
-            head.to("meta"),
-            bases,
+            head.to(_META),
+            [layers[name].base for name in (record.compact.ranks if record.compact else ())],
+            shapes,
         )
 
-    def _bases(self, record: HeadRecord, forms: Forms, reference: Callable[[], Reference | None]) -> Bases:
-        assert record.compact is not None  # noqa: S101  callers ask for compact heads alone
-        with self._laying_out:
-            known = self._held.get(record.compact.reference)
-            if known is None:
-                found = reference()
-                assert found is not None  # noqa: S101  a compact head has one, or it is an error
-                known = Bases(
-                    Reference(found.digest, {name: value.to("meta") for name, value in found.weights.items()}),
-                    {name: forms.of(name, weight.to(self.device)) for name, weight in found.layers.items()},
-                )
-                self._held[found.digest] = known
-            return known
+    def _base(self, digest: Digest, forms: Forms, source: Callable[[], Reference], name: str) -> torch.Tensor:
+        """Return a weight of a full head in its form: the one that another head has, or laid out now."""
+        key = (digest, *forms.key(name))
+        base = self._bases.get(key)
+        if base is None:
+            base = self._bases[key] = forms.of(name, source().layers[name].to(self.device))
+        return base
 
     def encode(self, pictures: Sequence[Prepared]) -> Features:
         """Run the backbone once over pictures of one padded size."""
@@ -185,11 +185,13 @@ class FastEngine:
         long the device was at which head, nobody knows who does not wait: all time is booked on what heads share.
         """
         predicted, shapes, tables = self._predicted(picture, heads, Stopwatch(len(heads)))
-        masked = []
-        for (head, threshold), per_level in zip(heads, predicted, strict=True):
-            boxes = waitless.proposed(head.proposer, per_level, shapes, size=_size(picture), padded=_padded(picture))
-            scored = head.boxes.scored(self._table(picture, head, tables), boxes.boxes)
-            masked.append(waitless.chosen(head.chooser, picture, boxes, scored, score_threshold=threshold))
+        size, padded = _size(picture), _padded(picture)
+        boxes = waitless.proposed([head.proposer for head, _ in heads], predicted, shapes, size=size, padded=padded)
+        scored = [
+            head.boxes.scored(self._table(picture, head, tables), own.boxes)
+            for (head, _threshold), own in zip(heads, boxes, strict=True)
+        ]
+        masked = waitless.chosen([(head.chooser, threshold) for head, threshold in heads], picture, boxes, scored)
         found = [
             self.one_by_one(picture, [head], Stopwatch(1))[0] if output is None else output
             for head, output in zip(heads, waitless.fetched(masked), strict=True)
@@ -216,16 +218,20 @@ class FastEngine:
 
     def memory(self, heads: Mapping[str, FastHead]) -> Memory:
         """Measure what the backbone, heads and what they lean on take."""
-        leant = [weight for head in heads.values() if head.bases for weight in head.bases.weights.values()]
-        shared = {id(weight) for weight in leant}
+        leant = {id(base): base for head in heads.values() for base in head.leant_on}
         return Memory(
             module_bytes(self.backbone),
             {
-                name: tensor_bytes([tensor for tensor in head.tensors() if id(tensor) not in shared])
+                name: tensor_bytes([tensor for tensor in head.tensors() if id(tensor) not in leant])
                 for name, head in heads.items()
             },
-            tensor_bytes(leant),
+            tensor_bytes(leant.values()),
         )
+
+
+def _found(reference: Reference | None) -> Reference:
+    assert reference is not None  # noqa: S101  a compact head has one, or it is an error
+    return reference
 
 
 def _picture(features: Features, image: int) -> Features:

@@ -1,7 +1,7 @@
 """Layers of heads as the fast engine holds them: a base, which heads may share, and what is a head's own.
 
-Every layer of a head is laid out once, when it is loaded, in the form that its stage takes. A weight's form depends on
-its place alone, so a reference is laid out once for all heads that lean on it.
+Every layer of a head is laid out once, when it is loaded, in the form that its stage takes. What decides the form of a
+weight is its key, so one that heads share is laid out once for all of them that need it in the same form.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hydra_detect.engine.folding import scale_and_shift
 from hydra_detect.nets.compact import LowRank
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from hydra_detect.engine.convolutions import Convolutions
     from hydra_detect.nets.heads import RCNNHead
@@ -69,7 +69,12 @@ class Layer:
             return functional.conv2d(maps, kernel, padding=1).permute(0, 2, 3, 1).flatten(0, 2)
 
         out = self.finished(rows(self.base), None if self.thin is None else rows(self.thin))
-        return out.view(len(maps), *maps.shape[-2:], -1).permute(0, 3, 1, 2)
+        return out.view(len(maps), *maps.shape[-2:], out.shape[-1]).permute(0, 3, 1, 2)
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it reads maps, not rows."""
+        return _is_kernel(self.base)
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """All that it holds, the base too."""
@@ -99,7 +104,7 @@ class Forms:
             weight: [out, in] or [out, in, y, x], float32.
 
         """
-        if weight.dim() == 4:  # noqa: PLR2004  a convolution
+        if _is_kernel(weight):
             if name == self.last_of_rpn:
                 return self.convolutions.kernel(weight).to(self.dtype)
             return weight.to(self.dtype).contiguous(memory_format=torch.channels_last)
@@ -107,6 +112,12 @@ class Forms:
             bins = self.settings.roi_size**2
             weight = weight.view(len(weight), -1, bins).transpose(1, 2).flatten(1)
         return weight.to(self.dtype).contiguous()
+
+    def key(self, name: str) -> tuple[str, str | int]:
+        """Return what decides the form of a weight of this name, beside its device and dtype."""
+        if name == self.first_of_rows:
+            return name, self.settings.roi_size
+        return name, "last" if name == self.last_of_rpn else ""
 
     @property
     def last_of_rpn(self) -> str:
@@ -120,17 +131,19 @@ class Forms:
             return f"{_BOX}fc6"
         return f"{_BOX}{len(self.settings.box_convolutions) + 1}"
 
-    def layers(self, head: RCNNHead, bases: Mapping[str, torch.Tensor]) -> dict[str, Layer]:
+    def layers(self, head: RCNNHead, base: Callable[[str], torch.Tensor]) -> dict[str, Layer]:
         """Return the layers of a head between features and predictors, by name, in the order that they are run.
 
         Args:
             head: With its own weights; those of its reference may be missing.
-            bases: The reference's weights in form, by layer name.
+            base: Gives what others may have in common with it, in form, by layer name: of a compact head the weights
+                that it leans on, of a full one all.
 
         """
         modules = dict(head.named_modules())
+        is_full = not any(isinstance(module, LowRank) for module in modules.values())
         return {
-            name: self._layer(name, module, bases, _norm_behind(modules, name))
+            name: self._layer(name, module, base, _norm_behind(modules, name), is_full=is_full)
             for name, module in modules.items()
             if name.startswith((_RPN, _BOX)) and isinstance(module, nn.Conv2d | nn.Linear | LowRank)
         }
@@ -139,21 +152,26 @@ class Forms:
         self,
         name: str,
         module: nn.Conv2d | nn.Linear | LowRank,
-        bases: Mapping[str, torch.Tensor],
+        base: Callable[[str], torch.Tensor],
         norm: nn.BatchNorm2d | FrozenBatchNorm2d | None,
+        *,
+        is_full: bool,
     ) -> Layer:
         scale, bias = _scale_and_bias(module, norm)
         own = [None if value is None else value.detach().to(self.dtype) for value in (scale, bias)]
         if not isinstance(module, LowRank):
-            return Layer(self.of(name, module.weight.detach()), None, None, *own)
-        base = bases[name]
+            return Layer(base(name) if is_full else self.of(name, module.weight.detach()), None, None, *own)
         if not len(module.down):
-            return Layer(base, None, None, *own)
+            return Layer(base(name), None, None, *own)
         down, up = module.down.detach(), module.up.detach()
         if name == self.last_of_rpn:  # a product of few columns takes longer, not less; elsewhere rows make up for it
             down, up = filled(down), filled(up.T).T
         thin = self.of(name, down.view(-1, *module.weight.shape[1:]))
-        return Layer(base, thin, up.to(self.dtype).contiguous(), *own)
+        return Layer(base(name), thin, up.to(self.dtype).contiguous(), *own)
+
+
+def _is_kernel(weight: torch.Tensor) -> bool:
+    return weight.dim() != 2  # noqa: PLR2004  [out, in]
 
 
 def _scale_and_bias(

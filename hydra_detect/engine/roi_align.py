@@ -54,7 +54,8 @@ def pooled(table: Table, boxes: torch.Tensor, levels: torch.Tensor, *, size: int
     Args:
         table: The maps.
         boxes: [proposal, 4] xyxy float32, pixels of the network input.
-        levels: [proposal] int64, which map each is cropped from.
+        levels: [proposal] int64, which map each is cropped from; from one that there is not, as where strides leave one
+            out, comes nothing.
         size: Bins per side.
         samples: Samples per side of a bin.
 
@@ -62,6 +63,8 @@ def pooled(table: Table, boxes: torch.Tensor, levels: torch.Tensor, *, size: int
         [proposal, bin, channel], bins in row-major order.
 
     """
+    is_there = levels < len(table.scales)
+    levels = levels.clamp(max=len(table.scales) - 1)
     scaled = boxes * table.scales[levels][:, None]  # [proposal, 4] in positions of its level
     sides = (scaled[:, 2:] - scaled[:, :2]).clamp(min=1.0)
     x, y = (
@@ -71,7 +74,7 @@ def pooled(table: Table, boxes: torch.Tensor, levels: torch.Tensor, *, size: int
     # Rows and weights of [proposal, bin y, bin x, sample and corner y, sample and corner x].
     rows = y.places[:, :, None, :, None] * table.widths[levels][:, None, None, None, None]
     rows = rows + x.places[:, None, :, None, :] + table.starts[levels][:, None, None, None, None]
-    weights = y.weights[:, :, None, :, None] * x.weights[:, None, :, None, :]
+    weights = y.weights[:, :, None, :, None] * x.weights[:, None, :, None, :] * is_there[:, None, None, None, None]
     bags, taps = len(boxes) * size * size, (2 * samples) ** 2
     summed = functional.embedding_bag(
         rows.view(bags, taps),

@@ -1,11 +1,12 @@
 """Both stages of a head without ever asking how many boxes are left: for devices that should not be waited for.
 
-The same function as in `proposals` and `nets.heads`, with a fixed number of boxes and a mask of those that count. The
-host learns what was found by all heads in one transfer at the end.
+The same function as in `proposals` and `nets.heads`, with a fixed number of boxes and a mask of those that count. All
+heads suppress together, and the host learns what they found in one transfer at the end.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,7 +15,7 @@ from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import clip_boxes_to_image
 
 from hydra_detect.engine.proposals import LEAST_SIDE
-from hydra_detect.engine.suppression import survivors
+from hydra_detect.engine.suppression import Lot, survivors
 from hydra_detect.nets.heads import HeadOutput
 
 if TYPE_CHECKING:
@@ -49,50 +50,67 @@ class Masked:
 
 
 def proposed(
-    proposer: Proposer,
-    per_level: Sequence[torch.Tensor],
+    proposers: Sequence[Proposer],
+    predicted: Sequence[Sequence[torch.Tensor]],
     shapes: Sequence[tuple[int, int]],
     *,
     size: tuple[int, int],
     padded: tuple[int, int],
-) -> Masked:
-    """Return the proposals of one picture, as `Proposer.selected` does."""
-    settings, parts = proposer.settings, []
-    for level, (values, cell, shape) in enumerate(zip(per_level, proposer.cells, shapes, strict=True)):
-        logits, boxes = proposer.best(values.float(), cell, shape, padded)
-        scores, boxes = logits.sigmoid(), clip_boxes_to_image(boxes, size)
-        counts = (_sides(boxes) >= LEAST_SIDE).all(dim=1) & (scores >= settings.rpn_score_threshold)
-        kept, is_settled = survivors(boxes, counts, limit=settings.rpn_nms_threshold)
-        parts.append(Masked(boxes, scores, torch.full_like(scores, level, dtype=torch.int64), kept, is_settled))
-    return _best(parts, settings.rpn_post_nms_top_n)
+) -> list[Masked]:
+    """Return the proposals of each head in one picture, as `Proposer.selected` does for one.
+
+    Args:
+        proposers: Of the heads.
+        predicted: For each head and level [position, 5 * anchor].
+        shapes: (height, width) of each level.
+        size: (height, width) of the network input, without its padding.
+        padded: The same with it.
+
+    """
+    parts = []
+    for proposer, per_level in zip(proposers, predicted, strict=True):
+        for level, (values, cell, shape) in enumerate(zip(per_level, proposer.cells, shapes, strict=True)):
+            logits, boxes = proposer.best(values.float(), cell, shape, padded)
+            scores, boxes = logits.sigmoid(), clip_boxes_to_image(boxes, size)
+            counts = (_sides(boxes) >= LEAST_SIDE).all(dim=1) & (scores >= proposer.settings.rpn_score_threshold)
+            parts.append(_Part(boxes, scores, level, counts, proposer.settings.rpn_nms_threshold))
+    return _best(parts, [(len(shapes), proposer.settings.rpn_post_nms_top_n) for proposer in proposers])
 
 
 def chosen(
-    head: RCNNHead,
+    heads: Sequence[tuple[RCNNHead, float]],
     picture: Features,
-    proposals: Masked,
-    scored: tuple[torch.Tensor, torch.Tensor],
-    *,
-    score_threshold: float,
-) -> Masked:
-    """Turn proposals and what the box head says of them into detections, as `RCNNHead.choose` does."""
-    logits, deltas = scored
-    roi, size = head.roi_heads, picture.images.image_sizes[0]
-    boxes = clip_boxes_to_image(roi.box_coder.decode(deltas, [proposals.boxes]), size)  # [proposal, label, 4]
-    scores = logits.softmax(dim=1)
-    parts = []
-    for label in range(1, scores.shape[1]):
-        own, order = scores[:, label].sort(descending=True, stable=True)
-        found = boxes[order, label]
-        counts = (own > score_threshold) & (_sides(found) >= _LEAST_SIDE).all(dim=1) & proposals.counts[order]
-        kept, is_settled = survivors(found, counts, limit=roi.nms_thresh)
-        parts.append(Masked(found, own, torch.full_like(order, label), kept, is_settled))
-    best = _best(parts, roi.detections_per_img)
-    return attrs.evolve(
-        best,
-        boxes=resize_boxes(best.boxes, size, picture.original_sizes[0]),
-        is_settled=best.is_settled & proposals.is_settled,
-    )
+    proposals: Sequence[Masked],
+    scored: Sequence[tuple[torch.Tensor, torch.Tensor]],
+) -> list[Masked]:
+    """Turn proposals and what the box heads say of them into detections, as `RCNNHead.choose` does for one head.
+
+    Args:
+        heads: Each with the score that its boxes have to be above.
+        picture: Its sizes.
+        proposals: Of each head.
+        scored: Of each head class logits [proposal, label] and box deltas [proposal, 4 * label].
+
+    """
+    size, parts, counts_of = picture.images.image_sizes[0], [], []
+    for (head, threshold), own, (logits, deltas) in zip(heads, proposals, scored, strict=True):
+        roi = head.roi_heads
+        boxes = clip_boxes_to_image(roi.box_coder.decode(deltas, [own.boxes]), size)  # [proposal, label, 4]
+        scores = logits.softmax(dim=1)
+        for label in range(1, scores.shape[1]):
+            best, order = scores[:, label].sort(descending=True, stable=True)
+            found = boxes[order, label]
+            counts = (best > threshold) & (_sides(found) >= _LEAST_SIDE).all(dim=1) & own.counts[order]
+            parts.append(_Part(found, best, label, counts, roi.nms_thresh))
+        counts_of.append((scores.shape[1] - 1, roi.detections_per_img))
+    return [
+        attrs.evolve(
+            best,
+            boxes=resize_boxes(best.boxes, size, picture.original_sizes[0]),
+            is_settled=best.is_settled & own.is_settled,
+        )
+        for best, own in zip(_best(parts, counts_of), proposals, strict=True)
+    ]
 
 
 def fetched(found: Sequence[Masked]) -> list[HeadOutput | None]:
@@ -113,18 +131,31 @@ def fetched(found: Sequence[Masked]) -> list[HeadOutput | None]:
     return outputs
 
 
-def _best(parts: Sequence[Masked], most: int) -> Masked:
-    """Return the best boxes of several lots, at most so many."""
-    scores = torch.cat([torch.where(part.counts, part.scores, _NOTHING) for part in parts])
-    best, order = scores.sort(descending=True, stable=True)
-    best, order = best[:most], order[:most]
-    return Masked(
-        torch.cat([part.boxes for part in parts])[order],
-        best,
-        torch.cat([part.labels for part in parts])[order],
-        best > _NOTHING,
-        torch.stack([part.is_settled for part in parts]).all(),
-    )
+@attrs.frozen(eq=False)
+class _Part:
+    """Boxes of one level or label, best first: [box, 4], [box], which one, [box] those that count, and their limit."""
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    label: int
+    counts: torch.Tensor
+    limit: float
+
+
+def _best(parts: Sequence[_Part], counts: Sequence[tuple[int, int]]) -> list[Masked]:
+    """Suppress within each part, and return for each head, of so many parts, the best boxes, at most so many."""
+    left = survivors([Lot(part.boxes, part.counts, part.limit) for part in parts])
+    both, found = iter(zip(parts, left, strict=True)), []
+    for count, most in counts:
+        own = list(itertools.islice(both, count))
+        scores = torch.cat([torch.where(kept, part.scores, _NOTHING) for part, (kept, _settled) in own])
+        labels = torch.cat([torch.full_like(part.scores, part.label, dtype=torch.int64) for part, _left in own])
+        best, order = scores.sort(descending=True, stable=True)
+        best, order = best[:most], order[:most]
+        boxes = torch.cat([part.boxes for part, _left in own])
+        settled = torch.stack([is_settled for _part, (_kept, is_settled) in own]).all()
+        found.append(Masked(boxes[order], best, labels[order], best > _NOTHING, settled))
+    return found
 
 
 def _sides(boxes: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import attrs
 
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import LEAST, folds
-from hydra_detect.errors import InputError, listed
+from hydra_detect.errors import HydraDetectError, InputError, listed
 from hydra_detect.lifecycle import beside, memory
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
@@ -20,6 +20,7 @@ from hydra_detect.measure.crosswise import as_read_by
 from hydra_detect.measure.metrics import CROSS_VALIDATION, HELD_OUT
 from hydra_detect.names import HeadRef
 from hydra_detect.records import OperatingPolicy
+from hydra_detect.storage import references
 from hydra_detect.training.learn import learn
 
 if TYPE_CHECKING:
@@ -259,6 +260,10 @@ def _hindrance(setting: Setting, version: VersionRecord) -> str:
         return f"the active {version.ref} finds {listed(theirs)}, and this one {listed(ours)}"
     if setting.backbone.contract.differences(version.record.backbone):
         return f"the active {version.ref} belongs to another backbone"
+    try:
+        references.check(setting.store, version, f"run {version.ref}")
+    except HydraDetectError as error:
+        return f"the active {version.ref} cannot be run: {error.found}"
     return ""
 
 

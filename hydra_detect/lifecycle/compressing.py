@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from hydra_detect import codec
+from hydra_detect import codec, fields
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import folds, given, require
 from hydra_detect.errors import InputError, TrainingError
@@ -17,7 +18,7 @@ from hydra_detect.lifecycle.leaning import reference_for
 from hydra_detect.loading import Shelf, whole_tensors
 from hydra_detect.measure.agreement import agreement
 from hydra_detect.measure.policy import accepted
-from hydra_detect.names import HeadRef
+from hydra_detect.names import HeadRef, shown
 from hydra_detect.nets.compact import CompactHead, Lean
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.records import COMPACT, FULL, CompactForm, VersionRecord
@@ -108,8 +109,8 @@ def compress_head(  # noqa: PLR0913  each is a question of its own that a user m
         store: The store, or its path.
         head: Name of the head.
         version: Number of the version; None for the active one.
-        rank: Of the differences: 16 for every layer, or "rpn:8,fc6:32,fc7:whole".
-        max_loss: Most that F1 and AP50 may each lose; above it no version is made.
+        rank: Of the differences: such as 16 for every layer, or "rpn:8,fc6:32,fc7:whole".
+        max_loss: Most that F1 and AP50 may each lose, from 0 to 1; above it no version is made.
         samples: Labelled pictures of the head's classes; left out, nothing is learnt or measured.
         unmeasured: Without samples: make the version all the same, and record that its loss was not measured.
         reference: The full head that it leans on, such as "owl@1"; left out, the one that others lean on.
@@ -120,27 +121,29 @@ def compress_head(  # noqa: PLR0913  each is a question of its own that a user m
 
     Raises:
         NotFoundError: If there is no such version, or no other full head of its backbone to lean on.
-        InputError: If it is a compact head already, the rank is none, or there are no samples and `unmeasured` is not
-            said.
-        IncompatibleError: If the reference belongs to another backbone, or is a compact head.
+        InputError: If it is a compact head already, a number is none that can be, nothing is labelled in the samples,
+            or there are samples and `unmeasured` is said, or neither.
+        IncompatibleError: If the reference belongs to another backbone, is a compact head, or has other layers.
         TrainingError: If it would lose more than `max_loss`.
         CorruptError: If the version is damaged.
         StoreError: If the store cannot be written.
 
     """
-    store = Store.open(store)
+    _check_numbers(head, max_loss, steps)
+    seed, store = fields.check_seed(seed), Store.open(store)
     full = heads.find(store, HeadRef(head, version))
     asked = f"compress {full.ref}"
-    _check(full, samples, asked, unmeasured=unmeasured)
+    parts = _check(full, samples, asked, seed=seed, unmeasured=unmeasured)
     store.check_writable(asked)
     leant_on = reference_for(store, full, reference)
     ranks = ranks_of(str(rank), full.record.settings, full.record.backbone.levels)
-    lean, teacher = Lean(reference=Shelf(store).of(leant_on), ranks=ranks), Contender.of(store, full).network
+    lean = Lean.fitting(Shelf(store).of(leant_on), ranks, full.record.settings, full.record.backbone.levels)
+    teacher = Contender.of(store, full).network
     loss, own = None, beside.split_of(store, full)
-    if samples is None:
+    if parts is None:
         network = CompactHead.nearest(teacher, lean)
     else:
-        (learnt_from, judged), *_rest = folds(of_classes(full, samples), count=2, seed=seed)
+        learnt_from, judged = parts
         backbone = backbone_of(store, full, device)
         features = FrozenFeatures(
             backbone, FeatureCache(default_cache(), limit=TrainingConfig().cache_bytes), dtype="float32"
@@ -228,14 +231,33 @@ def expand_head(
     )
 
 
-def _check(full: VersionRecord, samples: Samples | None, asked: str, *, unmeasured: bool) -> None:
+def _check_numbers(head: str, max_loss: Any, steps: Any) -> None:
+    for name, value, kind, most in (("max_loss", max_loss, numbers.Real, 1), ("steps", steps, numbers.Integral, 10**6)):
+        is_number = isinstance(value, kind) and not isinstance(value, bool)
+        if not (is_number and 0 <= value <= most):
+            remedy = f"Give a {'whole ' * (kind is numbers.Integral)}number from 0 to {most}."
+            raise InputError(f"compress {head!r:.80}", f"{name} is {shown(value)}", remedy)
+
+
+def _check(
+    full: VersionRecord, samples: Samples | None, asked: str, *, seed: int, unmeasured: bool
+) -> tuple[Samples, Samples] | None:
+    """Return the halves of the samples, to learn from and to be measured on; None if there are none, as was said."""
     if full.record.compact is not None:
         raise InputError(asked, f"it is {full.record.compact} already", "Compress the full head that it was made from.")
     if samples is None and not unmeasured:
         remedy = "Give labelled samples, or say unmeasured=True (--unmeasured), which the record then says too."
         raise InputError(asked, "there are no samples to measure on what it costs", remedy)
-    if samples is not None:
-        require(samples, Role.TEST, asked=asked)
+    if samples is None:
+        return None
+    if unmeasured:
+        raise InputError(asked, "there are samples to measure on, and unmeasured is said", "Leave out one of the two.")
+    require(samples, Role.TEST, asked=asked)
+    (learnt_from, judged), *_rest = folds(of_classes(full, samples), count=2, seed=seed)
+    if not judged.labelled:
+        found = f"of {len(samples)} samples {samples.labelled} show something, none in the half to be measured on"
+        raise InputError(asked, found, "Give samples in which classes of this head are labelled.")
+    return learnt_from, judged
 
 
 def _loss(
@@ -252,11 +274,12 @@ def _loss(
         for side in (before, after)
     ]
     told = agreement(*counting)
+    differences = {"largest_score_difference": told.largest_score, "largest_box_difference": told.largest_box}
     return {
         "ap50": theirs["ap50"] - ours["ap50"],
         "f1": theirs["f1"] - ours["f1"],
-        "largest_score_difference": told.largest_score,
-        "largest_box_difference": told.largest_box,
+        **(differences if told.matched else {}),  # of nothing there is no largest
+        "matched": float(told.matched),
         "unmatched": float(told.unmatched),
         "samples": float(len(samples)),
     }

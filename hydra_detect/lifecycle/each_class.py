@@ -123,6 +123,7 @@ def _existing(store: Store, head: str, samples: Samples, *, init: str, **asked: 
         return None
     rows, split, tools = {one.id: one for one in own.samples}, asked.get("split"), asked.get("tools") or Tools()
     start = training.course.started_from
+    leant = version.record.compact.reference_ref if version.record.compact else ""
     begun = start.partition("@")[0]  # "owl" stands for "owl@3", and "active" for its own
     is_same = (
         training.samples.digest == samples.digest,
@@ -132,7 +133,7 @@ def _existing(store: Store, head: str, samples: Samples, *, init: str, **asked: 
         training.code == tools.code(asked["config"]),
         asked["backbone"] in {None, version.record.backbone_name},
         init in {origins.AUTO, start, begun} or (init == origins.ACTIVE and begun == head),
-        asked.get("reference") in {None, version.record.compact and version.record.compact.reference_ref},
+        asked.get("reference") in {None, leant, leant.partition("@")[0]},
     )
     return version.ref if all(is_same) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from hydra_detect.data.samples import Role
 from hydra_detect.errors import IncompatibleError, NotFoundError
 from hydra_detect.lifecycle.beside import seen_samples
 from hydra_detect.lifecycle.origins import fits, named, relatives
-from hydra_detect.storage import references
+from hydra_detect.storage import files, references
 
 if TYPE_CHECKING:
     from hydra_detect.contracts import BackboneContract
@@ -35,7 +36,8 @@ def leaning(store: Store, beginning: Beginning, judged: Samples, *, reference: s
         reference: What the caller asked for.
 
     Raises:
-        NotFoundError: If there is no such version, or no full head of this backbone.
+        NotFoundError: If there is no such version, no full head of this backbone, or the store has lost what the head's
+            active version leans on.
         IncompatibleError: If the one that is named is a compact head, or belongs to another backbone.
 
     """
@@ -81,10 +83,12 @@ def _choices(store: Store, active: VersionRecord | None, contract: BackboneContr
     every = relatives(store, contract)
     compact = {version.record.compact.reference: version for version in every if version.record.compact}
     counted = Counter(version.record.compact.reference for version in every if version.record.compact)
-    leaning_ones = [compact[digest] for digest, _count in counted.most_common()]
+    found = []
     if active is not None and active.record.compact and fits(active, contract):
-        leaning_ones.insert(0, active)
-    found = [references.find(store, one.record, f"lean on what {one.ref} leans on") for one in leaning_ones]
+        found.append(references.find(store, active.record, f"lean on what {active.ref} leans on"))
+    for digest, _count in counted.most_common():
+        with contextlib.suppress(NotFoundError, IncompatibleError), files.unless_damaged():
+            found.append(references.find(store, compact[digest].record, "lean on it"))
     found += [version for version in every if not version.record.compact]
     if not found:
         remedy = "Train or split a full head first: a compact one is kept as what differs from it."

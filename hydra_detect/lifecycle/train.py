@@ -27,7 +27,7 @@ from hydra_detect.records import CompactForm, HeadRecord
 from hydra_detect.storage import backbones, heads
 from hydra_detect.storage.store import Store
 from hydra_detect.tensors import tensors_digest
-from hydra_detect.training.config import DEFAULT_PRESET, TrainingConfig, settled
+from hydra_detect.training.config import DEFAULT_PRESET, DEFAULT_RANK, TrainingConfig, settled
 from hydra_detect.training.progress import ProgressBar
 from hydra_detect.training.runs import Run
 from hydra_detect.training.tools import Tools
@@ -118,9 +118,10 @@ def train_head(  # noqa: PLR0913  each is a question of its own that a user may 
     beginning = origins.judged_on(store, beginning, plan.judged, init=init)
     if settings.kind == "compact":
         beginning = leaning(store, beginning, plan.judged, reference=reference)
-    elif reference is not None:
-        found = f"a reference is named ({reference!r:.60}), and kind is {settings.kind!r}"
-        raise InputError(f"train {head!r}", found, "Set kind='compact' (--kind compact), or leave the reference out.")
+    elif reference is not None or settings.rank != DEFAULT_RANK:
+        named = f"rank is {settings.rank!r:.60}" if reference is None else f"a reference is named ({reference!r:.60})"
+        remedy = "Set kind='compact' (--kind compact), or leave that out."
+        raise InputError(f"train {head!r}", f"{named}, and kind is {settings.kind!r}", remedy)
     plan.samples.check_pictures(f"train {head!r}")
     plan = attrs.evolve(plan, doubts=(*plan.doubts, *torn_duplicates(plan)))
     network = Backbone(contract, backbones.tensors(store, beginning.backbone)).to(choose_device(device))

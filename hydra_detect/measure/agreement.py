@@ -65,6 +65,7 @@ def agreement(
     score_limits: Sequence[float] = (),
     overlap_limit: float = 0.5,
     margin: float = 1e-4,
+    most: int | None = None,
 ) -> Agreement:
     """Compare detections picture by picture.
 
@@ -76,6 +77,7 @@ def agreement(
         score_limits: Scores below which detections are dropped.
         overlap_limit: Overlap from which one of two detections is dropped.
         margin: How near to a limit rounding decides.
+        most: Detections that a head may have in a picture: where it has as many, its lowest score is a limit, too.
 
     Raises:
         InputError: If there are not as many of the one as of the other.
@@ -91,7 +93,7 @@ def agreement(
         scores += np.abs(one.scores[rows] - other.scores[places]).tolist()
         lacking = [np.setdiff1d(np.arange(len(part)), own) for part, own in ((one, rows), (other, places))]
         near = sum(
-            _is_near(part, place, [*score_limits, *_lowest(against, part.heads[place])], overlap_limit, margin)
+            _is_near(part, place, [*score_limits, *_lowest(against, part.heads[place], most)], overlap_limit, margin)
             for part, against, own in zip((one, other), (other, one), lacking, strict=True)
             for place in own.tolist()
         )
@@ -127,10 +129,10 @@ def _pairs(one: Detections, other: Detections) -> tuple[NDArray[np.int64], NDArr
     return np.array(rows, dtype=np.int64), np.array(places, dtype=np.int64)
 
 
-def _lowest(found: Detections, head: str) -> list[float]:
-    """Return the lowest score of a head's detections: beyond it, a picture may have had no room for more."""
+def _lowest(found: Detections, head: str, most: int | None) -> list[float]:
+    """Return the lowest score of a head's detections, if the picture has no room for more."""
     own = [float(score) for score, name in zip(found.scores, found.heads, strict=True) if name == head]
-    return [min(own)] if own else []
+    return [min(own)] if most is not None and len(own) >= most else []
 
 
 def _is_near(found: Detections, place: int, score_limits: Sequence[float], overlap_limit: float, margin: float) -> bool:

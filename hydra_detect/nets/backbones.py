@@ -20,7 +20,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
 from hydra_detect.contracts import Level
-from hydra_detect.errors import IncompatibleError, RecordError
+from hydra_detect.errors import IncompatibleError, InputError, RecordError
 from hydra_detect.nets.state import load_strict
 
 if TYPE_CHECKING:
@@ -175,7 +175,16 @@ class Backbone(nn.Module):
         Args:
             image: [channel, height, width] float32 in [0, 1].
 
+        Raises:
+            InputError: If it is so long and thin that nothing of it would be left.
+
         """
+        height, width = image.shape[-2:]
+        short, long = self.contract.preprocessing.min_size, self.contract.preprocessing.max_size
+        scale = min(short / min(height, width), long / max(height, width))
+        if min(height, width) * scale < 1:
+            found = f"it has {height} x {width} pixels, and its shorter side would be less than one of {long}"
+            raise InputError("run the backbone on a picture", found, "Cut it into pieces that are less long.")
         batch, _ = self.transform([image])
         return Prepared(batch.tensors, batch.image_sizes[0], (image.shape[-2], image.shape[-1]))
 

@@ -64,7 +64,12 @@ class Reference:
             CheckpointError: If these are not the weights of such a head.
 
         """
-        state = RCNNHead.load(settings, levels, raw).state_dict()
+        return cls.of_head(digest, RCNNHead.load(settings, levels, raw))
+
+    @classmethod
+    def of_head(cls, digest: Digest, head: RCNNHead) -> Reference:
+        """Take the shared layers of a full head that is built."""
+        state = head.state_dict()
         return cls(digest, {name: value for name, value in state.items() if not name.startswith(PREDICTORS)})
 
     @property
@@ -90,6 +95,21 @@ class Lean:
 
     reference: Reference
     ranks: Mapping[str, int]
+
+    @classmethod
+    def fitting(
+        cls, reference: Reference, ranks: Mapping[str, int], settings: HeadSettings, levels: Sequence[Level]
+    ) -> Lean:
+        """Return it once it is seen that a head of these settings can lean so.
+
+        Raises:
+            RecordError: If there is no such layer, or a rank is larger than its layer has.
+            IncompatibleError: If the reference's layers are of other shapes.
+
+        """
+        lean = cls(reference=reference, ranks=ranks)
+        CompactHead(settings, levels, lean=lean)
+        return lean
 
     def to(self, device: torch.device) -> Lean:
         """Return it on a device."""
@@ -178,13 +198,19 @@ class CompactHead(RCNNHead):
     @classmethod
     @torch.no_grad()
     def nearest(cls, head: RCNNHead, lean: Lean) -> CompactHead:
-        """Return the compact head that is nearest to a full one, layer by layer, on the CPU."""
+        """Return the compact head that is nearest to a full one, layer by layer, on the CPU.
+
+        Raises:
+            RecordError: As for the class.
+            IncompatibleError: As for the class.
+
+        """
+        compact = cls(head.settings, head.levels, lean=lean)
         state = {name: value.detach().cpu() for name, value in head.state_dict().items()}
         for name, rank in lean.ranks.items():
             reference = lean.reference.weights[f"{name}.weight"].cpu()
             difference = (state.pop(f"{name}.weight") - reference).flatten(1)
             state[f"{name}.up"], state[f"{name}.down"] = factors(difference, rank)
-        compact = cls(head.settings, head.levels, lean=lean)
         compact.load_state_dict(state, strict=True, assign=True)
         return compact.eval().requires_grad_(requires_grad=False)
 

@@ -29,6 +29,9 @@ ENVIRONMENT_PREFIX = "HYDRA_DETECT_TRAIN_"
 DEFAULT_RANK = "32"
 """Of the differences that a compact head is kept as."""
 
+WHOLE = "whole"
+"""In the place of a rank: all weights of a layer."""
+
 VIEWS = ("plain", "hflip", "vflip", "rot180", "rot90", "rot270")
 """Ways of seeing a picture, all exact: mirrored, upside down, turned clockwise by so many degrees."""
 
@@ -56,6 +59,14 @@ PROFILES: Mapping[str, Profile] = {
 
 def _is_objective(_instance: Any, _attribute: Any, value: str) -> None:
     parse_objective(value)
+
+
+def _is_rank(_instance: Any, _attribute: Any, value: str) -> None:
+    """Refuse what is no rank of any head; which layers there are, and how large, is seen once there is a head."""
+    numbers = [value] if ":" not in value else [item.partition(":")[2] for item in value.split(",")]
+    if not all(number.strip().isdecimal() or number.strip() == WHOLE for number in numbers):
+        found = f"rank is {shown(value)}, and not one number, or a number or {WHOLE!r} for each layer that is named"
+        raise RecordError("set rank", found, "Write rank=16, or layer by layer rank=rpn:8,fc6:32,fc7:whole.")
 
 
 def _as_weights(value: Any) -> str:
@@ -121,8 +132,8 @@ class TrainingConfig(Record):
             for a compact head for at most 150.
         least_objectness: Objectness below which it drops proposals; -1 for that of what it starts from.
         kind: "full", or "compact": low-rank differences from a reference head.
-        rank: Of a compact head's differences: "16" for every layer, or "rpn:8,fc6:32,fc7:whole", where layers not named
-            are the reference's own.
+        rank: Of a compact head's differences: such as "16" for every layer, or "rpn:8,fc6:32,fc7:whole", where layers
+            not named are the reference's own.
         validation: What figures are of: "held-out" for a test role, "cross-validation" for heads like this one, "auto"
             for a test role as soon as it would hold five samples of each class.
         objective: What thresholds are chosen for on the calibrate role, as `parse_objective` reads it.
@@ -167,7 +178,7 @@ class TrainingConfig(Record):
     refined: int = attrs.field(default=0, validator=fields.bounded(0, 1_000_000))
     least_objectness: float = attrs.field(converter=fields.one_float, default=-1.0, validator=fields.bounded(-1, 1))
     kind: str = attrs.field(default="full", validator=check.in_(("full", "compact")))
-    rank: str = attrs.field(default=DEFAULT_RANK, converter=str)
+    rank: str = attrs.field(default=DEFAULT_RANK, converter=str, validator=_is_rank)
     validation: str = attrs.field(default="auto", validator=check.in_(("auto", *METHODS)))
     objective: str = attrs.field(default="f1", validator=_is_objective)
     precision: str = attrs.field(default="auto", validator=check.in_(("auto", "float32")))

@@ -104,6 +104,7 @@ def learn(  # noqa: PLR0913  all that a training depends on
     Raises:
         InputError: If a picture cannot be read, a name in the settings stands for nothing, or anchors are given for
             another number of levels.
+        IncompatibleError: If the layers of the reference are of other shapes than the head's.
         RoleError: If the samples have other roles, or one is in both.
         TrainingError: If the loss is no finite number.
         TrainingStoppedError: If it was cancelled.
@@ -119,7 +120,8 @@ def learn(  # noqa: PLR0913  all that a training depends on
     settings = settings_for(origin, contract, classes=len(train.class_names), config=config, sides=sides, seed=seed)
     lean = None
     if reference is not None:
-        lean = Lean(reference=reference, ranks=ranks_of(config.rank, settings, contract.levels))
+        ranks = ranks_of(config.rank, settings, contract.levels)
+        lean = Lean.fitting(reference, ranks, settings, contract.levels)
     head = start_head(
         origin, settings, contract, class_names=train.class_names, sampling=sampling(config), seed=seed, lean=lean
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hydra_detect.errors import InputError, near_matches
 from hydra_detect.nets.compact import shared_layers
 from hydra_detect.nets.heads import RCNNHead
+from hydra_detect.training.config import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from hydra_detect.contracts import Level
     from hydra_detect.records import HeadSettings
 
-WHOLE = "whole"
 _SEE = "Write rank=16 for every layer, or layer by layer: rank=rpn:8,fc6:32,fc7:whole."
 
 
