@@ -52,6 +52,14 @@ def test_near_a_limit_of_score(score, near):
     assert (told.vanished, told.near_limits) == (1, near)
 
 
+def test_where_there_is_room_the_lowest_score_is_no_limit():
+    """What one side lacks is no matter of rounding because its score is that of another's last: there was room."""
+    one, other = owls([BOXES[0]], (0.3,)), owls([BOXES[2]], (0.30005,))
+    assert agreement([one], [other]).near_limits == 0
+    assert agreement([one], [other], most=1).near_limits == 2
+    assert agreement([one], [other], most=2).near_limits == 0
+
+
 @pytest.mark.parametrize(("width", "near"), [(20.0, 1), (20.001, 1), (21.0, 0)])
 def test_near_a_limit_of_overlap(width, near):
     """What is lacking and overlaps another by just the limit of suppression was decided by rounding."""

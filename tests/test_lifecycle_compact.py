@@ -1,6 +1,7 @@
 """Compact heads in their life: trained, compressed, expanded, calibrated, bundled, taken up again."""
 
 import json
+import shutil
 
 import attrs
 import lifecycle_fixtures
@@ -163,6 +164,34 @@ def test_a_named_reference(bare):
             teach(bare, config=COMPACT, reference=name)
     with pytest.raises(InputError, match=r"a reference is named .* and kind is 'full'"):
         teach(bare, reference="ant@1")
+    with pytest.raises(InputError, match=r"rank is '8', and kind is 'full'"):
+        teach(bare, config={**QUICK, "rank": "8"})
+
+
+def test_a_reference_of_other_layers(bare):
+    """A reference whose layers are of other shapes is refused before anything is trained or learnt."""
+    teach(bare)
+    give(bare, "ant", seed=9, settings={"box_widths": (24, 24)})
+    with pytest.raises(IncompatibleError, match=r"the reference \w+ does not fit: .*fc7"):
+        compress_head(bare, "lamp", rank=4, unmeasured=True, reference="ant@1")
+    epochs = []
+    with pytest.raises(IncompatibleError, match=r"the reference \w+ does not fit"):
+        teach(bare, "torch", config=COMPACT, init="moth@1", reference="ant@1", progress=epochs.append)
+    assert not epochs
+
+
+def test_a_lost_reference_holds_up_nobody_else(bare, tmp_path):
+    """What leans on a lost reference can be trained anew, and others lean on what there is."""
+    give(bare, "ant", seed=9)
+    teach(bare, config=COMPACT, reference="ant@1")
+    shutil.move(bare.head("ant").place.root, tmp_path)
+    teach(bare, "torch", config=COMPACT, init="moth@1")
+    assert HeadRegistry(bare)["torch"].record.compact.reference_ref == "moth@1"
+    with pytest.raises(NotFoundError, match=r"lean on what lamp@1 leans on: its reference ant@1"):
+        teach(bare, config=COMPACT)
+    report = teach(bare, init="moth@1")
+    assert "the active lamp@1 cannot be run: its reference ant@1" in report.reason
+    assert report.version == 2
 
 
 def test_another_reference_is_another_training(bare):
@@ -241,7 +270,7 @@ def test_compressed_and_expanded(bare):
     assert VersionManager(bare).active("lamp").number == 1
     assert form.compressed_from == "lamp@1"
     assert set(form.loss) == {
-        "ap50", "f1", "largest_score_difference", "largest_box_difference", "unmatched", "samples"
+        "ap50", "f1", "largest_score_difference", "largest_box_difference", "matched", "unmatched", "samples"
     }  # fmt: skip
     assert form.loss["samples"] == 12
     assert form.loss["f1"] <= 0.05
@@ -317,6 +346,38 @@ def test_a_loss_that_nobody_measured(bare):
     assert report.version.record.compact.is_unmeasured
     assert report.loss is None
     assert "not measured" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"max_loss": float("nan")}, r"max_loss is nan\. Give a number from 0 to 1"),
+        ({"max_loss": -0.1}, r"max_loss is -0\.1"),
+        ({"max_loss": "1"}, r"max_loss is '1'"),
+        ({"steps": -3}, r"steps is -3\. Give a whole number from 0 to 1000000"),
+        ({"steps": 2.5}, r"steps is 2\.5"),
+        ({"steps": True}, r"steps is True"),
+        ({"seed": -1}, r"the seed is -1"),
+        ({"samples": lights(first=500), "unmeasured": True}, r"there are samples .* and unmeasured is said"),
+        ({"samples": lights(0, 8, names=("moth",)), "unmeasured": False}, r"of 8 samples 0 show something"),
+        ({"rank": "much"}, r"'much' names no layer and rank"),
+    ],
+)  # fmt: skip
+def test_compressing_in_a_way_that_cannot_be(bare, options, told):
+    """Numbers that are none, samples that show nothing, both samples and none: refused before anything is done."""
+    give(bare, "ant", seed=9)
+    with pytest.raises(InputError, match=told):
+        compress_head(bare, "moth", **{"unmeasured": True, **options})
+    assert HeadRegistry(bare).info("moth").versions == (1,)
+
+
+def test_where_nothing_is_found_nothing_is_largest(bare):
+    """Of heads that find nothing in common no largest difference is told: none would read as perfect."""
+    teach(bare)
+    give(bare, "ant", seed=9)
+    report = compress_head(bare, "lamp", rank=1, samples=lights(first=500), steps=0, max_loss=1, reference="ant@1")
+    assert report.loss["matched"] == 0
+    assert not {"largest_box_difference", "largest_score_difference"} & set(report.loss)
 
 
 def test_what_cannot_be_compressed_or_expanded(bare):

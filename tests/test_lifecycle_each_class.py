@@ -161,6 +161,15 @@ def test_a_start_that_was_named(bare):
         trained(bare, samples, init="moth", backbone="other")
 
 
+def test_what_leans_on_a_head_that_was_named(bare):
+    """What leans on a head is done for who names that, with its version or without."""
+    samples = lights(20, names=("lamp",))
+    leaning = config(kind="compact", rank="4", epochs=1)
+    trained(bare, samples, config=leaning, reference="moth")
+    for same in ("moth", "moth@1"):
+        assert all(outcome.existing for outcome in trained(bare, samples, config=leaning, reference=same))
+
+
 def test_a_class_that_cannot_be_learnt_stops_no_other(bare):
     """It is told of with its error, and the classes after it are trained."""
     lost = config(objective="recall@precision:1.0", learning_rate=1e-7, epochs=1)

@@ -42,6 +42,19 @@ SETTINGS = {
 }
 
 
+@pytest.mark.parametrize("rank", ["", "much", "8,", "rpn:", "rpn:8,fc6", "rpn:-1", "fc6:8.5"])
+def test_a_rank_that_is_none(rank):
+    """What no head could have as a rank is refused when it is set."""
+    with pytest.raises(RecordError, match=r"rank is .*, and not one number"):
+        TrainingConfig(rank=rank)
+
+
+@pytest.mark.parametrize("rank", ["8", " 16 ", "whole", "rpn:8, fc6:32,fc7:whole", "box.0:0"])
+def test_a_rank(rank):
+    """One number, or a number or all for each layer that is named."""
+    assert TrainingConfig(rank=rank).rank == rank
+
+
 def settings():
     """Draw some settings by name, each of which it may be."""
     return st.fixed_dictionaries({}, optional=SETTINGS)
