@@ -73,13 +73,24 @@ def trained(store, head, samples, split, seed, kind, init, cache, publish):
 
 
 def paired(rows, figure):
-    """The mean of compact minus full over pairs of data, class and seed, and its 95 % interval by bootstrap."""
+    """The mean of compact minus full over pairs of data, class and seed, and its 95 % interval by bootstrap.
+
+    Pairs of a class share their test list: classes are drawn, and of each as many seeds as it has.
+    """
     by_key = {}
     for row in rows:
         by_key.setdefault((row["data"], row["class"], row["seed"]), {})[row["kind"]] = row[figure]
-    differences = np.array([pair["compact"] - pair["full"] for pair in by_key.values() if len(pair) == len(KINDS)])
-    drawn = np.random.default_rng(0).choice(differences, (DRAWS, len(differences))).mean(axis=1)
-    return differences.mean(), *np.quantile(drawn, [0.025, 0.975]), len(differences)
+    by_class = {}
+    for (data, label, _seed), pair in by_key.items():
+        if len(pair) == len(KINDS):
+            by_class.setdefault((data, label), []).append(pair["compact"] - pair["full"])
+    source, groups = np.random.default_rng(0), [np.array(own) for own in by_class.values()]
+    drawn = [
+        np.mean([source.choice(groups[place], len(groups[place])).mean() for place in places])
+        for places in source.integers(len(groups), size=(DRAWS, len(groups)))
+    ]
+    mean = np.mean([own.mean() for own in groups])
+    return mean, *np.quantile(drawn, [0.025, 0.975]), sum(map(len, groups))
 
 
 def say(rows):

@@ -1,4 +1,4 @@
-"""N heads on one backbone against N whole detectors: time, memory, and what the parts allow.
+"""N heads on one backbone against N whole detectors: time, memory, and what holds them back.
 
     python benchmarks/heads.py --deeppcb DeepPCB --out run --json heads.json
 
@@ -6,19 +6,26 @@ The heads are those of the study (`compact_quality.py`, which has to have been r
 compact ones for defects of circuit boards, trained, on one backbone (ResNet-18-FPN, 256 channels, torchvision's default
 head). They learnt from tiles at the size they were scanned in; here the same weights run on a whole picture, so the
 store is copied with torchvision's usual input size (shorter side 800). The picture of 1024x1024 is put together from
-test pictures, and becomes 800x800, the scale of the tiles.
+test pictures, and becomes 800x800, the scale of the tiles. What a head's record says of proposals stays as it is: 150 for
+a compact head, which it was evaluated with on tiles, 1,000 for a full one and for the original that it is measured with.
 
 In one run, on the same threads, with the same allocator settings: N of torchvision's own Faster R-CNN, each with the
 weights of a full head, one after another; against one HydraDetector with N heads, by kind, engine and dtype. Every
 round takes every measurement once, so that a drift of the machine meets all of them; figures are medians, ratios are
-taken within rounds. `--yolo FILE` puts in what `yolo.py` measured on the same machine in an environment of its own.
+taken within rounds. The report says for each stage of compact heads how long it could not help taking: operations over
+the speed of a large matrix product, bytes over that of a copy. `--yolo FILE` puts in what `yolo.py` measured on the same
+machine, with as many threads, in an environment of its own. AP50 in bfloat16 is that of the compact heads on all test
+tiles, against float32.
 """
 
 import argparse
 import json
+import math
+import os
 import pathlib
 import platform
 import statistics
+import sys
 import tempfile
 import time
 
@@ -33,6 +40,7 @@ from hydra_detect import HeadRegistry, HydraDetector, Store, VersionManager
 from hydra_detect.allocation import keep_freed_memory
 from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX
 from hydra_detect.contracts import Preprocessing
+from hydra_detect.lifecycle.judging import measured
 from hydra_detect.loading import whole_tensors
 from hydra_detect.nets.original import build_original, load_original
 from hydra_detect.nets.state import torch_tensors
@@ -136,7 +144,8 @@ def machine():
         return min(timed(act)[0] for _ in range(5))
 
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -145,6 +154,63 @@ def machine():
         "bfloat16_gmac_per_s": 2048**3 / best(lambda: half @ half) / 1e9,
         "copy_gb_per_s": 2 * 4 * len(long) / best(long.clone) / 1e9,
     }
+
+
+def processor():
+    """What the system calls the processor."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def told_of(record):
+    """What of a head decides how long it takes."""
+    settings = record.settings
+    return {
+        "ranks": dict(record.compact.ranks) if record.compact else None,
+        "anchors_per_level": settings.rpn_pre_nms_top_n,
+        "proposals": settings.rpn_post_nms_top_n,
+    }
+
+
+def floors(store, head, facts):
+    """Milliseconds that each stage takes at the least, of the first compact head: its work at the machine's peak."""
+    record = heads.find(store, head).record
+    levels, settings = record.backbone.levels, record.settings
+    ranks = {name.removeprefix("roi_heads.box_head."): rank for name, rank in record.compact.ranks.items()}
+    rpn = next(rank for name, rank in ranks.items() if name.startswith("rpn"))
+    channels, positions = levels[0].channels, sum(math.ceil(800 / level.stride) ** 2 for level in levels)
+    anchors = len(settings.anchor_sizes[0]) * len(settings.aspect_ratios[0])
+    bins, (wide, narrow) = settings.roi_size**2, settings.box_widths
+    fc6 = bins * channels * (wide + ranks["fc6"]) + ranks["fc6"] * wide
+    fc7 = wide * (narrow + ranks["fc7"]) + ranks["fc7"] * narrow
+    tiled = 9 / 4  # F(4x4, 3x3) multiplies 36 numbers where 144 are
+    macs = {
+        "proposals, shared": positions * channels * channels * tiled,
+        "proposals, a head": positions * channels * (rpn * (tiled + 1) + 5 * anchors),
+        "boxes, a head": settings.rpn_post_nms_top_n * (fc6 + fc7),
+    }
+    taps = (2 * settings.roi_sampling_ratio) ** 2
+    cropped = settings.rpn_post_nms_top_n * bins * taps * channels * 4  # bytes
+    told = {stage: count / facts["float32_gmac_per_s"] / 1e6 for stage, count in macs.items()}
+    return {**told, "cropping, a head": cropped / facts["copy_gb_per_s"] / 1e6}
+
+
+def half_precision(store, names, tiles):
+    """Mean AP50 of the compact heads on the test tiles, in float32 and in bfloat16."""
+    tests = {name: deeppcb.lists(tiles, name.rsplit("-", 2)[0])["test"] for name in names}
+    pictures, found = [sample.picture for sample in next(iter(tests.values()))], {}
+    for dtype in ("float32", "bfloat16"):
+        with HydraDetector.from_store(store, names, device="cpu", engine="fast", dtype=dtype) as detector:
+            least = {name: version.record.settings.score_threshold for name, version in detector.heads.items()}
+            answers = [
+                answer.by_head() for answer in detector.predict(pictures, raw_scores=True, score_threshold=least)
+            ]
+            figures = [
+                measured([own[name] for own in answers], tests[name], version.record.policy, draws=0).figures()["ap50"]
+                for name, version in detector.heads.items()
+            ]
+        found[dtype] = statistics.mean(figures)
+    return found
 
 
 def median(values):
@@ -207,6 +273,12 @@ def main():
         "full": [name for name in registry if registry[name].record.compact is None and name != deeppcb.KNOWN],
         "compact": [name for name in registry if registry[name].record.compact],
     }
+    for kind, own in names.items():
+        if len(own) < max(args.n):
+            parser.error(f"--n {max(args.n)}: the study's store has {len(own)} {kind} heads; run compact_quality.py")
+    yolo = json.loads(args.yolo.read_text()) if args.yolo else None
+    if yolo and yolo["threads"] != torch.get_num_threads():
+        parser.error(f"--yolo: it ran on {yolo['threads']} threads, and this would on {torch.get_num_threads()}")
     facts, picture = machine(), a_picture(args.deeppcb)
     with tempfile.TemporaryDirectory() as folder:
         store = enlarged(source, pathlib.Path(folder) / "store")
@@ -227,7 +299,10 @@ def main():
         "largest_compact_file_mb": max(files) / 1e6,
         "twelve_compact_mb": memory,
         "disk_mb": disk,
-        "yolo": json.loads(args.yolo.read_text()) if args.yolo else None,
+        "heads": {kind: told_of(registry[own[0]].record) for kind, own in names.items()},
+        "floors": floors(store, names["compact"][0], facts),
+        "ap50": half_precision(source, names["compact"], args.out / "pcb/tiles"),
+        "yolo": yolo,
     }
     say(report)
     if args.json:
@@ -289,6 +364,9 @@ def say(report):
     print(f"one more compact head: 1/{1 / report['one_more_compact_head_share']:.1f} of an original")
     print(f"loading one: {report['load_ms']:.1f} ms; largest file {report['largest_compact_file_mb']:.2f} MB")
     print(f"12 compact heads with backbone and reference: {report['twelve_compact_mb']} MB")
+    print(f"heads: {report['heads']}")
+    print(f"at least, ms: { {stage: round(value, 2) for stage, value in report['floors'].items()} }")
+    print(f"AP50 of the compact heads: {report['ap50']}")
     if report["yolo"]:
         print(f"YOLO: {report['yolo']}")
 

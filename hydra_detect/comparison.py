@@ -11,15 +11,15 @@ import attrs
 from hydra_detect import codec
 from hydra_detect.names import one_line
 from hydra_detect.storage import artifacts, layout
+from hydra_detect.tensors import RawTensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from hydra_detect.records import VersionRecord
+    from hydra_detect.records import CompactForm, VersionRecord
     from hydra_detect.storage.store import Store
-    from hydra_detect.tensors import RawTensor
 
 _SHOWN_DIGITS = 4
 _PIECE = 1 << 18
@@ -61,7 +61,8 @@ class Comparison:
         claimed_metrics: By name, what the makers of the two versions said; None where one said nothing. These are
             claims: only figures measured on the same samples can be compared.
         changed: By field of the record, the two values where they differ; settings as `settings.NAME`.
-        layers: By tensor name.
+        layers: By tensor name. Of a compact version the difference from its reference takes the place of the two
+            factors, of which many make the same: "NAME.weight - DIGEST".
 
     """
 
@@ -114,7 +115,21 @@ def compare(store: Store, a: VersionRecord, b: VersionRecord) -> Comparison:
 def _tensors(store: Store, version: VersionRecord) -> Mapping[str, RawTensor]:
     """Return the weights as they were published; finite, and those of the record, they were then."""
     data = store.head(version.head).read(version, layout.TENSORS)
-    return artifacts.decode_tensors(data, f"the weights of {version.head}@{version.number}")
+    tensors = artifacts.decode_tensors(data, f"the weights of {version.head}@{version.number}")
+    form = version.record.compact
+    return tensors if form is None else _multiplied(tensors, form)
+
+
+def _multiplied(tensors: Mapping[str, RawTensor], form: CompactForm) -> Mapping[str, RawTensor]:
+    """Return the tensors of a compact version, its differences multiplied out."""
+    import numpy as np  # here and not above: the store is listed without it
+
+    found = dict(tensors)
+    for name in form.ranks:
+        up, down = (found.pop(f"{name}.{factor}") for factor in ("up", "down"))
+        first, second = (np.frombuffer(one.data, dtype="<f4").reshape(one.shape) for one in (up, down))
+        found[f"{name}.weight - {form.reference.short}"] = RawTensor.of(first @ second)
+    return found
 
 
 def _facts(version: VersionRecord) -> dict[str, Any]:
@@ -123,6 +138,7 @@ def _facts(version: VersionRecord) -> dict[str, Any]:
     settings = facts.pop("settings")
     for name in ("tensors", "claimed_metrics", "parity", "source"):
         facts.pop(name)
+    facts["compact"] = str(version.record.compact) if version.record.compact else None
     return {**facts, **{f"settings.{name}": value for name, value in settings.items()}}
 
 
@@ -132,7 +148,7 @@ def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any,
 
 
 def _difference(a: RawTensor | None, b: RawTensor | None) -> LayerDifference:
-    import numpy as np  # here and not above: the store is listed without it
+    import numpy as np  # as above
 
     shapes, dtypes = (a.shape if a else None, b.shape if b else None), (a.dtype if a else None, b.dtype if b else None)
     if a is None or b is None or a.shape != b.shape:

@@ -2,7 +2,7 @@
 
 The object's one mutable part is which heads are loaded, a mapping that is replaced as a whole; a prediction takes
 the mapping once per batch and then needs no lock. Heads are separate modules without state, so what one finds never
-depends on the others, nor on the pictures beside it.
+depends on the others, nor but for rounding on the pictures beside it.
 """
 
 from __future__ import annotations

@@ -139,10 +139,14 @@ def whole_tensors(store: Store, version: VersionRecord) -> dict[str, RawTensor]:
 
 def builder(store: Store) -> Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object]:
     """Return what builds any network of a store, and raises where it cannot be built."""
-    shelf = Shelf(store)
+    shelf, last = Shelf(store), None
 
     def made(record: BackboneRecord | HeadRecord, tensors: Mapping[str, RawTensor]) -> object:
-        reference = None if isinstance(record, BackboneRecord) else shelf.reference(record, "build the head")
+        nonlocal last  # held, so that of many heads that lean on the same each finds it read
+        if isinstance(record, BackboneRecord):
+            return build(record, tensors)
+        reference = shelf.reference(record, "build the head")
+        last = reference or last
         return build(record, tensors, reference=reference)
 
     return made

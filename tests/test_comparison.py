@@ -15,7 +15,7 @@ from store_fixtures import a_record, create, flip, some_tensors
 from hydra_detect import comparison
 from hydra_detect.comparison import _difference
 from hydra_detect.errors import CorruptError, NotFoundError
-from hydra_detect.records import OperatingPolicy
+from hydra_detect.records import CompactForm, OperatingPolicy
 from hydra_detect.storage import layout
 from hydra_detect.tensors import ITEM_BYTES, RawTensor
 
@@ -72,6 +72,23 @@ def test_differences_are_those_of_numpy(a, b):
     if np.linalg.norm(a.astype(np.float64)):
         expected = np.linalg.norm(moved) / np.linalg.norm(a.astype(np.float64))
         assert there.relative == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+def test_compact_versions(manager):
+    """Of two compact versions the differences are compared that their factors make, which many factors make."""
+    owl = create(manager)
+    up, down = np.array([[2.0], [0]], dtype=np.float32), np.array([[1.0, 3, 5]], dtype=np.float32)
+    form = CompactForm(reference=owl.record.tensors, reference_ref=str(owl.ref), ranks={"fc6": 1})
+    for one, other in ((up, down), (up * 4, down / 4), (up, down * 2)):
+        tensors = {"fc6.up": raw(one), "fc6.down": raw(other), "bias": raw([1.0])}
+        manager.create("fox", tensors, a_record(tensors, compact=form))
+    same, moved = (manager.compare("fox", 1, number) for number in (2, 3))
+    name = f"fc6.weight - {owl.record.tensors.short}"
+    assert list(same.layers) == ["bias", name]
+    assert same.layers[name].is_equal
+    assert (moved.layers[name].largest, moved.layers[name].relative) == (10, 1)
+    full = manager.compare("owl", 1, create(manager, seed=2).number)
+    assert "compact" not in full.changed
 
 
 def test_pieces_of_a_large_tensor():

@@ -228,14 +228,28 @@ def test_a_head_that_others_lean_on_is_not_removed(manager):
 
 
 def test_what_cannot_be_read_may_lean_on_it(manager):
-    """A reference stays while there is a version that cannot be read: it may be what leans on it."""
+    """A reference stays though what leans on it cannot be read: its history says so. Nothing else is held up by that."""
     owl = create(manager)
     fox = leaning(manager, owl)
     create(manager, seed=1)
     record = manager.store.head("fox").place.version(fox.number) / layout.RECORD
     store_fixtures.rewrite(record, b"{}")
+    create(manager, "eel", seed=2)
+    create(manager, "eel", seed=3)
+    assert sorted(manager.prune("eel", keep=1).removed) == [1]
     kept = manager.prune("owl", keep=1).kept
-    assert kept[1] == "fox@1, which cannot be read, may lean on it"
+    assert kept[1] == "fox@1 leans on it"
+
+
+def test_what_leans_on_what_cannot_be_read(manager):
+    """What history says that something leans on stays, though its record cannot be read; others go as ever."""
+    owl = create(manager)
+    leaning(manager, owl)
+    for seed in (1, 2, 3):
+        create(manager, seed=seed)
+    for number in (1, 2):
+        store_fixtures.rewrite(manager.store.head("owl").place.version(number) / layout.RECORD, b"{}")
+    assert sorted(manager.prune("owl", keep=1).removed) == [2, 3]
 
 
 class Pruning:

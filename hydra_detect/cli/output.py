@@ -99,7 +99,7 @@ def _classes(names: Sequence[str]) -> str:
 
 def versions_table(status: HeadStatus) -> str:
     """Return the versions of a head, one a line."""
-    header = ["version", "", "created", "by", "size", "samples", "classes", "claims"]
+    header = ["version", "", "created", "by", "size", "samples", "leans on", "classes", "claims"]
     text = table(header, [_version_row(version) for version in status.versions])
     return f"{text}\nwhich is active cannot be read: {status.problem}" if status.problem else text
 
@@ -108,12 +108,12 @@ def _version_row(version: VersionStatus) -> list[str]:
     marks = {"active": version.is_active, "previous": version.is_previous, "pinned": bool(version.pinned_for)}
     told = " ".join(mark for mark, is_so in marks.items() if is_so)
     if version.record is None:
-        return [str(version.number), told, "", "", "", "", f"cannot be read: {version.problem}", ""]
+        return [str(version.number), told, "", "", "", "", "", f"cannot be read: {version.problem}", ""]
     made, facts = version.record, version.record.record
     samples = "" if facts.sample_count is None else str(facts.sample_count)
     claims = ", ".join(f"{name} {value:g}" for name, value in facts.claimed_metrics.items())
     who = [made.created_at, one_line(made.actor), _megabytes(made.nbytes), samples]
-    return [str(version.number), told, *who, _classes(facts.class_names), one_line(claims)]
+    return [str(version.number), told, *who, facts.leans_on or "-", _classes(facts.class_names), one_line(claims)]
 
 
 def usage_table(usage: Usage) -> str:

@@ -1,9 +1,9 @@
 """What compact heads lean on: found by the digest of its weights, and kept for as long as anything needs it.
 
-A reference is a version of a full head like any other. What leans on it is in the records of compact versions, and in
-them alone: however a reference came back to the store, it is kept. That one was published is also written into the
-history of its reference, as a change: so whoever takes versions away and looked before finds another state, and looks
-again.
+A reference is a version of a full head like any other. What leans on it is in the records of compact versions: however
+a reference came back to the store, it is kept. That one was published is also written into the history of its
+reference, as a change: so whoever takes versions away and looked before finds another state, and looks again. Where a
+record cannot be read, history says what leaned on what.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hydra_detect.errors import (
     listed,
 )
 from hydra_detect.names import HeadRef
-from hydra_detect.storage import files, heads
+from hydra_detect.storage import files, heads, pointers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -123,22 +123,27 @@ def needed(item: Item, numbers: Collection[int], *, besides: Collection[HeadRef]
 
     """
     leaning = dependents(item.store, besides=besides)
-    unread, reasons = leaning.pop(None, []), {}
-    for number in sorted(numbers) if leaning or unread else ():
+    unread, reasons = set(leaning.pop(None, [])), {}
+    for number in sorted(numbers):
         try:
             own = leaning.get(heads.find(item.store, HeadRef(item.name, number)).record.tensors, [])
         except CorruptError:
-            reasons[number] = "it cannot be read, and something may lean on it"
-            continue
+            unread |= {name for names in leaning.values() for name in names}
+            own = []
+        own = own or (sorted(unread & _told(item, number)) if unread else [])
         if own:
             reasons[number] = f"{listed(own)} {'leans' if len(own) == 1 else 'lean'} on it"
-        elif unread:
-            reasons[number] = f"{listed(unread)}, which cannot be read, may lean on it"
     return reasons
 
 
+def _told(item: Item, number: int) -> set[str]:
+    """Return the compact versions that a version's history names: all that is known where a record cannot be read."""
+    happened = [state.change for state in pointers.intact(item.place) if state.change]
+    return {one.other for one in happened if (one.what, one.version) == (pointers.REFERENCED, number)}
+
+
 def dependents(store: Store, *, besides: Collection[HeadRef] = ()) -> dict[Digest | None, list[str]]:
-    """Return the compact versions by what they lean on; with None those that cannot be read, which may be compact."""
+    """Return the compact versions by what they lean on; by None those that cannot be read, which may be compact."""
     found: dict[Digest | None, list[str]] = {}
     for ref in _refs(store):
         if ref in besides:
