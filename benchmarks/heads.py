@@ -3,19 +3,20 @@
     python benchmarks/heads.py --deeppcb DeepPCB --out run --json heads.json
 
 The heads are those of the study (`compact_quality.py`, which has to have been run with the same --out): 25 full and 25
-compact ones for defects of circuit boards, trained, on one backbone (ResNet-18-FPN, 256 channels, torchvision's default
-head). They learnt from tiles at the size they were scanned in; here the same weights run on a whole picture, so the
-store is copied with torchvision's usual input size (shorter side 800). The picture of 1024x1024 is put together from
-test pictures, and becomes 800x800, the scale of the tiles. What a head's record says of proposals stays as it is: 150 for
-a compact head, which it was evaluated with on tiles, 1,000 for a full one and for the original that it is measured with.
+compact ones for defects of circuit boards, trained, on one backbone (ResNet-18-FPN, 256 channels, torchvision's
+default head). They learnt from tiles at the size they were scanned in; here the same weights run on a whole picture,
+so the store is copied with torchvision's usual input size (shorter side 800). The picture of 1024x1024 is put together
+from test pictures, and becomes 800x800, the scale of the tiles. What a head's record says of proposals stays as it is:
+150 for a compact head, which it was evaluated with on tiles, 1,000 for a full one and for the original that it is
+measured with.
 
 In one run, on the same threads, with the same allocator settings: N of torchvision's own Faster R-CNN, each with the
 weights of a full head, one after another; against one HydraDetector with N heads, by kind, engine and dtype. Every
 round takes every measurement once, so that a drift of the machine meets all of them; figures are medians, ratios are
 taken within rounds. The report says for each stage of compact heads how long it could not help taking: operations over
-the speed of a large matrix product, bytes over that of a copy. `--yolo FILE` puts in what `yolo.py` measured on the same
-machine, with as many threads, in an environment of its own. AP50 in bfloat16 is that of the compact heads on all test
-tiles, against float32.
+the speed of a large matrix product, bytes over that of a copy. `--yolo FILE` puts in what `yolo.py` measured on the
+same machine, with as many threads, in an environment of its own. AP50 in bfloat16 is that of the compact heads on all
+test tiles, against float32.
 """
 
 import argparse

@@ -170,8 +170,7 @@ class VersionManager:
         pruned since are passed over.
 
         Raises:
-            NotFoundError: If there is no such head, no version was active before, or the reference of a compact one is
-                not in the store.
+            NotFoundError: If there is no such head, none was active before, or what it leans on is not in the store.
             IncompatibleError: If that was made for another backbone.
             CorruptError: If that version is damaged; the active version stays.
             ConflictError: If another process changed the active version meanwhile: look again before going further

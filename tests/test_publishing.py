@@ -228,7 +228,7 @@ def test_a_head_that_others_lean_on_is_not_removed(manager):
 
 
 def test_what_cannot_be_read_may_lean_on_it(manager):
-    """A reference stays though what leans on it cannot be read: its history says so. Nothing else is held up by that."""
+    """A reference stays though what leans on it cannot be read: history says so. Nothing else is held up."""
     owl = create(manager)
     fox = leaning(manager, owl)
     create(manager, seed=1)
