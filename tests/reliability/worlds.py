@@ -26,6 +26,8 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  folder
 NOTE = "note.txt"
 TWO_STEPS = frozenset(["rename", "publish a backbone"])
 """Operations with two commit points: between them the second may still be missing, and that is said."""
+NEW = 99
+"""The seed of what an operation creates."""
 
 
 def manager_of(root, disk=None):
@@ -47,16 +49,15 @@ def create(manager, seed, head="owl"):
     return manager.create(head, *head_of(seed), attachments={NOTE: b"%d" % seed})
 
 
-def lean(manager):
-    """Publish a compact version of the fox that leans on the oldest version of the owl, which retention would take."""
-    owl, tensors = heads.find(manager.store, f"owl@{manager.store.head('owl').numbers()[0]}"), some_tensors(NEW)
+def lean(manager, head="owl", place=0, *, seed=NEW):
+    """Publish a compact version of the fox that leans on one of a head: the oldest, which retention would take."""
+    numbers, tensors = heads.there(manager.store, head).numbers(), some_tensors(seed)
+    owl = heads.find(manager.store, f"{head}@{numbers[place % len(numbers)]}")
     form = CompactForm(reference=owl.record.tensors, reference_ref=str(owl.ref), ranks={"fc6": 8})
     return manager.create("fox", tensors, a_record(tensors, backbone=BACKBONE_RECORD.contract, compact=form))
 
 
-# Operations: each takes a manager. `NEW` is the seed of what an operation creates.
-
-NEW = 99
+# Operations: each takes a manager.
 
 
 def _publish_backbone(manager):
