@@ -352,11 +352,11 @@ def test_a_one_by_one_picture_is_an_ordinary_picture(detector):
 @pytest.mark.parametrize("dtype", ["bfloat16"])
 def test_half_precision_finds_nearly_the_same(split_store, dtype):
     """In bfloat16 scores differ from float32 by at most 0.05, and half of the matching boxes by less than 0.5 px."""
-    exact = HydraDetector.from_store(split_store, device="cpu").predict(picture(), score_threshold=0.0)
+    full = HydraDetector.from_store(split_store, device="cpu").predict(picture(), score_threshold=0.0)
     rough = HydraDetector.from_store(split_store, device="cpu", dtype=dtype).predict(picture(), score_threshold=0.0)
     assert rough.boxes.dtype == np.float32
     for head in ("rbc", "wbc"):
-        one, other = exact.by_head()[head], rough.by_head()[head]
+        one, other = full.by_head()[head], rough.by_head()[head]
         assert other.scores[0] == pytest.approx(one.scores[0], abs=0.05)
         near = other.boxes[box_iou(one.boxes, other.boxes).argmax(axis=1)]
         assert np.median(np.abs(one.boxes - near).max(axis=1)) < 0.5

@@ -17,6 +17,7 @@ from hydra_detect import (
     Store,
     VersionManager,
     calibrate,
+    codec,
     evaluate,
     export_bundle,
     load_bundle,
@@ -41,6 +42,7 @@ from hydra_detect.lifecycle import beside
 from hydra_detect.lifecycle.compressing import compress_head, expand_head
 from hydra_detect.lifecycle.original import train_original
 from hydra_detect.loading import Shelf
+from hydra_detect.records import HeadRecord
 from hydra_detect.storage import backbones, heads, layout, manifests
 from hydra_detect.training import learn as learning
 from hydra_detect.training import loop, selection
@@ -447,6 +449,11 @@ def test_bundled_where_the_name_of_the_reference_is_another_head(bare, tmp_path)
     assert bundle.add_to(other, reference="fly").record.compact.reference_ref == "fly@1"
 
 
+def bundled_form(contents):
+    """Return how the head in the files of a bundle is compact."""
+    return codec.decode(HeadRecord, contents["head/record.json"], "it").compact
+
+
 def test_bundles_without_the_right_reference(bare, tmp_path):
     """A bundle that lacks what its head leans on, or holds another, or one for nothing, is refused."""
     teach(bare, config=COMPACT)
@@ -476,6 +483,14 @@ def test_bundles_without_the_right_reference(bare, tmp_path):
     }
     with pytest.raises(CorruptError, match=r"its head leans on tensors .*, and it holds"):
         opened(sealed({**whole, **ant}), "it")
+    record = codec.decode(HeadRecord, whole["reference/record.json"], "it")
+    usual = attrs.evolve(record.backbone, preprocessing=attrs.evolve(record.backbone.preprocessing, min_size=99))
+    for other, told in (
+        (attrs.evolve(record, backbone=usual), r"preprocessing\.min_size"),
+        (attrs.evolve(record, compact=bundled_form(whole), kind="compact-head"), "compact, rank 4 of moth@1"),
+    ):
+        with pytest.raises(IncompatibleError, match=f"is of another kind or backbone: .*{told}"):
+            opened(sealed({**whole, "reference/record.json": codec.encode(other)}), "it")
     with pytest.raises(CorruptError, match="its head leans on nothing"):
         opened(sealed({**files_of("moth"), **ant}), "it")
 

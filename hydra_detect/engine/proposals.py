@@ -167,11 +167,10 @@ def _groups(heads: Sequence[Proposer], convolutions: Convolutions) -> list[list[
 
     Heads of several convolutions stay alone: their last one reads what their own first ones made.
     """
-    groups: dict[object, list[int]] = {}
+    groups: dict[tuple[str, int], list[int]] = {}
     for place, head in enumerate(heads):
-        is_deep = len(head.layers) > 1
-        key = place if is_deep else "all" if convolutions.shares_maps else id(head.layers[-1].base)
-        groups.setdefault(key, []).append(place)
+        together = ("maps", 0) if convolutions.shares_maps else ("base", id(head.layers[-1].base))
+        groups.setdefault(("alone", place) if len(head.layers) > 1 else together, []).append(place)
     return list(groups.values())
 
 
