@@ -113,6 +113,33 @@ def say(rows):
                 )
 
 
+def draw(rows, path):
+    """Compact minus full, a point for each seed, by class; the mean of all pairs with its interval at the right."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    labels = list(dict.fromkeys((row["data"], row["class"]) for row in rows))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", sharey=True)
+    for axis, figure_name in zip(axes, ("ap50", "f1"), strict=True):
+        for place, key in enumerate(labels):
+            own = [row for row in rows if (row["data"], row["class"]) == key]
+            full = {row["seed"]: row[figure_name] for row in own if row["kind"] == "full"}
+            points = [row[figure_name] - full[row["seed"]] for row in own if row["kind"] == "compact"]
+            axis.plot([place] * len(points), points, "o", color="0.6", markersize=4)
+            axis.plot([place - 0.25, place + 0.25], [np.mean(points)] * 2, color="teal")
+        mean, low, high, _count = paired(rows, figure_name)
+        axis.errorbar([len(labels)], [mean], [[mean - low], [high - mean]], fmt="o", color="teal", capsize=4)
+        axis.axhline(0, color="0.3", linewidth=0.8)
+        axis.axhline(-0.01, color="0.3", linewidth=0.8, linestyle=":")
+        axis.set(xticks=range(len(labels) + 1), title={"ap50": "AP50", "f1": "F1"}[figure_name])
+        axis.set_xticklabels([*(label for _data, label in labels), "all"], rotation=40, ha="right")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("compact - full")
+    figure.savefig(path, dpi=110)
+
+
 def main():
     """Train what is missing, keep each row as it is done, and say what it comes to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,6 +148,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True, help="with what the two other benchmarks made")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--json", type=pathlib.Path, required=True, help="the rows, read and written")
+    parser.add_argument("--plot", type=pathlib.Path, help="picture of the differences (extra plot)")
     args = parser.parse_args()
     keep_freed_memory()
     rows = json.loads(args.json.read_text()) if args.json.exists() else []
@@ -144,6 +172,8 @@ def main():
                 print(json.dumps(rows[-1]), flush=True)
                 args.json.write_text(json.dumps(rows, indent=1) + "\n")
     say(rows)
+    if args.plot:
+        draw(rows, args.plot)
 
 
 if __name__ == "__main__":

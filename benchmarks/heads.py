@@ -43,6 +43,7 @@ from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX
 from hydra_detect.contracts import Preprocessing
 from hydra_detect.lifecycle.judging import measured
 from hydra_detect.loading import whole_tensors
+from hydra_detect.nets import devices
 from hydra_detect.nets.original import build_original, load_original
 from hydra_detect.nets.state import torch_tensors
 from hydra_detect.storage import backbones, heads
@@ -74,7 +75,7 @@ def enlarged(source, folder):
     return target
 
 
-def originals(store, names):
+def originals(store, names, device):
     """Torchvision's own detectors, each with the backbone and the weights of a full head."""
     stored = backbones.find(store, backbones.only(store))
     network = {BACKBONE_PREFIX + name: value for name, value in torch_tensors(backbones.tensors(store, stored)).items()}
@@ -83,7 +84,7 @@ def originals(store, names):
     for name in names:
         version = heads.find(store, name)
         model = build_original(contract.architecture, contract.preprocessing, version.record.settings)
-        models.append(load_original(model, {**network, **torch_tensors(whole_tensors(store, version))}))
+        models.append(load_original(model, {**network, **torch_tensors(whole_tensors(store, version))}).to(device))
     return models
 
 
@@ -105,17 +106,19 @@ def timed(act):
 
 
 def run_originals(models, tensor):
-    """One picture through whole models, one after another."""
+    """One picture through whole models, one after another, until the device is done."""
     with torch.inference_mode():
-        return [model([tensor]) for model in models]
+        found = [model([tensor]) for model in models]
+    devices.wait(tensor.device)
+    return found
 
 
-def measure(store, names, picture, *, counts, rounds):
+def measure(store, names, picture, *, counts, rounds, device):
     """Run the rounds; the first only warms up."""
-    tensor = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
-    models = originals(store, names["full"][: max(counts)])
+    tensor = (torch.from_numpy(picture).permute(2, 0, 1).float() / 255).to(device)
+    models = originals(store, names["full"][: max(counts)], device)
     detectors = {
-        way: HydraDetector.from_store(store, names[kind][: max(counts)], device="cpu", engine=engine, dtype=dtype)
+        way: HydraDetector.from_store(store, names[kind][: max(counts)], device=device, engine=engine, dtype=dtype)
         for way, (kind, engine, dtype) in WAYS.items()
     }
     seconds = {(way, n): [] for way in ("originals", *WAYS) for n in counts}
@@ -136,16 +139,16 @@ def measure(store, names, picture, *, counts, rounds):
     return seconds, timings, loads[1:]
 
 
-def machine():
+def machine(device):
     """What was measured on: torch, threads, and the peaks that floors are reckoned from."""
-    a = torch.randn(2048, 2048)
-    half, long = a.bfloat16(), torch.randn(64_000_000)
+    a = torch.randn(2048, 2048, device=device)
+    half, long = a.bfloat16(), torch.randn(64_000_000, device=device)
 
     def best(act):
-        return min(timed(act)[0] for _ in range(5))
+        return min(timed(lambda: (act(), devices.wait(device)))[0] for _ in range(5))
 
     return {
-        "processor": processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "cores": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -261,6 +264,7 @@ def main():
     parser.add_argument("--n", type=int, nargs="+", default=[1, 3, 6, 12, 24])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; on a GPU look at the seconds themselves")
     parser.add_argument("--yolo", type=pathlib.Path, help="what yolo.py wrote")
     parser.add_argument("--json", type=pathlib.Path, help="file to write the figures to")
     parser.add_argument("--plot", type=pathlib.Path, help="picture of time and bytes against N (extra plot)")
@@ -280,14 +284,15 @@ def main():
     yolo = json.loads(args.yolo.read_text()) if args.yolo else None
     if yolo and yolo["threads"] != torch.get_num_threads():
         parser.error(f"--yolo: it ran on {yolo['threads']} threads, and this would on {torch.get_num_threads()}")
-    facts, picture = machine(), a_picture(args.deeppcb)
+    device = devices.choose_device(args.device)
+    facts, picture = machine(device), a_picture(args.deeppcb)
     with tempfile.TemporaryDirectory() as folder:
         store = enlarged(source, pathlib.Path(folder) / "store")
-        seconds, timings, loads = measure(store, names, picture, counts=args.n, rounds=args.rounds)
+        seconds, timings, loads = measure(store, names, picture, counts=args.n, rounds=args.rounds, device=device)
         files = [registry[name].files["model.safetensors"][0] for name in names["compact"]]
         memory = {}
         for dtype in ("float32", "bfloat16"):
-            twelve = HydraDetector.from_store(store, names["compact"][:12], device="cpu", engine="fast", dtype=dtype)
+            twelve = HydraDetector.from_store(store, names["compact"][:12], device=device, engine="fast", dtype=dtype)
             memory[dtype] = twelve.memory().total / 1e6
         disk = disk_bytes(registry, source, names)
     rows = summarised(seconds, timings, args.n)
