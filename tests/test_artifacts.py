@@ -289,5 +289,5 @@ def test_the_limits_are_those_of_the_guide():
     assert f"At most {artifacts.MAX_TENSORS} tensors" in kept
     single, listing, whole = codec.MAX_JSON_BYTES >> 20, codec.MAX_LIST_BYTES >> 20, artifacts.MAX_TENSORS_BYTES >> 30
     assert f"a file above {single} MiB ({listing} MiB for those beside a head" in kept
-    limits = f"({single} MiB for the manifest and the two records, {listing} MiB for each other `.json`, {whole} GiB of"
+    limits = f"({single} MiB for the manifest and the records, {listing} MiB for each other `.json`, {whole} GiB of"
     assert limits in sent

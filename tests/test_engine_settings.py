@@ -60,15 +60,15 @@ def test_settings_that_a_head_may_have(kind, way, every, monkeypatch):
     store, exact = every[kind]
     with loaded(store, *SETTINGS[kind], engine="fast") as fast_detector:
         monkeypatch.setattr(FastEngine, "one_by_one", getattr(FastEngine, way))
-        fast = raw(fast_detector, photographs())
-    found = agreement(exact, fast, score_limits=[0.05], most=100)
+        fast = raw(fast_detector, photographs(2))
+    found = agreement(exact[:2], fast, score_limits=[0.05], most=100)
     assert found.matched > 50 * len(SETTINGS[kind])
     assert found.largest_box <= 0.01
     assert found.largest_score <= 1e-4
     assert found.unmatched == found.near_limits
     counts = {name: sum(len(one.filter(heads=[name])) for one in fast) for name in SETTINGS[kind]}
     assert counts.pop("none") == 0
-    assert 0 < counts["few"] <= 30
+    assert 0 < counts["few"] <= 20
     assert min(counts.values()) > 0
 
 

@@ -19,6 +19,7 @@ from hydra_detect.errors import (
     IncompatibleError,
     NameInvalidError,
     NotFoundError,
+    RecordError,
     listed,
 )
 from hydra_detect.names import HeadRef
@@ -127,7 +128,7 @@ def needed(item: Item, numbers: Collection[int], *, besides: Collection[HeadRef]
     for number in sorted(numbers):
         try:
             own = leaning.get(heads.find(item.store, HeadRef(item.name, number)).record.tensors, [])
-        except CorruptError:
+        except (CorruptError, RecordError):
             unread |= {name for names in leaning.values() for name in names}
             own = []
         own = own or (sorted(unread & _told(item, number)) if unread else [])

@@ -134,17 +134,19 @@ def test_what_was_written_waits_for_its_number(copy):
 
 
 def test_what_a_compact_head_leans_on_is_waited_for(copy):
-    """Publishing what leans on a head waits for whoever is at that head, and writes nothing meanwhile."""
+    """Publishing what leans on a head waits for whoever is at that head, whose history says so then."""
     root = copy("six, promoted")
     with (
         held(root, worlds.OWL) as (let_go, _holder),
         Child(lambda: worlds.lean(worlds.manager_of(root, Disk("fast"))).number) as child,
     ):
-        before = contents(root)
+        owl = Store.open(root).item(*worlds.OWL)
+        before = owl.pointer()
         assert child.result(WHILE) is None, f"it did not wait: {child.result(0)}"
-        assert contents(root) == before
+        assert owl.pointer() == before
         let_go()
         assert child.result(ENOUGH) == {"end": "done", "returned": 1}
+        assert owl.pointer().change.other == "fox@1"
 
 
 def test_what_is_taken_away_again_waits(copy):
