@@ -95,7 +95,7 @@ def a_picture(data):
     for place, number in enumerate(numbers):
         with Image.open(data / f"PCBData/group{number[:5]}/{number[:5]}/{number}_test.jpg") as picture:
             whole.paste(picture.convert("RGB").crop((0, 0, 400, 400)), (place % 2 * 400, place // 2 * 400))
-    return np.asarray(whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    return np.array(whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def timed(act):
@@ -199,22 +199,24 @@ def floors(store, head, facts):
     return {**told, "cropping, a head": cropped / facts["copy_gb_per_s"] / 1e6}
 
 
+def ap50(found, samples, version):
+    """AP50 of what a version found."""
+    return measured(found, samples, version.record.policy, draws=0).figures()["ap50"]
+
+
 def half_precision(store, names, tiles):
     """Mean AP50 of the compact heads on the test tiles, in float32 and in bfloat16."""
     tests = {name: deeppcb.lists(tiles, name.rsplit("-", 2)[0])["test"] for name in names}
-    pictures, found = [sample.picture for sample in next(iter(tests.values()))], {}
+    pictures, told = [sample.picture for sample in next(iter(tests.values()))], {}
     for dtype in ("float32", "bfloat16"):
         with HydraDetector.from_store(store, names, device="cpu", engine="fast", dtype=dtype) as detector:
             least = {name: version.record.settings.score_threshold for name, version in detector.heads.items()}
-            answers = [
-                answer.by_head() for answer in detector.predict(pictures, raw_scores=True, score_threshold=least)
-            ]
-            figures = [
-                measured([own[name] for own in answers], tests[name], version.record.policy, draws=0).figures()["ap50"]
+            found = detector.predict(pictures, raw_scores=True, score_threshold=least)
+            told[dtype] = statistics.mean(
+                ap50([one.filter(heads=[name]) for one in found], tests[name], version)
                 for name, version in detector.heads.items()
-            ]
-        found[dtype] = statistics.mean(figures)
-    return found
+            )
+    return told
 
 
 def median(values):
@@ -306,7 +308,7 @@ def main():
         "twelve_compact_mb": memory,
         "disk_mb": disk,
         "heads": {kind: told_of(registry[own[0]].record) for kind, own in names.items()},
-        "floors": floors(store, names["compact"][0], facts),
+        "floors": floors(source, names["compact"][0], facts),
         "ap50": half_precision(source, names["compact"], args.out / "pcb/tiles"),
         "yolo": yolo,
     }
@@ -351,7 +353,8 @@ def draw(report, path):
     for axis, values, unit in zip(axes, (seconds, bytes_of), ("seconds a picture", "MB on disk"), strict=True):
         for colour, (way, numbers) in zip(("0.6", "0.3", "teal"), values.items(), strict=True):
             axis.plot(counts, numbers, marker="o", color=colour, label=way)
-            axis.annotate(f"{numbers[-1]:.3g}", (counts[-1], numbers[-1]), xytext=(5, -3), textcoords="offset points")
+            last = f"{numbers[-1]:,.0f}" if numbers[-1] >= 100 else f"{numbers[-1]:.3g}"
+            axis.annotate(last, (counts[-1], numbers[-1]), xytext=(5, -3), textcoords="offset points")
         axis.set(xlabel="signals", ylabel=unit, xticks=counts, ylim=(0, None), xlim=(0, counts[-1] * 1.1))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
