@@ -11,7 +11,7 @@ import attrs
 from hydra_detect import codec
 from hydra_detect.names import one_line
 from hydra_detect.storage import artifacts, layout
-from hydra_detect.tensors import RawTensor
+from hydra_detect.tensors import ITEM_BYTES, RawTensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SHOWN_DIGITS = 4
 _PIECE = 1 << 18
+_MATRIX = 2  # axes
 
 
 @attrs.frozen(kw_only=True)
@@ -121,15 +122,26 @@ def _tensors(store: Store, version: VersionRecord) -> Mapping[str, RawTensor]:
 
 
 def _multiplied(tensors: Mapping[str, RawTensor], form: CompactForm) -> Mapping[str, RawTensor]:
-    """Return the tensors of a compact version, its differences multiplied out."""
+    """Return the tensors of a compact version, its differences multiplied out; what are no factors stay as they are."""
     import numpy as np  # here and not above: the store is listed without it
 
     found = dict(tensors)
     for name in form.ranks:
-        up, down = (found.pop(f"{name}.{factor}") for factor in ("up", "down"))
+        up, down = (found.get(f"{name}.{factor}") for factor in ("up", "down"))
+        if up is None or down is None or not _are_factors(up, down):
+            continue
         first, second = (np.frombuffer(one.data, dtype="<f4").reshape(one.shape) for one in (up, down))
         found[f"{name}.weight - {form.reference.short}"] = RawTensor.of(first @ second)
+        del found[f"{name}.up"], found[f"{name}.down"]
     return found
+
+
+def _are_factors(up: RawTensor, down: RawTensor) -> bool:
+    """Whether two tensors can be multiplied, and their product held: a store says so of no record by itself."""
+    if up.dtype != "F32" or down.dtype != "F32" or len(up.shape) != _MATRIX or len(down.shape) != _MATRIX:
+        return False
+    product = up.shape[0] * down.shape[1] * ITEM_BYTES["F32"]
+    return up.shape[1] == down.shape[0] and product <= artifacts.MAX_TENSORS_BYTES
 
 
 def _facts(version: VersionRecord) -> dict[str, Any]:

@@ -91,6 +91,30 @@ def test_compact_versions(manager):
     assert "compact" not in full.changed
 
 
+@pytest.mark.parametrize(
+    "factors",
+    [
+        {},
+        {"fc6.up": np.zeros((4, 1), "f4")},
+        {"fc6.up": np.zeros((4, 1), "f2"), "fc6.down": np.zeros((1, 4), "f2")},
+        {"fc6.up": np.zeros((4, 2), "f4"), "fc6.down": np.zeros((1, 4), "f4")},
+        {"fc6.up": np.zeros(4, "f4"), "fc6.down": np.zeros((1, 4), "f4")},
+        {"fc6.up": np.zeros((20_000, 1), "f4"), "fc6.down": np.zeros((1, 20_000), "f4")},
+    ],
+    ids=["none", "one", "of another dtype", "of other shapes", "no matrices", "too large a product"],
+)
+def test_what_are_no_factors(manager, factors):
+    """Tensors that cannot be multiplied, or to more than a version may hold, are compared as they are."""
+    owl = create(manager)
+    form = CompactForm(reference=owl.record.tensors, reference_ref=str(owl.ref), ranks={"fc6": 1})
+    for value in (1.0, 2.0):
+        tensors = {**{name: RawTensor.of(array) for name, array in factors.items()}, "bias": raw([value])}
+        manager.create("fox", tensors, a_record(tensors, compact=form))
+    found = manager.compare("fox", 1, 2)
+    assert sorted(found.layers) == ["bias", *sorted(factors)]
+    assert found.layers["bias"].largest == 1
+
+
 def test_pieces_of_a_large_tensor():
     """Numbers in every piece of a tensor count, each once: at its begin, at its end, in a piece that is not full."""
     for length in range(1, 11):

@@ -8,14 +8,14 @@ import engine_fixtures
 import numpy as np
 import pytest
 import torch
-from engine_fixtures import copied, demo_store, every_photograph, mixed, photographs
-from hypothesis import HealthCheck, given, settings
+from engine_fixtures import copied, demo_store, every_photograph, is_clear, mixed, photographs
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hydra_detect import HydraDetector
 from hydra_detect.engine import engines, suppression, waitless
 from hydra_detect.engine.fast import FastEngine
-from hydra_detect.errors import DeviceError, IncompatibleError, NotFoundError, RecordError
+from hydra_detect.errors import DeviceError, IncompatibleError, InputError, NotFoundError, RecordError
 from hydra_detect.lifecycle.compressing import expand_head
 from hydra_detect.loading import Shelf
 from hydra_detect.measure.agreement import agreement
@@ -104,18 +104,54 @@ def test_a_result_depends_on_no_other_head(kind, engine, dtype):
     assert same(raw(together, picture).filter(heads=["bat"]), alone["bat"])
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    height=st.integers(20, 150), width=st.integers(20, 150), seed=st.integers(0, 100), kind=st.sampled_from(KINDS[:2])
-)
-def test_any_size_of_picture(height, width, seed, kind):
-    """Whatever the picture's size, odd ones too, the engines agree but for what lies at a limit."""
-    noise = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    exact, fast = both(kind)
-    found = agreement([raw(exact, noise)], [raw(fast, noise)], score_limits=[0.05], most=100)
-    assert found.largest_box <= 0.01
-    assert found.largest_score <= 1e-4
-    assert found.unmatched <= found.near_limits + found.matched // 50  # limits of proposals are not seen from here
+def test_any_size_of_picture():
+    """Whatever the picture's size, odd ones too, the engines agree; where rounding decides, on most detections."""
+    clear = []
+
+    @settings(max_examples=15)
+    @example(height=73, width=117, seed=41, kind="resnet")
+    @given(
+        height=st.integers(20, 150),
+        width=st.integers(20, 150),
+        seed=st.integers(0, 99),
+        kind=st.sampled_from(KINDS[:2]),
+    )
+    def run(height, width, seed, kind):
+        picture, (exact, fast) = noise(height, width, seed), both(kind)
+        for name in EVERY:
+            one, other = (raw(detector, picture, heads=[name]) for detector in (exact, fast))
+            found = agreement([one], [other], score_limits=[0.05], most=100)
+            if is_clear(exact, picture, name):
+                clear.append(name)
+                assert found.largest_box <= 0.01
+                assert found.largest_score <= 1e-4
+                assert found.unmatched == found.near_limits
+            else:
+                assert found.unmatched <= found.near_limits + len(one) // 10
+
+    run()
+    assert len(clear) > 30  # of 60
+
+
+def test_what_rounding_decides_is_known():
+    """Two proposals of one head overlap by 0.70002 in this picture, and none of the other's by nearly that."""
+    picture, (exact, _fast) = noise(73, 117, 41), both("resnet")
+    assert {name: is_clear(exact, picture, name) for name in ("eel", "bat")} == {"eel": False, "bat": True}
+
+
+def noise(height, width, seed):
+    """Return a picture of noise."""
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+@pytest.mark.parametrize("shape", [(1, 400, 3), (400, 1, 3)])
+def test_a_picture_of_which_nothing_would_be_left(engine, shape):
+    """A picture so long that its shorter side would be less than a pixel is refused, and the next one is looked at."""
+    detector = loaded(mixed(), "owl", "bat", engine=engine)
+    with pytest.raises(InputError, match=r"its shorter side would be less than one of 128.*Cut it into pieces"):
+        detector.predict(np.zeros(shape, dtype=np.uint8))
+    assert len(raw(detector, photographs(1)[0]))
 
 
 _BOTH = {}

@@ -433,7 +433,7 @@ def test_bundled_where_the_reference_is_there(bare, tmp_path):
     assert load_bundle(tmp_path / "lamp").add_to(bare, head="torch") == version
 
 
-def test_bundled_where_the_name_of_the_reference_is_another_head(bare, tmp_path):
+def test_bundled_where_the_name_of_the_reference_is_another_head(bare, tmp_path, capsys):
     """What a bundled head leans on does not become a version of a head of another backbone: it takes another name."""
     teach(bare, config=COMPACT)
     export_bundle(bare, "lamp", tmp_path / "lamp")
@@ -446,7 +446,25 @@ def test_bundled_where_the_name_of_the_reference_is_another_head(bare, tmp_path)
         bundle.add_to(other)
     assert list(HeadRegistry(other)) == ["moth"]
     assert "leaning on moth@1 in it" in str(bundle)
+    options = ["--store", str(other.root), "--reference", "fly"]
+    assert run(["unbundle", str(tmp_path / "lamp"), *options]) == 0
+    assert HeadRegistry(other).info("lamp").leans_on == "fly@1"
     assert bundle.add_to(other, reference="fly").record.compact.reference_ref == "fly@1"
+    assert run(["versions", "lamp", "--store", str(other.root)]) == 0
+    assert "fly@1" in capsys.readouterr().out.splitlines()[-1].split()
+
+
+def test_a_bundle_beside_what_is_damaged(bare, tmp_path):
+    """A damaged version of the head that the reference is to be a version of holds nothing up."""
+    teach(bare, config=COMPACT)
+    export_bundle(bare, "lamp", tmp_path / "lamp")
+    bundle, other = load_bundle(tmp_path / "lamp"), Store.create(tmp_path / "other", durability="fast")
+    bundle.add_to(other)
+    for number in HeadRegistry(other).info("moth").versions:
+        store_fixtures.flip(other.head("moth").place.version(number) / "record.json")
+    version = bundle.add_to(other, head="torch")
+    assert version.record.compact.reference_ref == "moth@2"
+    assert are_equal(found_by(bare, "lamp@1"), found_by(other, "torch@1"))
 
 
 def bundled_form(contents):

@@ -2,11 +2,13 @@
 
 import functools
 import shutil
+from collections import Counter
 
 import attrs
 import numpy as np
 import pytest
 import store_fixtures
+from engine_fixtures import mixed
 from store_fixtures import a_backbone, a_contract, a_record, create, snapshot, some_tensors
 
 from hydra_detect.contracts import Preprocessing
@@ -17,6 +19,7 @@ from hydra_detect.errors import (
     InputError,
     NotFoundError,
     RecordError,
+    StoreError,
 )
 from hydra_detect.names import Digest
 from hydra_detect.records import CompactForm
@@ -241,6 +244,27 @@ def test_what_cannot_be_read_may_lean_on_it(manager):
     assert kept[1] == "fox@1 leans on it"
 
 
+def test_what_the_system_refuses_to_read_may_lean_on_it(manager, monkeypatch):
+    """Where a record may not be read just now nothing is pruned or removed: nobody knows what it leans on."""
+    owl = create(manager)
+    leaning(manager, owl)
+    create(manager, seed=1)
+    find = heads.find
+
+    def refused(store, ref):
+        if str(ref) == "fox@1":
+            raise StoreError("read fox@1", "Permission denied", "Make it readable.")
+        return find(store, ref)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(heads, "find", refused)
+        with pytest.raises(StoreError, match="Permission denied"):
+            manager.prune("owl", keep=1)
+        with pytest.raises(StoreError, match="Permission denied"):
+            HeadRegistry(manager.store).remove("owl")
+    assert manager.store.head("owl").numbers() == [1, 2]
+
+
 def test_what_leans_on_what_cannot_be_read(manager):
     """What history says that something leans on stays, though its record cannot be read; others go as ever."""
     owl = create(manager)
@@ -390,6 +414,21 @@ def test_a_repair_leaves_what_something_needs(manager):
     HeadRegistry(manager.store).remove("fox")
     assert manager.repair().is_sound
     assert manager.store.head("owl").numbers() == [1]
+
+
+def test_a_check_reads_a_reference_once(monkeypatch):
+    """However many versions lean on it: once for itself, and once for all that lean on it, whose networks it makes."""
+    manager = VersionManager(mixed().root)
+    read, original = [], Item.read
+
+    def reading(item, version, name):
+        read.append((item.name, version.number, name))
+        return original(item, version, name)
+
+    monkeypatch.setattr(Item, "read", reading)
+    assert manager.verify(depth="deep").is_sound
+    weights = Counter(head for head, _number, name in read if name == layout.TENSORS)
+    assert {name: weights[name] for name in ("bat", "eel", "fox", "owl")} == {"bat": 1, "eel": 1, "fox": 1, "owl": 2}
 
 
 def test_a_missing_reference_is_found_by_a_check(manager):

@@ -136,13 +136,14 @@ class Bundle:
         backbones.publish(manager.store, backbone, self.backbone, self.backbone_tensors)
         record = attrs.evolve(self.record, backbone_name=backbone, notes=self._notes(self.record))
         if self.reference is not None and record.compact:
-            ref = self._add_reference(manager, self.reference, backbone, reference or self.reference.name)
+            called = self.reference.name if reference is None else reference
+            ref = self._add_reference(manager, self.reference, backbone, called)
             record = attrs.evolve(record, compact=attrs.evolve(record.compact, reference_ref=str(ref)))
         return _there(manager, name, record) or manager.create(name, self.tensors, record, attachments=self.files)
 
     def _add_reference(self, manager: VersionManager, reference: BundledReference, backbone: str, name: str) -> HeadRef:
-        """Return what the head leans on in a store, put there if it is not there yet."""
-        with contextlib.suppress(NotFoundError):
+        """Return what the head leans on in a store, put there if it is not there yet, or damaged."""
+        with contextlib.suppress(NotFoundError), files.unless_damaged():
             return references.find(manager.store, self.record, f"add {self.origin.ref}").ref
         _check_fits(manager.store, name, self.backbone.contract)
         record = attrs.evolve(reference.record, backbone_name=backbone, notes=self._notes(reference.record))
@@ -172,20 +173,24 @@ def _there(manager: VersionManager, head: str, record: HeadRecord) -> VersionRec
     for number in manager.store.head(head).numbers():
         with files.unless_damaged():
             version = heads.find(manager.store, HeadRef(head, number))
-            if _but_for_names(version.record) == _but_for_names(record):
+            if _leaning_on_the_same(version.record, record) == record:
                 return version
     return None
 
 
-def _but_for_names(record: HeadRecord) -> HeadRecord:
-    form = record.compact
-    return attrs.evolve(record, compact=form and attrs.evolve(form, reference_ref=f"{manifest.REFERENCE}@1"))
+def _leaning_on_the_same(one: HeadRecord, other: HeadRecord) -> HeadRecord:
+    """Return a record that calls what it leans on as another does."""
+    if one.compact is None or other.compact is None:
+        return one
+    return attrs.evolve(one, compact=attrs.evolve(one.compact, reference_ref=other.compact.reference_ref))
 
 
 def _check_fits(store: Store, head: str, contract: BackboneContract) -> None:
-    """See that a name is free for what is to be leant on, or belongs to a head of the same backbone."""
+    """See that a name is free for what is to be leant on, or belongs to a head of the same backbone; damage aside."""
     for number in store.head(head).numbers():
-        differences = heads.find(store, HeadRef(head, number)).record.backbone.differences(contract)
+        differences: tuple[str, ...] = ()
+        with files.unless_damaged():
+            differences = heads.find(store, HeadRef(head, number)).record.backbone.differences(contract)
         if differences:
             found = f"the store has a head {head!r} of another backbone: {'; '.join(differences)}"
             remedy = "Give the reference another name (reference=..., --reference)."

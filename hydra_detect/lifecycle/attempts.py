@@ -10,7 +10,7 @@ import attrs
 
 from hydra_detect.data.samples import Role
 from hydra_detect.data.splits import LEAST, folds
-from hydra_detect.errors import HydraDetectError, InputError, listed
+from hydra_detect.errors import CorruptError, IncompatibleError, InputError, NotFoundError, listed
 from hydra_detect.lifecycle import beside, memory
 from hydra_detect.lifecycle.candidates import Contender, candidates
 from hydra_detect.lifecycle.judging import calibrated, calibrated_on, measured
@@ -262,7 +262,7 @@ def _hindrance(setting: Setting, version: VersionRecord) -> str:
         return f"the active {version.ref} belongs to another backbone"
     try:
         references.check(setting.store, version, f"run {version.ref}")
-    except HydraDetectError as error:
+    except (NotFoundError, IncompatibleError, CorruptError) as error:
         return f"the active {version.ref} cannot be run: {error.found}"
     return ""
 

@@ -144,7 +144,12 @@ def _told(item: Item, number: int) -> set[str]:
 
 
 def dependents(store: Store, *, besides: Collection[HeadRef] = ()) -> dict[Digest | None, list[str]]:
-    """Return the compact versions by what they lean on; by None those that cannot be read, which may be compact."""
+    """Return the compact versions by what they lean on; by None those that cannot be read, which may be compact.
+
+    Raises:
+        StoreError: If the system refuses to read one: nobody knows then what it leans on.
+
+    """
     found: dict[Digest | None, list[str]] = {}
     for ref in _refs(store):
         if ref in besides:
@@ -153,7 +158,7 @@ def dependents(store: Store, *, besides: Collection[HeadRef] = ()) -> dict[Diges
             form = heads.find(store, ref).record.compact
         except NotFoundError:  # taken away meanwhile
             continue
-        except HydraDetectError:
+        except (CorruptError, RecordError):
             found.setdefault(None, []).append(str(ref))
             continue
         if form:

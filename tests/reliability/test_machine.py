@@ -24,7 +24,7 @@ def test_random_operations_and_crashes(tally, exhaustive):
         tally("random operations, each in another state"),
         tally("crashes among them, each at another step"),
     )
-    least = (100_000, 20_000) if exhaustive else (10_000, 2_000)
+    least = (100_000, 20_000) if exhaustive else (20_000, 4_000)
     found = apart.run("machine", "run_machines", operations=least[0], crashes=least[1])
     kinds = Counter()
     for share in found:
