@@ -22,6 +22,7 @@ from training_fixtures import (
     task,
 )
 
+from hydra_detect.training import patches
 from hydra_detect.training.features import FrozenFeatures, stack
 from hydra_detect.training.source import CachedSource
 from hydra_detect.training.step import predict
@@ -114,6 +115,20 @@ def test_a_trained_head_too(tmp_path):
     expected, _ = their_losses(ours, batch, 7)
     assert found == pytest.approx(expected, rel=1e-6)
     assert found["box"] > 0
+
+
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_a_training_keeps_no_whole_map(tmp_path, monkeypatch, is_sparse):
+    """A step of a head on frozen features runs the convolution over whole maps without a gradient."""
+    if not is_sparse:
+        monkeypatch.setattr(patches, "is_enough", lambda *_: False)
+    network = head().train()
+    kept = []
+    network.rpn.head.conv.register_forward_hook(lambda _module, _given, found: kept.append(found.requires_grad))
+    losses = task(tmp_path).losses(network, seen(tmp_path, (0, 1)))
+    sum(losses.values()).backward()
+    assert set(kept) == {not is_sparse}
+    assert network.rpn.head.conv[0][0].weight.grad.abs().sum() > 0
 
 
 def test_pictures_of_several_sizes_weigh_the_same(tmp_path):

@@ -12,6 +12,8 @@ import attrs
 import torch
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
+from hydra_detect.training import patches
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -139,7 +141,9 @@ def _first_stage(
 ) -> tuple[list[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Return proposals, and of a sample of anchors: logits, whether an object, deltas and wanted deltas of objects."""
     rpn, maps = head.rpn, list(features.maps.values())
-    per_level, level_deltas = rpn.head(maps)
+    is_sparse = patches.is_enough(rpn.head, maps)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not is_sparse):
+        per_level, level_deltas = rpn.head(maps)
     anchors = rpn.anchor_generator(features.images, maps)
     anchor_counts = [level[0].numel() for level in per_level]
     objectness, deltas = concat_box_prediction_layers(per_level, level_deltas)  # [image * anchor, 1 or 4]
@@ -151,4 +155,8 @@ def _first_stage(
         objects = torch.where(torch.cat(positive))[0]
         sampled = torch.cat([objects, torch.where(torch.cat(negative))[0]])
         wanted = torch.cat(rpn.box_coder.encode(matched, anchors))[objects]
-    return proposals, (objectness[sampled, 0], torch.cat(labels)[sampled], deltas[objects], wanted)
+    if is_sparse:
+        logits, moves = patches.predicted(rpn.head, maps, sampled)
+    else:
+        logits, moves = objectness[sampled, 0], deltas[sampled]
+    return proposals, (logits, torch.cat(labels)[sampled], moves[: len(objects)], wanted)
