@@ -40,6 +40,7 @@ FLOORS = {
     "checkpoints": 4,
     "training": 4,
     "lifecycle": 5,
+    "arriving": 4,
     "bundles": 5,
     "demo": 5,
     "cli": 6,

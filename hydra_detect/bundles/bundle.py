@@ -7,20 +7,20 @@ that its maker meant well: a version that is added from one is never promoted by
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 from hydra_detect import codec
+from hydra_detect.arriving import Arrival, ArrivingBackbone, ArrivingHead
 from hydra_detect.bundles import manifest, zips
 from hydra_detect.data.splits import Split
-from hydra_detect.errors import ConflictError, CorruptError, IncompatibleError, NotFoundError, RecordError, listed
+from hydra_detect.errors import CorruptError, IncompatibleError, NotFoundError, RecordError, listed
 from hydra_detect.measure.outcomes import Outcomes
 from hydra_detect.names import HeadRef, check_name, one_line
 from hydra_detect.records import BackboneRecord, HeadRecord, OperatingPolicy
-from hydra_detect.storage import artifacts, backbones, files, heads, layout, manifests, references
+from hydra_detect.storage import artifacts, files, layout, manifests
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
@@ -28,31 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hydra_detect.bundles.manifest import BundleManifest
-    from hydra_detect.contracts import BackboneContract
     from hydra_detect.names import Digest
     from hydra_detect.records import VersionRecord
     from hydra_detect.storage.store import Store
     from hydra_detect.tensors import RawTensor
 
 _MOST_BYTES = sum(manifest.LIMITS.values()) + codec.MAX_JSON_BYTES  # more than a zip file adds to what it holds
-
-
-@attrs.frozen(kw_only=True)
-class BundledReference:
-    """The full head that a compact one leans on.
-
-    Args:
-        name: What that head was called.
-        record: Its facts.
-        tensors: Its weights.
-        files: What lay beside it that the store has to remember: its split.
-
-    """
-
-    name: str
-    record: HeadRecord
-    tensors: Mapping[str, RawTensor] = attrs.field(repr=False)
-    files: Mapping[str, bytes] = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +59,7 @@ class Bundle:
     record: HeadRecord
     tensors: Mapping[str, RawTensor] = attrs.field(repr=False)
     files: Mapping[str, bytes] = attrs.field(repr=False)
-    reference: BundledReference | None = None
+    reference: ArrivingHead | None = None
 
     @property
     def head(self) -> str:
@@ -129,28 +110,23 @@ class Bundle:
             InputError: If `actor` is no short text.
 
         """
-        manager = VersionManager(store, actor=actor)
-        name = check_name(self.head if head is None else head)
-        if backbone is None:
-            backbone = name_in(manager.store, self.backbone.contract, likely=self.origin.backbone)
-        backbones.publish(manager.store, backbone, self.backbone, self.backbone_tensors)
-        record = attrs.evolve(self.record, backbone_name=backbone, notes=self._notes(self.record))
-        if self.reference is not None and record.compact:
-            called = self.reference.name if reference is None else reference
-            ref = self._add_reference(manager, self.reference, backbone, called)
-            record = attrs.evolve(record, compact=attrs.evolve(record.compact, reference_ref=str(ref)))
-        return _there(manager, name, record) or manager.create(name, self.tensors, record, attachments=self.files)
-
-    def _add_reference(self, manager: VersionManager, reference: BundledReference, backbone: str, name: str) -> HeadRef:
-        """Return what the head leans on in a store, put there if it is not there yet, or damaged."""
-        with contextlib.suppress(NotFoundError), files.unless_damaged():
-            return references.find(manager.store, self.record, f"add {self.origin.ref}").ref
-        _check_fits(manager.store, name, self.backbone.contract)
-        record = attrs.evolve(reference.record, backbone_name=backbone, notes=self._notes(reference.record))
-        return manager.create(name, reference.tensors, record, attachments=reference.files).ref
-
-    def _notes(self, record: HeadRecord) -> str:
-        return "; ".join(filter(None, [record.notes, self._where_from()]))
+        where = self._where_from()
+        leant = self.reference and self.reference.noted(where)
+        if leant and reference is not None:
+            leant = attrs.evolve(leant, name=check_name(reference))
+        own = ArrivingHead(
+            name=check_name(self.head if head is None else head),
+            record=self.record,
+            tensors=self.tensors,
+            files=self.files,
+        )
+        arrival = Arrival(
+            head=own.noted(where),
+            contract=self.backbone.contract,
+            backbone=ArrivingBackbone(name=self.origin.backbone, record=self.backbone, tensors=self.backbone_tensors),
+            reference=leant,
+        )
+        return arrival.add_to(VersionManager(store, actor=actor), backbone=backbone, is_same=_is_same)
 
     def _where_from(self) -> str:
         made = one_line(f"made {self.origin.created_at} by {self.origin.actor or 'nobody named'}")
@@ -165,36 +141,12 @@ class Bundle:
         return f"{self.origin.ref} ({classes}) {on}, bundle {self.digest.short}{beside}"
 
 
-def _there(manager: VersionManager, head: str, record: HeadRecord) -> VersionRecord | None:
-    """Return the version of a head with this record, whose notes name the bundle; damaged ones are none.
-
-    What it leans on may have had another name by then.
-    """
-    for number in manager.store.head(head).numbers():
-        with files.unless_damaged():
-            version = heads.find(manager.store, HeadRef(head, number))
-            if _leaning_on_the_same(version.record, record) == record:
-                return version
-    return None
-
-
-def _leaning_on_the_same(one: HeadRecord, other: HeadRecord) -> HeadRecord:
-    """Return a record that calls what it leans on as another does."""
-    if one.compact is None or other.compact is None:
-        return one
-    return attrs.evolve(one, compact=attrs.evolve(one.compact, reference_ref=other.compact.reference_ref))
-
-
-def _check_fits(store: Store, head: str, contract: BackboneContract) -> None:
-    """See that a name is free for what is to be leant on, or belongs to a head of the same backbone; damage aside."""
-    for number in store.head(head).numbers():
-        differences: tuple[str, ...] = ()
-        with files.unless_damaged():
-            differences = heads.find(store, HeadRef(head, number)).record.backbone.differences(contract)
-        if differences:
-            found = f"the store has a head {head!r} of another backbone: {'; '.join(differences)}"
-            remedy = "Give the reference another name (reference=..., --reference)."
-            raise ConflictError(f"add the reference {head!r}", found, remedy)
+def _is_same(version: VersionRecord, record: HeadRecord) -> bool:
+    """Whether a version has this record, whose notes name the bundle; what it leans on may have another name by now."""
+    own = version.record
+    if own.compact and record.compact:
+        own = attrs.evolve(own, compact=attrs.evolve(own.compact, reference_ref=record.compact.reference_ref))
+    return own == record
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -301,7 +253,7 @@ def _beside(contents: Mapping[str, bytes], where: str, class_names: tuple[str, .
     return found
 
 
-def _reference(contents: Mapping[str, bytes], record: HeadRecord, where: str) -> BundledReference | None:
+def _reference(contents: Mapping[str, bytes], record: HeadRecord, where: str) -> ArrivingHead | None:
     """Return what a compact head leans on, once it is seen to be that.
 
     Raises:
@@ -328,7 +280,7 @@ def _reference(contents: Mapping[str, bytes], record: HeadRecord, where: str) ->
     split = contents.get(manifest.REFERENCE_SPLIT)
     if split is not None:
         codec.decode(Split, split, f"the reference's split of {where}", limit=codec.MAX_LIST_BYTES)
-    return BundledReference(
+    return ArrivingHead(
         name=HeadRef.parse(form.reference_ref).name,
         record=own,
         tensors=artifacts.decode_weights(
@@ -348,21 +300,3 @@ def _check_agreement(bundle: Bundle, asked: str) -> None:
     if bundle.policy != bundle.record.policy:
         found = f"{manifest.MANIFEST} gives another operating policy than the record of its head"
         raise RecordError(asked, found, "Export the head again: a version has exactly one.")
-
-
-def name_in(store: Store, contract: BackboneContract, *, likely: str) -> str:
-    """Return the name under which a store has a backbone; where it has it not, the likely one.
-
-    One that is damaged is passed over: whoever goes on with a name will hear of it.
-
-    Args:
-        store: The store.
-        contract: Weights and settings of the backbone.
-        likely: The name that it has elsewhere, which is preferred.
-
-    """
-    for name in (likely, *backbones.names(store)):
-        with files.unless_damaged():
-            if not backbones.find(store, name).record.contract.differences(contract):
-                return name
-    return likely

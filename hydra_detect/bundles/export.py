@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from hydra_detect.arriving import name_in
 from hydra_detect.bundles import manifest, zips
-from hydra_detect.bundles.bundle import name_in, opened
+from hydra_detect.bundles.bundle import opened
 from hydra_detect.bundles.manifest import BundleManifest
 from hydra_detect.environment import libraries
 from hydra_detect.errors import ConflictError, InputError
