@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hydra_detect.bundles.bundle import load_bundle as load_bundle
     from hydra_detect.bundles.export import export_bundle as export_bundle
     from hydra_detect.checkpoints.merge import merge_checkpoint as merge_checkpoint
+    from hydra_detect.checkpoints.merge import to_torchvision as to_torchvision
     from hydra_detect.checkpoints.proof import compare_with_original as compare_with_original
     from hydra_detect.checkpoints.proof import verify as verify
     from hydra_detect.checkpoints.settings import SplitSettings as SplitSettings
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from hydra_detect.detections import GroundTruth as GroundTruth
     from hydra_detect.detector import HydraDetector as HydraDetector
     from hydra_detect.errors import HydraDetectError as HydraDetectError
+    from hydra_detect.hub.cards import About as About
+    from hydra_detect.hub.pull import pull as pull
+    from hydra_detect.hub.pull import pull_backbone as pull_backbone
+    from hydra_detect.hub.push import push as push
+    from hydra_detect.hub.push import push_backbone as push_backbone
     from hydra_detect.lifecycle.compressing import compress_head as compress_head
     from hydra_detect.lifecycle.compressing import expand_head as expand_head
     from hydra_detect.lifecycle.judging import calibrate as calibrate
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from hydra_detect.versions import VersionManager as VersionManager
 
 _HOMES = {
+    "About": "hub.cards",
     "Detections": "detections",
     "Digest": "names",
     "GroundTruth": "detections",
@@ -70,8 +77,13 @@ _HOMES = {
     "list_losses": "training.losses",
     "load_bundle": "bundles.bundle",
     "merge_checkpoint": "checkpoints.merge",
+    "pull": "hub.pull",
+    "pull_backbone": "hub.pull",
+    "push": "hub.push",
+    "push_backbone": "hub.push",
     "read_samples": "data.reading",
     "split_checkpoint": "checkpoints.split",
+    "to_torchvision": "checkpoints.merge",
     "train_head": "lifecycle.train",
     "train_original": "lifecycle.original",
     "verify": "checkpoints.proof",

@@ -139,3 +139,15 @@ def check_thresholds(given: float | Mapping[str, float] | None, heads: Mapping[s
         if not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
             found = f"the score threshold of {name} is {shown(value)}"
             raise InputError("predict", found, "Give a number from 0 to 1.")
+
+
+def listed_heads(heads: Sequence[str]) -> list[str]:
+    """Return the heads that are to be run.
+
+    Raises:
+        InputError: If it is no list of names.
+
+    """
+    if isinstance(heads, str) or not all(isinstance(name, str) for name in heads):
+        raise InputError("predict", f"heads is {shown(heads)}", "Give a list of names of loaded heads, as ['owl'].")
+    return list(heads)

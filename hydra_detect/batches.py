@@ -6,7 +6,7 @@ before it down with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from hydra_detect.nets.backbones import Prepared
     from hydra_detect.pictures import Picture
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -62,9 +64,15 @@ def chunks(source: Iterator[Picture], prepare: Callable[[Picture], Job], *, size
             return
 
 
-def by_padded_size(jobs: Sequence[Job]) -> list[list[int]]:
-    """Return the places of jobs that may share a batch: padding to a common size would change what is found."""
+def by_size(jobs: Sequence[Job], run: Callable[[Sequence[Job]], Sequence[T]]) -> list[T]:
+    """Return what each job comes to, in their order: those of one padded size are run together.
+
+    Padding pictures of several sizes to a common one would change what is found.
+    """
     groups: dict[tuple[int, int], list[int]] = {}
     for place, job in enumerate(jobs):
         groups.setdefault(job.prepared.padded_size, []).append(place)
-    return list(groups.values())
+    found: dict[int, T] = {}
+    for places in groups.values():
+        found.update(zip(places, run([jobs[place] for place in places]), strict=True))
+    return [found[place] for place in range(len(jobs))]

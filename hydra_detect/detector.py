@@ -23,7 +23,7 @@ from hydra_detect.detections import Detections, Timing
 from hydra_detect.engine import engines
 from hydra_detect.errors import InputError, NotFoundError, near_matches
 from hydra_detect.loading import Shelf
-from hydra_detect.names import HeadRef, shown
+from hydra_detect.names import HeadRef, one_version_each, shown
 from hydra_detect.nets import devices
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.registry import HeadRegistry, check_fits
@@ -34,9 +34,11 @@ from hydra_detect.watching import Refreshed, Watcher
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from hydra_detect.engine.engines import Engine
     from hydra_detect.engine.found import Memory
+    from hydra_detect.hub.push import Pushed
     from hydra_detect.records import VersionRecord
 
 DEFAULT_ENGINE = "fast"
@@ -115,11 +117,57 @@ class HydraDetector:
             raise InputError(
                 f"load heads {heads!s}", "heads is one reference, not a list", f"Write heads=[{str(heads)!r}]."
             )
-        for ref in _one_version_each(heads):
+        for ref in one_version_each(heads):
             detector.load_head(ref)
         if watch is not None:
             detector._watcher = Watcher(detector.refresh, watch)
         return detector
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str,
+        heads: Iterable[str | HeadRef] | None = None,
+        *,
+        store: str | os.PathLike[str] | Store | None = None,
+        endpoint: str | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+        engine: str = DEFAULT_ENGINE,
+    ) -> HydraDetector:
+        """Load a backbone and heads from a Hub: what the store lacks is pulled into it, checked, and promoted nowhere.
+
+        Args:
+            source: "org/backbone", or a folder that `save_pretrained` wrote.
+            heads: "org/hydra-whistle@v3", "org/pack/whistle@v3", or names in the store; None for all of a pack.
+            store: Where they are kept; None for $HYDRA_DETECT_STORE, or one at home.
+            endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
+            device: As for `from_store`, like the next two.
+            dtype: See there.
+            engine: See there.
+
+        Raises:
+            HydraDetectError: As for `hub.pull.pull` and `from_store`.
+
+        """
+        from hydra_detect.hub import pretrained
+
+        place, backbone, refs = pretrained.gathered(source, heads, store=store, endpoint=endpoint)
+        return cls.from_store(place, refs, backbone=backbone, device=device, dtype=dtype, engine=engine)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write backbone and loaded heads to a new folder: a store of just these, for `from_pretrained`."""
+        from hydra_detect.hub import pretrained
+
+        return pretrained.save(self, folder)
+
+    def push_to_hub(
+        self, repo: str, *, private: bool = False, message: str = "", endpoint: str | None = None
+    ) -> list[Pushed]:
+        """Publish backbone and loaded heads as one repository; `hub.push.push` says what that means, and raises."""
+        from hydra_detect.hub import pretrained
+
+        return pretrained.publish(self, repo, private=private, message=message, endpoint=endpoint)
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +190,7 @@ class HydraDetector:
         Other heads are not touched, and a prediction in progress finishes with what it began with.
 
         Args:
-            ref: "owl" for the active version, "owl@3" for that one.
+            ref: "owl" for the active version, "owl@3" for that one; "org/hydra-owl@v3" is pulled first.
 
         Returns:
             The version that is now loaded.
@@ -176,11 +224,19 @@ class HydraDetector:
         return head.version
 
     def _read(self, ref: str | HeadRef) -> LoadedHead:
-        ref = HeadRef.parse(ref)
+        ref = self._here(ref)
         version, raw = heads.load(self.registry.store, ref)
         check_fits(version, self.backbone.contract)
         lean = functools.partial(self._shelf.reference, version.record, f"load {version.ref}")
         return LoadedHead(version, self._engine.load(version.record, raw, lean), follows=ref.version is None)
+
+    def _here(self, ref: str | HeadRef) -> HeadRef:
+        """Return what a reference is in the store; what can only mean something on a Hub is pulled."""
+        if isinstance(ref, str) and "/" in ref:
+            from hydra_detect.hub.pull import pull
+
+            return pull(ref, self.registry.store)
+        return HeadRef.parse(ref)
 
     def _put(self, head: LoadedHead) -> None:
         self._heads = MappingProxyType({**self._heads, head.version.head: head})
@@ -279,7 +335,7 @@ class HydraDetector:
         """
         if not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise InputError("predict", f"batch_size is {batch_size!r}", "Give a whole number from 1.")
-        names = None if heads is None else _listed_heads(heads)
+        names = None if heads is None else answers.listed_heads(heads)
         self._loaded(names)
         answers.check_thresholds(score_threshold, self._heads)
         reading = answers.Reading(score_threshold, raw_scores)
@@ -289,28 +345,15 @@ class HydraDetector:
         return next(results) if pictures.is_single(x) else list(results)
 
     def _stream(
-        self,
-        source: Iterator[pictures.Picture],
-        names: list[str] | None,
-        reading: answers.Reading,
-        *,
-        batch_size: int,
+        self, source: Iterator[pictures.Picture], names: list[str] | None, reading: answers.Reading, *, batch_size: int
     ) -> Iterator[Detections]:
         for chunk in batches.chunks(source, self._prepare, size=batch_size):
-            results, problem = self._answers(chunk, self._loaded(names), reading), chunk.problem
-            del chunk  # or its pictures would be held while the next ones are read
+            run = functools.partial(self._run, heads=self._loaded(names), reading=reading)
+            results, problem = batches.by_size(chunk.jobs, run), chunk.problem
+            del chunk, run  # or its pictures would be held while the next ones are read
             yield from results
             if problem:
                 raise problem
-
-    def _answers(
-        self, chunk: batches.Chunk, heads: Mapping[str, LoadedHead], reading: answers.Reading
-    ) -> list[Detections]:
-        found: dict[int, Detections] = {}
-        for places in batches.by_padded_size(chunk.jobs):
-            results = self._run([chunk.jobs[place] for place in places], heads, reading)
-            found.update(zip(places, results, strict=True))
-        return [found[place] for place in range(len(chunk.jobs))]
 
     def _prepare(self, picture: pictures.Picture) -> batches.Job:
         started = time.perf_counter()
@@ -352,21 +395,3 @@ class HydraDetector:
             remedy = f"{near_matches(missing[0], heads)} See load_head()."
             raise NotFoundError(f"{verb} head {shown(missing[0])}", "it is not loaded", remedy)
         return {name: heads[name] for name in names}
-
-
-def _listed_heads(heads: Sequence[str]) -> list[str]:
-    if isinstance(heads, str) or not all(isinstance(name, str) for name in heads):
-        raise InputError("predict", f"heads is {shown(heads)}", "Give a list of names of loaded heads, as ['owl'].")
-    return list(heads)
-
-
-def _one_version_each(heads: Iterable[str | HeadRef]) -> list[HeadRef]:
-    refs = list(dict.fromkeys(HeadRef.parse(ref) for ref in heads))
-    for place, ref in enumerate(refs):
-        if any(other.name == ref.name for other in refs[:place]):
-            raise InputError(
-                f"load {ref}",
-                f"{ref.name!r} is named twice, with and without a version or with two",
-                "Name each head once.",
-            )
-    return refs

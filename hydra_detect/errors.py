@@ -131,6 +131,10 @@ class DeviceError(HydraDetectError, RuntimeError):
     """A device or dtype that this machine does not offer."""
 
 
+class HubError(HydraDetectError):
+    """The Hub refused, did not answer, or answered what no Hub may; `facts["status"]` is its HTTP status, if any."""
+
+
 class ExtraMissingError(HydraDetectError, ImportError):
     """A feature that needs an optional dependency which is not installed."""
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hydra_detect.errors import IncompatibleError
-from hydra_detect.nets.backbones import Backbone
+from hydra_detect.errors import CorruptError, IncompatibleError
+from hydra_detect.nets.backbones import Backbone, Prepared
 from hydra_detect.nets.compact import CompactHead, Lean, Reference
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import raw_tensors
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hydra_detect.tensors import RawTensor
 
 _CPU = torch.device("cpu")
+_TRIED = 128  # pixels a side
 
 
 def build(
@@ -135,6 +136,43 @@ def whole_tensors(store: Store, version: VersionRecord) -> dict[str, RawTensor]:
     if version.record.compact is None:
         return raw
     return raw_tensors(Shelf(store).network(version, raw).whole().state_dict())
+
+
+def try_out(
+    backbone: tuple[BackboneRecord, Mapping[str, RawTensor]],
+    head: tuple[HeadRecord, Mapping[str, RawTensor]] | None = None,
+    reference: tuple[HeadRecord, Mapping[str, RawTensor]] | None = None,
+) -> None:
+    """Build the networks of what came from elsewhere, and run them once over a small black picture.
+
+    Args:
+        backbone: Its record and weights.
+        head: Those of a head that was made on it, if there is one.
+        reference: Those of what a compact head leans on.
+
+    Raises:
+        CheckpointError: If names or shapes are not those of the network.
+        IncompatibleError: If a compact head leans on another reference, or on one of another shape.
+        RecordError: If a record describes no network.
+        CorruptError: If what comes out is no number.
+
+    """
+    record, tensors = backbone
+    network = Backbone(record.contract, tensors)
+    pixels = torch.zeros(1, record.contract.architecture.in_channels, _TRIED, _TRIED)
+    with torch.inference_mode():
+        features = network([Prepared(pixels, (_TRIED, _TRIED), (_TRIED, _TRIED))])
+        numbers = list(features.maps.values())
+        if head:
+            lean = reference and Reference.of(
+                reference[0].tensors, reference[0].settings, reference[0].backbone.levels, reference[1]
+            )
+            made = build_head(*head, reference=lean or None).whole()
+            proposals, _losses = made.rpn(features.images, features.maps)
+            numbers += [*proposals, *made.score(features.maps, proposals)]
+    if not all(bool(torch.isfinite(one).all()) for one in numbers):
+        found = "what it makes of a black picture is not all finite"
+        raise CorruptError("try out a network", found, "Ask whoever made it.")
 
 
 def builder(store: Store) -> Callable[[BackboneRecord | HeadRecord, Mapping[str, RawTensor]], object]:

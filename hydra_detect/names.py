@@ -10,11 +10,14 @@ from __future__ import annotations
 import operator
 import re
 import reprlib
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from hydra_detect.errors import NameInvalidError
+from hydra_detect.errors import InputError, NameInvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -155,6 +158,25 @@ class HeadRef:
                 name=text,
             )
         return cls(check_name(name), int(number) if at else None)
+
+
+def one_version_each(heads: Iterable[str | HeadRef]) -> list[HeadRef]:
+    """Return references, each once.
+
+    Raises:
+        NameInvalidError: If one is none.
+        InputError: If one head is named in two versions.
+
+    """
+    refs = list(dict.fromkeys(HeadRef.parse(ref) for ref in heads))
+    for place, ref in enumerate(refs):
+        if any(other.name == ref.name for other in refs[:place]):
+            raise InputError(
+                f"load {ref}",
+                f"{ref.name!r} is named twice, with and without a version or with two",
+                "Name each head once.",
+            )
+    return refs
 
 
 @attrs.frozen

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hydra_detect.contracts import BackboneContract
+    from hydra_detect.hub.push import Pushed
     from hydra_detect.records import VersionRecord
     from hydra_detect.storage.pointers import Pointer
     from hydra_detect.storage.usage import Usage
@@ -187,6 +188,27 @@ class HeadRegistry:
 
         """
         return renaming.remove(self.store, name, actor=self.actor, reason=reason, dry_run=dry_run)
+
+    def push(
+        self,
+        name: str,
+        repo: str,
+        *,
+        version: int | None = None,
+        private: bool = False,
+        message: str = "",
+        endpoint: str | None = None,
+    ) -> Pushed:
+        """Publish one version of a head on a Hub; `hub.push.push` says what that means, takes more, and raises."""
+        from hydra_detect.hub.push import push
+
+        return push(self.store, name, repo, version=version, private=private, message=message, endpoint=endpoint)
+
+    def pull(self, ref: str, *, name: str | None = None, endpoint: str | None = None) -> HeadRef:
+        """Put a release from a Hub into the store; `hub.pull.pull` says what that means, takes more, and raises."""
+        from hydra_detect.hub.pull import pull
+
+        return pull(ref, self.store, name=name, endpoint=endpoint, actor=self.actor)
 
     def backbones(self) -> list[str]:
         """Return the names of the backbones in the store."""

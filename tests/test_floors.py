@@ -42,6 +42,7 @@ FLOORS = {
     "lifecycle": 5,
     "arriving": 4,
     "bundles": 5,
+    "hub": 5,
     "demo": 5,
     "cli": 6,
     "__main__": 6,
@@ -61,6 +62,13 @@ DELEGATES = {
     "detections.Detections.save",
     "detections.Detections._repr_png_",
     "detections.Detections._repr_html_",
+    "detector.HydraDetector.from_pretrained",
+    "detector.HydraDetector.save_pretrained",
+    "detector.HydraDetector.push_to_hub",
+    "detector.HydraDetector._here",
+    "registry.HeadRegistry.push",
+    "registry.HeadRegistry.pull",
+    "checkpoints.read_hub",
     "versions._builder",
 }
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hydra_detect.names import HeadRef
+    from hydra_detect.records import VersionRecord
     from hydra_detect.tensors import RawTensor
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -54,9 +55,8 @@ def merge_checkpoint(store: str | os.PathLike[str] | Store, head: str | HeadRef,
             raise ConflictError(asked, "the file exists", "Name a new file, or move that one away first.")
     store = Store.open(store)
     version = heads.find(store, head)
+    tensors = _whole(store, version)
     backbone = backbones.find(store, version.record.backbone_name)
-    rebuilt = read_rebuilt(store, version)
-    tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in rebuilt.backbone.items()} | dict(rebuilt.head)
     source = version.record.source or backbone.record.source
     renamed = source.renamed if source else {}
     strangers = renamed.keys() - tensors.keys()
@@ -73,6 +73,28 @@ def merge_checkpoint(store: str | os.PathLike[str] | Store, head: str | HeadRef,
         with files.explained(asked, files.UNCERTAIN):
             store.disk.sync_folder(path.parent)
     return path
+
+
+def to_torchvision(store: str | os.PathLike[str] | Store, head: str | HeadRef) -> dict[str, torch.Tensor]:
+    """Return backbone and head as one state dict under torchvision's present names, for `load_state_dict` as it is.
+
+    Args:
+        store: The store, or its path.
+        head: Head, or one version of it; the weights of a compact one are written out.
+
+    Raises:
+        NotFoundError: If there is no such head or version.
+        IncompatibleError: If the stored backbone is not the one the head was made on.
+        CorruptError: If any of it is damaged.
+
+    """
+    store = Store.open(store)
+    return torch_tensors(_whole(store, heads.find(store, head)))
+
+
+def _whole(store: Store, version: VersionRecord) -> dict[str, RawTensor]:
+    rebuilt = read_rebuilt(store, version)
+    return {BACKBONE_PREFIX + name: tensor for name, tensor in rebuilt.backbone.items()} | dict(rebuilt.head)
 
 
 def _as_bytes(tensors: Mapping[str, RawTensor], suffix: str) -> bytes:

@@ -112,7 +112,8 @@ def split_checkpoint(  # noqa: PLR0913  each is a question of its own that a use
     """Split a trained torchvision Faster R-CNN into a frozen backbone and a head, and prove that nothing changed.
 
     Args:
-        path: A `.pth`, `.pt` or `.safetensors` file, or `torchvision:NAME` for torchvision's own weights.
+        path: A `.pth`, `.pt` or `.safetensors` file, `torchvision:NAME` for torchvision's own weights, or
+            `hf://ORG/REPO/FILE.safetensors@REVISION` for one on a Hub.
         store: The store, or the path of one; a new or empty folder becomes one.
         head: Name for the head; if there is such a head, this becomes its next version. Where no version is active it
             becomes the active one; where one is, nothing here has measured which is better (see `decide`).

@@ -1,4 +1,4 @@
-"""torchvision's own pretrained detectors, through torchvision's own download and cache."""
+"""Originals that are no file here: torchvision's own, through its download and cache, and those on a Hub."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
+import attrs
 import torch
 from torchvision.models import get_model_weights
 from torchvision.models.detection import faster_rcnn
@@ -17,19 +18,36 @@ if TYPE_CHECKING:
     import os
 
 SCHEME = "torchvision:"
+HUB_SCHEME = "hf://"
 MODELS = tuple(name for name in faster_rcnn.__all__ if name.startswith("fasterrcnn_"))
 _BACKGROUND = 1  # categories begin with the background, which is no user's class
 
 
 def read_original(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read an original: a file, or `torchvision:NAME`.
+    """Read an original: a file, `torchvision:NAME`, or `hf://ORG/REPO/FILE.safetensors@REVISION`.
 
     Raises:
         NotFoundError: If there is no such file.
         CheckpointError: If it cannot be read.
+        HubError: If the Hub refused access, or did not answer.
 
     """
+    if isinstance(path, str) and path.startswith(HUB_SCHEME):
+        return read_hub(path)
     return read_torchvision(str(path)) if str(path).startswith(SCHEME) else read_checkpoint(path)
+
+
+def read_hub(address: str) -> Checkpoint:
+    """Read `hf://ORG/REPO/FILE.safetensors@REVISION`, at the commit that the revision is just now.
+
+    Raises:
+        As `read_original`.
+
+    """
+    from hydra_detect.hub.originals import fetched
+
+    file, pinned = fetched(address)
+    return attrs.evolve(read_checkpoint(file), file=pinned)
 
 
 def read_torchvision(spec: str) -> Checkpoint:

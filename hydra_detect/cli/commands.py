@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 from hydra_detect.cli import (
     bundle_commands,
     compact_commands,
+    hub_commands,
     output,
     store_commands,
     training_commands,
@@ -44,9 +45,11 @@ for command in (
     *training_commands.COMMANDS,
     *compact_commands.COMMANDS,
     *bundle_commands.COMMANDS,
+    *hub_commands.COMMANDS,
 ):
     app.command(command)
 app.command(store_commands.app)
+app.command(hub_commands.app)
 app.command(training_commands.runs)
 
 

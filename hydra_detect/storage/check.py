@@ -46,7 +46,17 @@ if TYPE_CHECKING:
 _LOOK = "check it"
 _MOST_LOOKS = 20  # at a head that is changed all the while; beyond that the findings stand
 _TOP = frozenset(
-    ["STORE.json", "registry.json", "locks", "tmp", "quarantine", layout.RUNS, layout.BACKBONES, layout.HEADS]
+    [
+        "STORE.json",
+        "registry.json",
+        "locks",
+        "tmp",
+        "quarantine",
+        layout.RUNS,
+        layout.HUB,
+        layout.BACKBONES,
+        layout.HEADS,
+    ]
 )
 
 

@@ -14,9 +14,10 @@
         quarantine/                   what a repair set aside; nothing here is ever deleted
     registry.json                     derived; rebuilt at will
     runs/<head>/<run>/                what trainings leave beside versions: metrics.csv, report.json, a checkpoint
+    hub/<digest>.json                 where weights lie on a Hub; remembered, and asked for again where it is lost
 
 A version that was trained here has further files: split.json, training.json, calibration.json, outcomes.safetensors and
-evaluation.json.
+evaluation.json. One that was pulled from a Hub has origin.json.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from hydra_detect.names import Digest
+
 BACKBONES = "backbones"
 HEADS = "heads"
 
@@ -48,6 +51,9 @@ CALIBRATION = "calibration.json"
 OUTCOMES = "outcomes.safetensors"
 EVALUATION = "evaluation.json"
 RUNS = "runs"
+HUB = "hub"
+
+ORIGIN = "origin.json"
 
 HIGHEST = 999_999_999
 """The last number that a version or generation can have; a file of a longer name is not ours."""
@@ -89,6 +95,10 @@ class StoreLayout:
     def runs(self, head: str) -> Path:
         """What the trainings of a head left."""
         return self.every_run / check_name(head)
+
+    def on_hub(self, digest: Digest) -> Path:
+        """Where weights lie on a Hub, by their digest."""
+        return self.root / HUB / f"{digest.hex}.json"
 
     def kind(self, kind: str) -> Path:
         """The folder of all backbones or all heads."""

@@ -1,0 +1,1 @@
+"""The Hub: a head leaves a store as one commit, and comes into another one whole, checked and pinned."""

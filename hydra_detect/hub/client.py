@@ -1,0 +1,313 @@
+"""Every request to a Hub, and every error of its client in our words: the only importer of huggingface_hub.
+
+Reading is tried again where the answer was lost or put off. Writing is not: what became of a commit whose answer was
+lost has to be looked up first, which is the matter of `push`. The client sizes its downloads and hashes none of them;
+here each file is hashed against the listing of its commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import attrs
+
+from hydra_detect.errors import CorruptError, HubError, InputError
+from hydra_detect.hub import layout
+from hydra_detect.hub.failures import CONFLICT, OUTDATED, told
+from hydra_detect.names import one_line, shown
+from hydra_detect.storage import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+LIBRARY = "hydra-detect"
+
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between the tries of a request that got no answer, or was put off."""
+
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+T = TypeVar("T")
+
+
+def blob_of(data: bytes) -> str:
+    """Return git's digest of a file."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+@attrs.frozen
+class Listed:
+    """A file in the listing of a commit: its size, the git digest of its blob, and of a large one its SHA-256."""
+
+    size: int
+    blob: str
+    sha256: str | None
+
+    def is_of(self, data: bytes) -> bool:
+        """Whether these are its bytes, by its strongest digest."""
+        if len(data) != self.size:
+            return False
+        if self.sha256 is not None:
+            return hashlib.sha256(data).hexdigest() == self.sha256
+        return blob_of(data) == self.blob
+
+
+@attrs.frozen(kw_only=True)
+class FoundRepo:
+    """A repository that a search found.
+
+    Args:
+        repo: "org/repo".
+        tags: What it is tagged with.
+        downloads: Of late, as the Hub counts them.
+        likes: How many people like it.
+        changed_at: When it was changed last, ISO 8601; "" if that is not told.
+
+    """
+
+    repo: str
+    tags: tuple[str, ...]
+    downloads: int
+    likes: int
+    changed_at: str
+
+
+class Hub:
+    """One Hub, asked as whoever is logged in there.
+
+    Args:
+        endpoint: Its address; None for the client's own ($HF_ENDPOINT, or the public Hub).
+
+    Raises:
+        InputError: If the address is neither https nor on this machine.
+
+    """
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        from huggingface_hub import HfApi
+
+        import hydra_detect
+
+        version = hydra_detect.__version__
+        self._api = HfApi(endpoint=endpoint, library_name=LIBRARY, library_version=version)
+        self.endpoint = _checked(self._api.endpoint)
+
+    def __repr__(self) -> str:
+        return f"Hub({self.endpoint!r})"
+
+    def commit_of(self, repo: str, revision: str = "") -> str:
+        """Return the commit that a tag, branch or commit is just now; "" stands for the main branch.
+
+        Raises:
+            NotFoundError: If there is no such repository or revision, as far as this login can see.
+            HubError: If access was refused, or there was no answer.
+
+        """
+        where = f"{repo}@{revision}" if revision else repo
+        info = self._read(f"find {where} on {self.endpoint}", self._api.repo_info, repo, revision=revision or None)
+        return str(info.sha)
+
+    def listing(self, repo: str, commit: str, folder: str = "") -> dict[str, Listed]:
+        """Return the files of a commit by path: those of one folder, or those at the top; not what lies below.
+
+        Raises:
+            NotFoundError: If there is no such folder.
+            HubError: If it has more entries than any of ours, access was refused, or there was no answer.
+
+        """
+        asked = f"list {repo}/{folder} at {commit[:12]}" if folder else f"list {repo} at {commit[:12]}"
+
+        def entries() -> dict[str, Listed]:
+            from huggingface_hub.hf_api import RepoFile
+
+            found = {}
+            tree = self._api.list_repo_tree(repo, folder or None, revision=commit)
+            for count, entry in enumerate(tree, start=1):
+                if count > layout.MOST_ENTRIES:
+                    raise HubError(asked, f"it has more than {layout.MOST_ENTRIES} entries", "It is none of ours.")
+                if isinstance(entry, RepoFile):
+                    large = entry.lfs.sha256 if entry.lfs else None
+                    found[str(entry.path)] = Listed(int(entry.size), str(entry.blob_id), large)
+            return found
+
+        return self._read(asked, entries)
+
+    def read(self, repo: str, commit: str, path: str, listed: Listed, *, limit: int) -> bytes:
+        """Return a small file of a commit, proven to be the listed one.
+
+        Raises:
+            CorruptError: If it is larger than such a file may be, or other bytes came twice.
+            HubError: If access was refused, or there was no answer.
+
+        """
+        asked = f"read {path} of {repo}@{commit[:12]}"
+        _check_size(listed, limit, asked)
+
+        def body() -> bytes:
+            from huggingface_hub import get_session, hf_hub_url
+            from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # theirs
+
+            url = hf_hub_url(repo, path, revision=commit, endpoint=self.endpoint)
+            headers = build_hf_headers(library_name=LIBRARY, headers={"Accept-Encoding": "identity"})
+            with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+                if response.status_code >= 400:  # noqa: PLR2004  HTTP's errors begin there
+                    response.read()
+                hf_raise_for_status(response)
+                data = b""
+                for chunk in response.iter_bytes():
+                    data += chunk
+                    if len(data) > listed.size:
+                        break
+            return data
+
+        return self._proven(asked, listed, lambda _anew: self._read(asked, body))
+
+    def cached(self, repo: str, commit: str, path: str, listed: Listed, *, limit: int) -> Path:
+        """Return where the client's cache holds a large file of a commit, proven to be the listed one.
+
+        Raises:
+            CorruptError: If it is larger than the limit, or other bytes came twice.
+            HubError: If access was refused, or there was no answer.
+            StoreError: If the cache cannot be read or written.
+
+        """
+        asked = f"download {path} of {repo}@{commit[:12]}"
+        _check_size(listed, limit, asked)
+        places: list[Path] = []
+
+        def body(anew: bool) -> bytes:  # noqa: FBT001  of one caller
+            where = self._read(asked, self._api.hf_hub_download, repo, path, revision=commit, force_download=anew)
+            places[:] = [Path(where)]
+            real = places[0].resolve()  # the client's snapshots are links to its blobs
+            data = files.read_whole(real, limit=limit, asked=asked)
+            if not listed.is_of(data):
+                real.unlink(missing_ok=True)  # or everybody else would be given it, too
+            return data
+
+        self._proven(asked, listed, body)
+        return places[0]
+
+    def create(self, repo: str, *, private: bool) -> None:
+        """Make a repository, unless it is there.
+
+        Raises:
+            HubError: If this login may not, or there was no answer.
+
+        """
+        self._read(f"make {repo} on {self.endpoint}", self._api.create_repo, repo, private=private, exist_ok=True)
+
+    def commit(self, repo: str, contents: Mapping[str, bytes], *, parent: str, title: str, text: str) -> str:
+        """Write files as one commit on the main branch, which has to stand at `parent`; return it.
+
+        Raises:
+            HubError: With `facts["status"]` 412 if the branch was elsewhere; if this login may not; and with
+                `facts["is_uncertain"]` if there was no answer: the commit may be there all the same.
+
+        """
+        from huggingface_hub import CommitOperationAdd
+
+        asked = f"commit to {repo} on {self.endpoint}"
+        added = [CommitOperationAdd(path, data) for path, data in sorted(contents.items())]
+        with told(asked):
+            made = self._api.create_commit(
+                repo, added, commit_message=title, commit_description=text, parent_commit=parent
+            )
+        return str(made.oid)
+
+    def commits(self, repo: str) -> list[tuple[str, str]]:
+        """Return the commits of the main branch, newest first, each with its title and text."""
+        made = self._read(f"read the history of {repo}", self._api.list_repo_commits, repo)
+        return [(str(one.commit_id), f"{one.title}\n{one.message}") for one in made]
+
+    def tags(self, repo: str) -> dict[str, str]:
+        """Return the commit of each tag."""
+        refs = self._read(f"list the tags of {repo}", self._api.list_repo_refs, repo)
+        return {str(tag.name): str(tag.target_commit) for tag in refs.tags}
+
+    def tag(self, repo: str, name: str, commit: str) -> None:
+        """Give a commit a tag, unless it has it.
+
+        Raises:
+            HubError: If another commit has it, this login may not, or there was no answer.
+
+        """
+        asked = f"tag {repo} with {name} on {self.endpoint}"
+        try:
+            self._read(asked, self._api.create_tag, repo, tag=name, revision=commit)
+        except HubError as error:
+            if error.facts.get("status") != CONFLICT:
+                raise
+            there = self.tags(repo).get(name)
+            if there != commit:
+                found = f"that tag stands at {str(there)[:12]}, not at {commit[:12]}"
+                raise HubError(asked, found, "See who moved it; a release keeps its tag.", status=CONFLICT) from None
+
+    def search(self, *tags: str, text: str = "", most: int) -> list[FoundRepo]:
+        """Return the repositories that have all these tags, the most downloaded first."""
+
+        def found() -> list[FoundRepo]:
+            models = self._api.list_models(filter=list(tags), search=text or None, sort="downloads", limit=most)
+            return [
+                FoundRepo(
+                    repo=one_line(str(model.id)),
+                    tags=tuple(map(str, model.tags or ())),
+                    downloads=int(model.downloads or 0),
+                    likes=int(model.likes or 0),
+                    changed_at=model.last_modified.isoformat() if model.last_modified else "",
+                )
+                for model in models
+            ]
+
+        return self._read(f"search {self.endpoint}", found)
+
+    def _read(self, asked: str, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Make a request that changes nothing when it is repeated, until there is an answer."""
+        for pause in (*PAUSES, None):
+            try:
+                with told(asked):
+                    return call(*arguments, **options)
+            except HubError as error:
+                if pause is None or not error.facts.get("is_uncertain"):
+                    raise
+            time.sleep(pause)
+        raise AssertionError  # the last try returns or raises
+
+    def _proven(self, asked: str, listed: Listed, body: Callable[[bool], bytes]) -> bytes:
+        """Return a file whose digest is that of the listing; other bytes are thrown away, and asked for once more."""
+        for anew in (False, True):
+            data = body(anew)
+            if listed.is_of(data):
+                return data
+        found = f"{len(data)} bytes came twice whose digest is not that of the commit's listing"
+        raise CorruptError(asked, found, "Somebody between here and the Hub changes what it sends: see who.")
+
+
+def is_offline() -> bool:
+    """Whether the client was told to ask nobody (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def is_outdated(error: HubError) -> bool:
+    """Whether a commit was refused because the branch had moved on."""
+    return error.facts.get("status") == OUTDATED
+
+
+def _check_size(listed: Listed, limit: int, asked: str) -> None:
+    if listed.size > limit:
+        raise CorruptError(asked, f"it has {listed.size} bytes, and such a file {limit} at most", "It is none of ours.")
+
+
+def _checked(endpoint: str) -> str:
+    """Return an address that a token may be sent to: encrypted, or on this machine."""
+    parts = urlsplit(endpoint)
+    is_here = parts.scheme == "http" and parts.hostname in _LOOPBACK
+    if is_here or (parts.scheme == "https" and parts.hostname):
+        return endpoint.rstrip("/")
+    found = f"{shown(endpoint)} is neither https nor on this machine"
+    raise InputError("ask a Hub", found, "Give its address as https://...")

@@ -1,0 +1,49 @@
+"""An original straight from a Hub: `hf://org/repo/model.safetensors@revision`, through the client's own cache.
+
+Only safetensors: what a stranger pickled is not read, whatever it is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from hydra_detect.errors import CheckpointError, NotFoundError
+from hydra_detect.hub.client import Hub
+from hydra_detect.hub.refs import HubRef
+from hydra_detect.names import shown
+from hydra_detect.storage import artifacts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEME = "hf://"
+_SUFFIX = ".safetensors"
+_LEAST_PARTS = 3  # org, repo, file
+
+
+def fetched(address: str, *, endpoint: str | None = None) -> tuple[Path, str]:
+    """Download an original, and return where it lies and its address at the commit that the revision is just now.
+
+    Raises:
+        NameInvalidError: If repository or revision are no such names.
+        CheckpointError: If it is no .safetensors file.
+        NotFoundError: If there is no such repository, revision or file.
+        CorruptError: If it is too large, or other bytes came twice.
+        HubError: If access was refused, or there was no answer.
+
+    """
+    asked = f"read {shown(address)}"
+    where, _at, revision = address.removeprefix(SCHEME).partition("@")
+    parts = where.split("/")
+    path = "/".join(parts[2:])
+    if len(parts) < _LEAST_PARTS or PurePosixPath(path).suffix != _SUFFIX or ".." in parts or "" in parts:
+        remedy = f"Write {SCHEME}ORG/REPO/FILE{_SUFFIX}@REVISION; a pickle from elsewhere is not read."
+        raise CheckpointError(asked, f"it names no {_SUFFIX} file in a repository", remedy)
+    ref, hub = HubRef("/".join(parts[:2]), revision=revision), Hub(endpoint)
+    commit = hub.commit_of(ref.repo, ref.revision)
+    there = hub.listing(ref.repo, commit, path.rpartition("/")[0]).get(path)
+    if there is None:
+        raise NotFoundError(asked, f"{ref.repo}@{commit[:12]} has no {path}", "See its page for what it has.")
+    file = hub.cached(ref.repo, commit, path, there, limit=artifacts.MAX_TENSORS_BYTES)
+    return file, f"{SCHEME}{ref.repo}/{path}@{commit}"

@@ -1,0 +1,148 @@
+"""What people know as `from_pretrained`, `save_pretrained` and `push_to_hub`: a detector with its heads, as a whole.
+
+In a folder that is a store of just these; on a Hub it is one repository with the backbone at the top, and its heads as
+a pack below it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra_detect.arriving import Arrival, ArrivingBackbone, ArrivingHead
+from hydra_detect.errors import ConflictError, NotFoundError
+from hydra_detect.hub.pull import pull, pull_backbone
+from hydra_detect.hub.push import push, push_backbone
+from hydra_detect.hub.refs import HubRef, is_hub_ref
+from hydra_detect.hub.searching import list_pack
+from hydra_detect.names import HeadRef
+from hydra_detect.storage import backbones, heads, layout, references
+from hydra_detect.storage.store import Store
+from hydra_detect.versions import VersionManager
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hydra_detect.detector import HydraDetector
+    from hydra_detect.hub.push import Pushed
+    from hydra_detect.records import VersionRecord
+
+STORE_VARIABLE = "HYDRA_DETECT_STORE"
+
+
+def default_store() -> Path:
+    """Return the store that is pulled into unless another is named: $HYDRA_DETECT_STORE, or one at home."""
+    return Path(os.environ.get(STORE_VARIABLE) or Path.home() / ".cache" / "hydra-detect" / "store")
+
+
+def gathered(
+    source: str,
+    heads: Iterable[str | HeadRef] | None,
+    *,
+    store: str | os.PathLike[str] | Store | None,
+    endpoint: str | None,
+) -> tuple[Store, str | None, list[HeadRef] | None]:
+    """Return a store that has a backbone and heads, pulled where they are missing; the backbone's name, and versions.
+
+    Args:
+        source: "org/backbone", or a folder that `save_pretrained` wrote.
+        heads: References on the Hub, or names in the store; None for all heads of a pack that `source` is.
+        store: Where they are put; None for `default_store`.
+        endpoint: Address of the Hub.
+
+    """
+    if Path(source).is_dir():
+        return Store.open(source), None, None if heads is None else [HeadRef.parse(ref) for ref in heads]
+    place = Store.create(default_store() if store is None else store)
+    name = pull_backbone(source, place, endpoint=endpoint)
+    if heads is None:
+        heads = _of_pack(HubRef.parse(source), endpoint)
+    found = [
+        pull(ref, place, endpoint=endpoint) if is_hub_ref(ref) else HeadRef.parse(ref) for ref in map(_as_ref, heads)
+    ]
+    return place, name, found
+
+
+def _as_ref(ref: str | HeadRef) -> str:
+    return str(ref)
+
+
+def _of_pack(source: HubRef, endpoint: str | None) -> list[str | HeadRef]:
+    """Return the heads of a pack at the newest release of each; none where it is no pack."""
+    try:
+        found = list_pack(source, endpoint=endpoint)
+    except NotFoundError:
+        return []
+    return [str(HubRef(source.repo, name, f"v{glance.release}")) for name, glance in found.items()]
+
+
+def save(detector: HydraDetector, folder: str | os.PathLike[str]) -> Path:
+    """Write a new store that holds a detector's backbone and the versions that it runs, each the active one there.
+
+    Raises:
+        ConflictError: If the folder is not empty.
+
+    """
+    source, target = detector.registry.store, Path(folder)
+    if Store.find(target) is not None:
+        raise ConflictError(
+            f"save a detector to {target}", "there is a store already", "Name a new or an empty folder."
+        )
+    manager = VersionManager(Store.create(target))
+    for version in detector.heads.values():
+        made = _arrival(source, version).add_to(manager, is_same=lambda one, record: one.record == record)
+        manager.promote(made.head, made.number)
+    if not detector.heads:
+        stored = _backbone(source, detector)
+        backbones.publish(manager.store, stored.name, stored.record, stored.tensors)
+    return target
+
+
+def publish(detector: HydraDetector, repo: str, *, private: bool, message: str, endpoint: str | None) -> list[Pushed]:
+    """Publish a detector as one repository: the backbone at its top, and each head that it runs in the pack below."""
+    store = detector.registry.store
+    name = _backbone(store, detector).name
+    versions = {
+        version.ref: version for version in [*_leant_on(store, detector.heads.values()), *detector.heads.values()]
+    }
+    first = push_backbone(store, name, repo, private=private, message=message, endpoint=endpoint)
+    in_order = sorted(versions.values(), key=lambda one: (one.record.compact is not None, str(one.ref)))
+    return [first, *(push(store, one.head, f"{repo}/{one.head}", version=one.number, message=message, endpoint=endpoint)
+                     for one in in_order)]  # fmt: skip
+
+
+def _leant_on(store: Store, versions: Iterable[VersionRecord]) -> list[VersionRecord]:
+    return [references.find(store, one.record, f"publish {one.ref}") for one in versions if one.record.compact]
+
+
+def _backbone(store: Store, detector: HydraDetector) -> ArrivingBackbone:
+    """Return the backbone that a detector runs."""
+    for name in backbones.names(store):
+        stored = backbones.find(store, name)
+        if not stored.record.contract.differences(detector.backbone.contract):
+            return ArrivingBackbone(name=name, record=stored.record, tensors=backbones.tensors(store, stored))
+    raise NotFoundError("save a detector", "its store has its backbone no more", "Put that into the store again.")
+
+
+def _arrival(store: Store, version: VersionRecord) -> Arrival:
+    """Return a version with all that it needs, as it goes into another store."""
+    own = backbones.find(store, version.record.backbone_name)
+    leant = references.find(store, version.record, f"save {version.ref}") if version.record.compact else None
+    return Arrival(
+        head=_head(store, version),
+        contract=version.record.backbone,
+        backbone=ArrivingBackbone(name=own.name, record=own.record, tensors=backbones.tensors(store, own)),
+        reference=_head(store, leant) if leant else None,
+    )
+
+
+def _head(store: Store, version: VersionRecord) -> ArrivingHead:
+    item = store.head(version.head)
+    beside = [name for name in version.files if name not in {layout.TENSORS, layout.RECORD}]
+    return ArrivingHead(
+        name=version.head,
+        record=version.record,
+        tensors=heads.tensors(store, version),
+        files={name: item.read(version, name) for name in beside},
+    )

@@ -1,0 +1,312 @@
+"""`pull` and `pull_backbone`: from a Hub into a store, whole and checked, or not at all.
+
+What is asked for is a commit from the first answer on, and stays that one: a release or commit that was pulled is never
+asked for again. All that comes is checked before any of it is kept, and becomes a candidate: its own figures promote
+nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from hydra_detect import codec
+from hydra_detect.arriving import Arrival, held_as, name_in, sound
+from hydra_detect.errors import ConflictError, HubError, IncompatibleError, NotFoundError
+from hydra_detect.hub import client, layout, origins, receiving, signing
+from hydra_detect.hub.client import Hub
+from hydra_detect.hub.documents import BackboneConfig, Channels, HeadConfig, Place
+from hydra_detect.hub.origins import Origin
+from hydra_detect.hub.refs import HubRef
+from hydra_detect.hub.snapshots import Snapshot
+from hydra_detect.names import HeadRef, check_name
+from hydra_detect.storage import backbones, references
+from hydra_detect.storage import layout as stored
+from hydra_detect.storage.store import Store
+from hydra_detect.versions import VersionManager
+
+if TYPE_CHECKING:
+    import os
+
+    from hydra_detect.arriving import ArrivingBackbone, ArrivingHead
+    from hydra_detect.hub.receiving import Opened
+    from hydra_detect.records import HeadRecord, VersionRecord
+
+
+def pull(
+    ref: str | HubRef,
+    store: str | os.PathLike[str] | Store,
+    *,
+    name: str | None = None,
+    allow_older: bool = False,
+    endpoint: str | None = None,
+    actor: str = "",
+) -> HeadRef:
+    """Put a release of a head into a store as a new version, with the backbone and reference that it needs.
+
+    The new version is not promoted. Beside it lies where it came from. A release or commit that was pulled before is
+    returned without asking anybody; offline (HF_HUB_OFFLINE=1) that holds for every reference that was pulled.
+
+    Args:
+        ref: "org/hydra-whistle@v3", "org/pack/whistle@v3"; after the "@" any tag, branch or commit. Without it, what is
+            in production there.
+        store: The store, or its path; it is made if the folder is missing or empty.
+        name: Name of the head here; None for the one that it has there.
+        allow_older: Take a release that is older than one which was pulled before; needed where a branch leads to it,
+            and for each one of a namespace whose key is pinned.
+        endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
+        actor: Who is at work, for the history; left out, $HYDRA_DETECT_ACTOR, or user@host.
+
+    Returns:
+        The version: "whistle@1".
+
+    Raises:
+        NameInvalidError: If a name is not allowed.
+        NotFoundError: If there is no such repository, revision or head, as far as this login can see.
+        CorruptError: If a byte is another than its commit says, a file is too large, or weights hold NaN or infinity.
+        RecordError: If a config has a key that there is not, or is of a newer version.
+        IncompatibleError: If backbone or reference are not those that the head names.
+        CheckpointError: If names or shapes of the weights are not those of the network that its record describes.
+        ConflictError: If it is older than one that was pulled before; or a name belongs to something else here.
+        InputError: If the endpoint is neither https nor on this machine.
+        HubError: If access was refused, there was no answer, or it is no repository of hydra-detect.
+        StoreError: If the disk is full or not writable.
+
+    """
+    wanted, hub, store = HubRef.parse(ref), Hub(endpoint), Store.create(store)
+    if name is not None:
+        check_name(name)
+    there = _pulled(store, hub, wanted, name)
+    if there:
+        return there.ref
+    place = located(hub, wanted)
+    before = origins.at(store, hub.endpoint, place)
+    if before and name in {None, before.head}:
+        return before.ref
+    release = receiving.opened(Snapshot(hub, place.repo, place.commit), place.head, HeadConfig)
+    _check_release(store, hub, wanted, release, allow_older=allow_older)
+    arrival = _arrival(store, hub, wanted, release, name)
+    _try_out(store, arrival)
+    manager = VersionManager(store, actor=actor)
+    version = arrival.add_to(manager, is_same=lambda one, _record: _is_of(store, one, hub, place))
+    _remember(store, hub, arrival, release)
+    return version.ref
+
+
+def pull_backbone(
+    ref: str | HubRef,
+    store: str | os.PathLike[str] | Store,
+    *,
+    name: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Put a backbone into a store, and return its name there; one that is there is not asked for again.
+
+    Args:
+        ref: "org/backbone", "org/backbone@v1"; after the "@" any tag, branch or commit.
+        store: The store, or its path; it is made if the folder is missing or empty.
+        name: Its name here; None for the one that it has there.
+        endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
+
+    Raises:
+        NameInvalidError: If a name is not allowed.
+        NotFoundError: If there is no such repository or revision, as far as this login can see.
+        CorruptError: If a byte is another than its commit says, a file is too large, or weights hold NaN or infinity.
+        RecordError: If its config has a key that there is not, or is of a newer version.
+        ConflictError: If the name belongs to another backbone here.
+        HubError: If access was refused, there was no answer, or it is no backbone.
+        StoreError: If the disk is full or not writable.
+
+    """
+    wanted, hub, store = HubRef.parse(ref), Hub(endpoint), Store.create(store)
+    known = origins.held_backbone(store, hub.endpoint, wanted)
+    if known and name in {None, known}:
+        return known
+    _check_may_ask(wanted)
+    commit = hub.commit_of(wanted.repo, wanted.revision)
+    release = receiving.opened(Snapshot(hub, wanted.repo, commit), wanted.head, BackboneConfig)
+    held = held_as(store, release.config.record.contract, likely=name or release.config.name)
+    if held is None or (name and held != name):
+        arriving, _signer = receiving.backbone(release)
+        _check_built(arriving)
+        held = check_name(name or release.config.name, "backbone")
+        backbones.publish(store, held, arriving.record, arriving.tensors)
+    origins.remember(store, hub.endpoint, release.config.record.tensors, release.place)
+    return held
+
+
+def _pulled(store: Store, hub: Hub, wanted: HubRef, name: str | None) -> VersionRecord | None:
+    """Return what was pulled already, where that answers for ever, or where nobody may be asked."""
+    if not (wanted.is_fixed or client.is_offline()):
+        return None
+    found = origins.pinned(store, hub.endpoint, wanted)
+    if found and name in {None, found.head}:
+        return found
+    _check_may_ask(wanted)
+    return None
+
+
+def _check_may_ask(wanted: HubRef) -> None:
+    if client.is_offline():
+        found = "it was not pulled yet, and the client was told to ask nobody (HF_HUB_OFFLINE)"
+        raise HubError(f"pull {wanted}", found, "Pull it once while that is not set.")
+
+
+def located(hub: Hub, wanted: HubRef) -> Place:
+    """Return the commit that a reference is just now; without a revision, that of the release in production."""
+    if not wanted.revision:
+        snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo))
+        folder = layout.folder_of(wanted.head)
+        channels = snapshot.document(Channels, layout.path_of(folder, layout.CHANNELS))
+        if channels is None:
+            return Place(repo=wanted.repo, commit=snapshot.commit, head=wanted.head)
+        wanted = attrs.evolve(wanted, revision=f"v{channels.production}")
+    return Place(repo=wanted.repo, commit=hub.commit_of(wanted.repo, wanted.tag), head=wanted.head)
+
+
+def _check_release(store: Store, hub: Hub, wanted: HubRef, release: Opened[HeadConfig], *, allow_older: bool) -> None:
+    """See that a tag stands at its own release, and that nobody is led back to an older one.
+
+    Whoever names an older one gets it; from a namespace that is held to a key, only if that is allowed, too: who
+    replays an old signed release has no other way.
+
+    Raises:
+        ConflictError: If not.
+
+    """
+    number, asked = release.config.release, f"pull {wanted}"
+    if wanted.release not in {None, number}:
+        found = f"the tag {wanted.tag} stands at release {number}"
+        raise ConflictError(asked, found, "Somebody moved it: ask whoever published it, or name the commit.")
+    newest = origins.newest_release(store, hub.endpoint, wanted)
+    is_on_purpose = allow_older or (wanted.is_fixed and signing.pinned_key(wanted.repo) is None)
+    if number < newest and not is_on_purpose:
+        found = f"that is release {number} now, and {newest} was pulled before"
+        remedy = (
+            f"To go back on purpose, name it ('{attrs.evolve(wanted, revision=f'v{number}')}'), or allow_older=True."
+        )
+        raise ConflictError(asked, found, remedy)
+
+
+def _arrival(store: Store, hub: Hub, wanted: HubRef, release: Opened[HeadConfig], name: str | None) -> Arrival:
+    """Return the head with all that it needs and the store has not, each by the commit and digest that it names."""
+    config = release.config
+    contract = config.record.backbone
+    head, signer = receiving.head(release, name=name or "")
+    origin = Origin(
+        endpoint=hub.endpoint,
+        place=release.place,
+        revision=wanted.revision,
+        release=config.release,
+        config=release.digest,
+        signer=signer,
+    )
+    head = attrs.evolve(head, files={**head.files, stored.ORIGIN: codec.encode(origin)})
+    has_backbone = held_as(store, contract, likely=config.record.backbone_name) is not None
+    return Arrival(
+        head=head,
+        contract=contract,
+        backbone=None if has_backbone else _backbone(hub, release),
+        reference=_reference(store, hub, release),
+    )
+
+
+def _backbone(hub: Hub, release: Opened[HeadConfig]) -> ArrivingBackbone:
+    """Return the backbone that a head names, from where it says.
+
+    Raises:
+        IncompatibleError: If another one lies there.
+
+    """
+    place = release.config.backbone
+    there = receiving.opened(Snapshot(hub, place.repo, place.commit), place.head, BackboneConfig)
+    differences = there.config.record.contract.differences(release.config.record.backbone)
+    if differences:
+        found = f"{place}, which it names as its backbone, is another one: {'; '.join(differences)}"
+        raise IncompatibleError(f"pull {release.place}", found, "Ask whoever published it.", differences=differences)
+    arriving, _signer = receiving.backbone(there)
+    return arriving
+
+
+def _reference(store: Store, hub: Hub, release: Opened[HeadConfig]) -> ArrivingHead | None:
+    """Return the full head that a compact one names, from where it says; None where the store has it.
+
+    Raises:
+        IncompatibleError: If another one lies there.
+
+    """
+    record, place = release.config.record, release.config.reference
+    if record.compact is None or place is None or _has_reference(store, record):
+        return None
+    there = receiving.opened(Snapshot(hub, place.repo, place.commit), place.head, HeadConfig)
+    own = there.config.record
+    differences = own.backbone.differences(record.backbone)
+    if own.tensors != record.compact.reference or own.compact or differences:
+        found = f"{place}, which it names as what it leans on, is another head: {own.tensors.short}"
+        raise IncompatibleError(f"pull {release.place}", found, "Ask whoever published it.", differences=differences)
+    head, signer = receiving.head(there, name=_free_name(store, there.config))
+    origin = Origin(
+        endpoint=hub.endpoint,
+        place=place,
+        revision=place.commit,
+        release=there.config.release,
+        config=there.digest,
+        signer=signer,
+    )
+    return attrs.evolve(head, files={**head.files, stored.ORIGIN: codec.encode(origin)})
+
+
+def _free_name(store: Store, config: HeadConfig) -> str:
+    """Return what a reference may be called here: as there, unless a head of another backbone is called so."""
+    others = [one for one in sound(store, config.name) if one.record.backbone.differences(config.record.backbone)]
+    return f"{config.name[:40]}-{config.record.tensors.short}" if others else config.name
+
+
+def _has_reference(store: Store, record: HeadRecord) -> bool:
+    try:
+        references.find(store, record, "see whether it is there")
+    except (NotFoundError, IncompatibleError):
+        return False
+    return True
+
+
+def _try_out(store: Store, arrival: Arrival) -> None:
+    """Build the network and run it once, before anything of it is kept."""
+    from hydra_detect.loading import try_out  # torch is loaded where something has come, and not before
+
+    record = arrival.head.record
+    if arrival.backbone:
+        backbone, tensors = arrival.backbone.record, arrival.backbone.tensors
+    else:
+        held = backbones.find(store, name_in(store, arrival.contract, likely=record.backbone_name))
+        backbone, tensors = held.record, backbones.tensors(store, held)
+    reference = None
+    if arrival.reference:
+        reference = arrival.reference.record, arrival.reference.tensors
+    elif record.compact:
+        version, weights = references.load(store, record, f"try out {arrival.head.name}")
+        reference = version.record, weights
+    try_out((backbone, tensors), (record, arrival.head.tensors), reference)
+
+
+def _check_built(arriving: ArrivingBackbone) -> None:
+    from hydra_detect.loading import try_out
+
+    try_out((arriving.record, arriving.tensors), None, None)
+
+
+def _is_of(store: Store, version: VersionRecord, hub: Hub, place: Place) -> bool:
+    """Whether a version was pulled from a place."""
+    origin = origins.origin_of(store, version)
+    return origin is not None and (origin.endpoint, origin.place) == (hub.endpoint, place)
+
+
+def _remember(store: Store, hub: Hub, arrival: Arrival, release: Opened[HeadConfig]) -> None:
+    """Remember where the weights lie that came, for whoever publishes what needs them: what was seen to be there."""
+    config = release.config
+    origins.remember(store, hub.endpoint, config.record.tensors, release.place)
+    if arrival.backbone:
+        origins.remember(store, hub.endpoint, config.record.backbone.digest, config.backbone)
+    if arrival.reference and config.reference:
+        origins.remember(store, hub.endpoint, arrival.reference.record.tensors, config.reference)

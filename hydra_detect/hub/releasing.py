@@ -1,0 +1,191 @@
+"""One release, one commit: whether a number is taken, and taking it, is one compare-and-swap on the main branch.
+
+A commit names the one that it builds on. If the branch has moved on, all is read again and tried again. If the answer
+is lost, it is looked up whether the commit is there: so there is exactly one, or an error and none.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from hydra_detect import codec
+from hydra_detect.errors import ConflictError, HubError, listed
+from hydra_detect.hub import cards, client, layout, refs
+from hydra_detect.hub.documents import HEAD, Channels, Glance, Index, Release, Releases
+from hydra_detect.hub.snapshots import Snapshot
+from hydra_detect.records import utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from hydra_detect.hub.client import Hub
+    from hydra_detect.hub.refs import HubRef
+    from hydra_detect.names import Digest
+
+MOST_TRIES = 40
+"""How often others may be first: of eight who publish into one pack at once the last has seven before it."""
+
+_LONGEST_PAUSE = 0.2
+
+
+@attrs.frozen(kw_only=True)
+class Upload:
+    """What is to be published.
+
+    Args:
+        target: The repository, and which head of a pack; its revision is not looked at.
+        number: Of the release.
+        config: SHA-256 of its config.json.
+        contents: Its files by name, config.json among them, without the card.
+        card: Its README.md.
+        glance: What the index of a pack says of it; None for a repository of one.
+        title: Of the commit.
+        kind: Of a head, or of a backbone.
+
+    """
+
+    target: HubRef
+    number: int
+    config: Digest
+    contents: Mapping[str, bytes] = attrs.field(repr=False)
+    card: bytes = attrs.field(repr=False)
+    glance: Glance | None = None
+    title: str
+    kind: str = HEAD
+
+    @property
+    def tag(self) -> str:
+        """The tag of the release."""
+        return refs.tag_of(self.target.head, self.number)
+
+    def at(self, name: str) -> str:
+        """Return the path of one of its files."""
+        return layout.path_of(layout.folder_of(self.target.head), name)
+
+
+def release(hub: Hub, upload: Upload) -> tuple[str, bool]:
+    """Publish a release as one commit, and tag it; run again after an error, it goes on where it was.
+
+    Returns:
+        The commit, and whether it was made now: the same release may have been there before.
+
+    Raises:
+        ConflictError: If the number, a higher one or the repository belongs to something else.
+        HubError: If this login may not, or there was no answer; `remedy` says what may have happened.
+
+    """
+    commit, is_new = _committed(hub, upload)
+    hub.tag(upload.target.repo, upload.tag, commit)
+    return commit, is_new
+
+
+def _committed(hub: Hub, upload: Upload) -> tuple[str, bool]:
+    repo, pauses, was_tried = upload.target.repo, iter(client.PAUSES), False
+    for _ in range(MOST_TRIES):
+        snapshot = Snapshot(hub, repo, hub.commit_of(repo))
+        releases = _releases(snapshot, upload)
+        if releases.get(upload.number):
+            return _where(hub, upload), was_tried
+        contents = _contents(snapshot, upload, releases)
+        try:
+            return hub.commit(repo, contents, parent=snapshot.commit, title=upload.title, text=_text(upload)), True
+        except HubError as error:
+            was_tried = True
+            pause = random.uniform(0, _LONGEST_PAUSE) if client.is_outdated(error) else _next(pauses, error)  # noqa: S311
+        time.sleep(pause)
+    found = f"others changed it {MOST_TRIES} times meanwhile"
+    raise HubError(f"publish {upload.tag} in {repo}", found, "Run it again when it is quieter there.")
+
+
+def _next(pauses: Iterator[float], error: HubError) -> float:
+    """Return how long to wait before it is looked up what became of a commit; raise where no waiting helps."""
+    pause = next(pauses, None) if error.facts.get("is_uncertain") else None
+    if pause is None:
+        raise error
+    return pause
+
+
+def _text(upload: Upload) -> str:
+    return f"Release {upload.tag}, config {upload.config}"
+
+
+def _releases(snapshot: Snapshot, upload: Upload) -> Releases:
+    """Return the releases so far, if this one can be one of them.
+
+    Raises:
+        ConflictError: If it cannot, or the repository holds something else.
+
+    """
+    asked = f"publish {upload.tag} in {upload.target.repo}"
+    _check_kind(snapshot, upload, asked)
+    releases = snapshot.document(Releases, upload.at(layout.RELEASES))
+    if releases is None:
+        foreign = [name for name in upload.contents if snapshot.listed(upload.at(name)) is not None]
+        if foreign:
+            found = f"it holds {listed(foreign)}, and no {layout.RELEASES}: it was not made by hydra-detect"
+            raise ConflictError(asked, found, "Publish into a repository of its own.")
+        return Releases(kind=upload.kind)
+    there = releases.get(upload.number)
+    if there and there.config != upload.config:
+        found = f"it has one already, made {there.created_at}, which is another"
+        raise ConflictError(asked, found, "A release is published once: make a new version, and publish that.")
+    if not there and releases.newest > upload.number:
+        found = f"release {releases.newest} is there already"
+        raise ConflictError(asked, found, "Releases only go up: make a new version, and publish that.")
+    return releases
+
+
+def _check_kind(snapshot: Snapshot, upload: Upload, asked: str) -> None:
+    """See that a repository of one head, of a backbone, and a pack of many stay what they are."""
+    target, top = upload.target, snapshot.document(Releases, layout.RELEASES)
+    is_pack = snapshot.listed(layout.INDEX) is not None
+    if is_pack and not target.head and upload.kind == HEAD:
+        raise ConflictError(asked, "it is a pack of many heads", f"Say as which one: '{target.repo}/NAME'.")
+    if target.head and top and top.kind == HEAD:
+        raise ConflictError(asked, "it is a repository of one head", f"Publish as '{target.repo}', or elsewhere.")
+    if not target.head and top and top.kind != upload.kind:
+        raise ConflictError(asked, f"it is the repository of a {top.kind}", "Publish into a repository of its own.")
+
+
+def _contents(snapshot: Snapshot, upload: Upload, releases: Releases) -> dict[str, bytes]:
+    """Return every file of the commit by path: the release, and the documents that tell of it."""
+    now = Release(config=upload.config, created_at=utc_now(), card=client.blob_of(upload.card))
+    found = {upload.at(name): data for name, data in upload.contents.items()}
+    found[upload.at(layout.RELEASES)] = codec.encode(releases.having(upload.number, now))
+    if upload.kind == HEAD and snapshot.listed(upload.at(layout.CHANNELS)) is None:
+        found[upload.at(layout.CHANNELS)] = codec.encode(Channels(production=upload.number))
+    found |= _card(snapshot, upload, releases)
+    if upload.glance:
+        index = snapshot.document(Index, layout.INDEX) or Index()
+        index = attrs.evolve(index, heads={**index.heads, upload.target.head: upload.glance})
+        found[layout.INDEX] = codec.encode(index)
+        if snapshot.listed(layout.CARD) is None:
+            found[layout.CARD] = cards.of_pack(upload.target.repo)
+    return found
+
+
+def _card(snapshot: Snapshot, upload: Upload, releases: Releases) -> dict[str, bytes]:
+    """Return the card, unless somebody has edited the one that is there: what people wrote is not written over."""
+    there, newest = snapshot.listed(upload.at(layout.CARD)), releases.get(releases.newest)
+    is_edited = there is not None and (newest is None or there.blob != newest.card)
+    return {} if is_edited else {upload.at(layout.CARD): upload.card}
+
+
+def _where(hub: Hub, upload: Upload) -> str:
+    """Return the commit of a release that is there: that of its tag, or if it was never tagged, the one that says so.
+
+    Raises:
+        HubError: If neither can be found: its history was rewritten.
+
+    """
+    repo = upload.target.repo
+    tagged = hub.tags(repo).get(upload.tag)
+    made = next((commit for commit, text in hub.commits(repo) if _text(upload) in text), None)
+    if tagged or made:
+        return str(tagged or made)
+    found = f"{layout.RELEASES} has it, and no commit of its history says that it made it"
+    raise HubError(f"publish {upload.tag} in {repo}", found, "See who rewrote its history.")

@@ -1,0 +1,101 @@
+"""Which heads there are: on a Hub for a backbone, and in a pack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from hydra_detect.errors import InputError, NotFoundError
+from hydra_detect.hub import cards, layout
+from hydra_detect.hub.client import Hub
+from hydra_detect.hub.documents import Index
+from hydra_detect.hub.refs import HubRef, check_repo
+from hydra_detect.hub.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hydra_detect.hub.documents import Glance
+
+_SIGNAL = "signal:"
+_MOST = 1_000
+
+
+@attrs.frozen(kw_only=True)
+class FoundHead:
+    """A repository of heads, as a search shows it; all of it is what its owner says.
+
+    Args:
+        repo: "org/repo".
+        signals: What its heads find.
+        downloads: Of late, as the Hub counts them.
+        likes: How many people like it.
+        changed_at: When it was changed last, ISO 8601; "" if that is not told.
+
+    """
+
+    repo: str
+    signals: tuple[str, ...]
+    downloads: int
+    likes: int
+    changed_at: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return attrs.asdict(self)
+
+
+def search(
+    text: str = "", *, backbone: str | None = None, most: int = 50, endpoint: str | None = None
+) -> list[FoundHead]:
+    """Return the heads on a Hub that fit a backbone, or all there are; the most downloaded first.
+
+    Args:
+        text: What their names contain.
+        backbone: Repository of the backbone that they were made on: "org/backbone".
+        most: How many at most, up to 1,000.
+        endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
+
+    Raises:
+        NameInvalidError: If `backbone` is no repository's name.
+        InputError: If `most` is no whole number from 1 to 1,000.
+        HubError: If there was no answer.
+
+    """
+    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= _MOST:
+        raise InputError("search the Hub", f"most is {most!r:.40}", f"Give a whole number from 1 to {_MOST}.")
+    tags = [f"base_model:adapter:{check_repo(backbone)}"] if backbone else [cards.HEAD_TAG]
+    found = Hub(endpoint).search(*tags, text=text, most=most)
+    return [
+        FoundHead(
+            repo=one.repo,
+            signals=tuple(tag.removeprefix(_SIGNAL) for tag in one.tags if tag.startswith(_SIGNAL)),
+            downloads=one.downloads,
+            likes=one.likes,
+            changed_at=one.changed_at,
+        )
+        for one in found
+    ]
+
+
+def list_pack(ref: str | HubRef, *, endpoint: str | None = None) -> Mapping[str, Glance]:
+    """Return the heads of a pack by name, each with its newest release.
+
+    Args:
+        ref: "org/pack"; after an "@" any tag, branch or commit.
+        endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
+
+    Raises:
+        NotFoundError: If there is no such repository, or it is no pack.
+        CorruptError: If its index is damaged.
+        HubError: If there was no answer.
+
+    """
+    wanted, hub = HubRef.parse(ref), Hub(endpoint)
+    snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo, wanted.revision))
+    index = snapshot.document(Index, layout.INDEX)
+    if index is None:
+        found = f"it has no {layout.INDEX}: it is no pack of many heads"
+        raise NotFoundError(f"list the heads of {wanted}", found, "Pull it as one head.")
+    return dict(sorted(index.heads.items()))
