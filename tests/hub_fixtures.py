@@ -97,15 +97,11 @@ def canary():
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """Return a Hub of its own for the test; nothing that no real client sends may have come to it."""
-    import huggingface_hub
-
     with Hub(tmp_path / "hf") as server:
         keep_apart(monkeypatch, server)
-        huggingface_hub.close_session()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Use 'content=<\.\.\.>' to upload raw bytes", DeprecationWarning)
             yield server
-        huggingface_hub.close_session()
     assert server.surprises == []
 
 
