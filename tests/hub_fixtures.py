@@ -102,7 +102,7 @@ def hub(tmp_path, monkeypatch):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Use 'content=<\.\.\.>' to upload raw bytes", DeprecationWarning)
             yield server
-    assert server.surprises == []
+    server.check()
 
 
 def keep_apart(monkeypatch, server):

@@ -173,7 +173,7 @@ def read_body(request, kind):
 
 def partial(request, body, headers):
     """Return the whole body, or the range that was asked for, or nothing to a client that has it."""
-    if request.headers.get("if-none-match") == headers.get("ETag"):
+    if "ETag" in headers and request.headers.get("if-none-match") == headers["ETag"]:
         return Reply(304, headers)
     headers = {**headers, "Accept-Ranges": "bytes"}
     wanted = request.headers.get("range")

@@ -201,6 +201,11 @@ class HubServer:
         found, self.surprises[:] = list(self.surprises), []
         return found
 
+    def check(self):
+        """Fail if anything came that no real client sends."""
+        if self.surprises:
+            raise AssertionError("what no real client sends: " + "; ".join(self.surprises))
+
     def answer(self, request):
         """Note a request, and return the reply to it with whatever goes wrong."""
         with self.lock:
