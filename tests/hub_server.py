@@ -27,7 +27,6 @@ from hub_repos import ATTRIBUTES, START, Change, Repo
 
 HOSTS = {"hub": "127.0.0.1", "cdn": "localhost", "stranger": "localhost"}
 ROUTES = (*hub_api.ROUTES, *hub_transfer.ROUTES)
-POLL = 0.005  # seconds until a server notices that it is to stop
 LARGE = 5 * 10**9  # bytes above which the real Hub asks for parts
 
 
@@ -111,10 +110,19 @@ class Host(ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self, hub, role):
-        self.hub, self.role, self.open = hub, role, set()
+        self.hub, self.role, self.open, self.over = hub, role, set(), False
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://{HOSTS[role]}:{self.server_address[1]}"
-        self.loop = threading.Thread(target=self.serve_forever, args=(POLL,), name=f"hub-{role}")
+        self.loop = threading.Thread(target=self.serve, name=f"hub-{role}")
+
+    def serve(self):
+        """Take connections until one comes that only says that it is over."""
+        while True:
+            connection, address = self.get_request()
+            if self.over:
+                connection.close()
+                return
+            self.process_request(connection, address)
 
     def process_request(self, request, client_address):
         """Remember the connection."""
@@ -131,7 +139,8 @@ class Host(ThreadingHTTPServer):
 
     def stop(self):
         """Close the address, and whatever is open at it."""
-        self.shutdown()
+        self.over = True
+        socket.create_connection(self.server_address).close()
         self.loop.join()
         for connection in list(self.open):
             with contextlib.suppress(OSError):
