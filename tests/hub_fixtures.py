@@ -81,6 +81,12 @@ class Hub(HubServer):
             connection.close()
 
 
+def files_with(folder, text):
+    """Return the files below a folder that have a text in them, or in their path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [path for path in files if text.encode() in path.read_bytes() or text in str(path)]
+
+
 def transport_error():
     """Return the class of the client's errors that are no answers: it has been of two libraries."""
     from huggingface_hub.utils import _http

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,7 @@ def test_a_late_answer(hub, monkeypatch):
     api = hub.api()
     with contextlib.suppress(transport_error()):
         api.hf_hub_download("org/owl", "model.safetensors", etag_timeout=0.2)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
     assert Path(api.hf_hub_download("org/owl", "model.safetensors")).read_bytes() == WEIGHTS
     assert [plan.fired for plan in late] == [1, 1]
 
@@ -375,7 +377,7 @@ def test_waits_end_with_the_hub(hub):
     asking = threading.Thread(target=hub.raw, args=("GET", "/api/models/org/owl/revision/main"))
     asking.start()
     while not plan.fired:
-        pass
+        time.sleep(0.001)
     hub.faults.clear()
     asking.join(30)
     assert not asking.is_alive()

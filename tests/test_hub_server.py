@@ -1,7 +1,9 @@
 """The test Hub is strict: what the real client never sends is an error, and is kept for the test to fail by."""
 
+import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -230,6 +232,32 @@ def test_uploads_are_checked(owl, body):
     assert "b" * 64 not in owl.blobs
 
 
+def test_a_body_without_a_length(owl):
+    """Storage takes no body whose length it was not told; the connection ends."""
+    with pytest.raises(ConnectionError):
+        owl.raw("PUT", "/upload/x", iter([b"a"]), url=owl.cdn, token=False)
+    assert ["a body without a length" in said for said in owl.forgive()] == [True]
+
+
+def test_a_client_that_goes_away(owl):
+    """What came in part is not looked at."""
+    with socket.create_connection(owl.hosts["hub"].server_address) as connection:
+        connection.sendall(b"POST /api/repos/create HTTP/1.1\r\nContent-Length: 99\r\n\r\n{")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
+    assert owl.requests == []
+
+
+def test_a_text_in_files(tmp_path):
+    """A token that was written down is found, in a file or in its name."""
+    assert hub_fixtures.files_with(tmp_path, "hf_x") == []
+    (tmp_path / "a").write_bytes(b"\xffhf_x")
+    (tmp_path / "hf_x").mkdir()
+    (tmp_path / "hf_x" / "b").touch()
+    (tmp_path / "c").touch()
+    assert hub_fixtures.files_with(tmp_path, "hf_x") == [tmp_path / "a", tmp_path / "hf_x" / "b"]
+
+
 def test_odd_ranges():
     """A range of nothing is none that a client asks for; without a name, no file is one that the client has."""
     request = Request("hub", "GET", "/", {"Range": "bytes=-"}, b"")
@@ -275,8 +303,6 @@ def test_time_passes_for_the_limit():
 def test_nothing_is_left_running():
     """A Hub that was stopped has left no thread, though a client still holds its connection."""
     before = set(threading.enumerate())
-    import http.client
-
     with HubServer() as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.hosts["hub"].server_address[1])
         connection.request("GET", "/api/models")

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
+from hub_fixtures import files_with
 from huggingface_hub import CommitOperationAdd as Add
 from huggingface_hub import CommitOperationCopy as Copy
 from huggingface_hub import CommitOperationDelete as Delete
@@ -104,6 +105,21 @@ def test_many_objects_at_once(hub):
     assert (len(repo.commits), len(repo.head.files)) == (2, 301)
     assert len(hub.seen("POST", "/preupload/")) == 2
     assert len(hub.seen("PUT", host="cdn")) == 150
+
+
+def test_the_clients_shortcuts(hub, tmp_path):
+    """A folder, a file and a deletion are commits like others: without Xet, a folder is one."""
+    repo, api = hub.repo("org/owl"), hub.api()
+    (tmp_path / "owl" / "a").mkdir(parents=True)
+    for name in ("a/config.json", "m.safetensors"):
+        (tmp_path / "owl" / name).write_bytes(b"x")
+    api.upload_folder(repo_id="org/owl", folder_path=tmp_path / "owl")
+    api.upload_file(repo_id="org/owl", path_or_fileobj=b"1", path_in_repo="x.json")
+    assert sorted(repo.head.files) == [".gitattributes", "a/config.json", "m.safetensors", "x.json"]
+    api.delete_file("x.json", "org/owl")
+    api.delete_folder("a", "org/owl")
+    assert sorted(repo.head.files) == [".gitattributes", "m.safetensors"]
+    assert len(repo.commits) == 5
 
 
 def test_an_object_that_is_there_is_not_sent(hub):
@@ -272,6 +288,7 @@ def test_a_snapshot(hub, tmp_path, folder):
     assert {path: (found / path).read_bytes() for path in HEAD} == HEAD
     assert calls(hub)[:2] == ["GET revision", "GET tree"]
     assert len(hub.requests) == 2 + 2 * len(repo.head.files)
+    assert files_with(tmp_path, hub.token) == []
     before = len(hub.requests)
     hub.api().snapshot_download("org/owl", revision="v1", **more)
     assert calls(hub, before) == ["GET revision"]
