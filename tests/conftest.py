@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from hub_fixtures import canary, hub  # noqa: F401  fixtures
 from hypothesis import settings
 
 if Path("/dev/shm").is_dir():  # noqa: S108  pytest makes its own folder in it; stores are written faster to memory
