@@ -14,10 +14,11 @@ import hydra_detect
 ROOT = Path(hydra_detect.__file__).parent
 
 NAMES = """
-    Detections Digest GroundTruth HeadRecord HeadRef HeadRegistry HeadSettings HydraDetectError HydraDetector
+    About Detections Digest GroundTruth HeadRecord HeadRef HeadRegistry HeadSettings HydraDetectError HydraDetector
     OperatingPolicy Preprocessing SplitSettings Store VersionManager VersionRecord Samples TrainingConfig calibrate
     compare_with_original compress_head evaluate expand_head export_bundle list_augmentations list_losses load_bundle
-    merge_checkpoint read_samples split_checkpoint train_head train_original verify
+    merge_checkpoint pull pull_backbone push push_backbone read_samples split_checkpoint to_torchvision train_head
+    train_original verify
 """
 
 

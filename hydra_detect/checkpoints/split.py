@@ -16,7 +16,7 @@ from hydra_detect import codec
 from hydra_detect.checkpoints.proof import Rebuilt, prove
 from hydra_detect.checkpoints.recognise import BACKBONE_PREFIX, recognise
 from hydra_detect.checkpoints.settings import Resolved, SplitSettings, resolve
-from hydra_detect.checkpoints.zoo import read_original
+from hydra_detect.checkpoints.zoo import HUB_SCHEME, read_original
 from hydra_detect.contracts import BackboneContract
 from hydra_detect.environment import libraries
 from hydra_detect.errors import CheckpointError, ConflictError, CorruptError, ParityError, RecordError, listed
@@ -348,4 +348,5 @@ def _class_names(source: Checkpoint, given: Sequence[str] | None, head: str, par
 
 def _source_record(source: Checkpoint, assumed: tuple[str, ...]) -> SourceRecord:
     # Both records keep the names of the whole file: heads that share a backbone may come from files of another age.
-    return SourceRecord(file=Path(source.file).name, sha256=source.sha256, renamed=source.renamed, assumed=assumed)
+    file = source.file if source.file.startswith(HUB_SCHEME) else Path(source.file).name  # folders stay private
+    return SourceRecord(file=file, sha256=source.sha256, renamed=source.renamed, assumed=assumed)

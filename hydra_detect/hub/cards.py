@@ -124,11 +124,9 @@ def of_backbone(config: BackboneConfig, target: HubRef, about: About) -> bytes:
         "mean, deviation": f"{_numbers(sizes.mean)}; {_numbers(sizes.std)}",
         "weights": f"{config.files[layout.TENSORS][0] / 1e6:.1f} MB, digest `{contract.digest}`",
     }
+    told = f"A frozen backbone for many heads. {one_line(about.description)}".rstrip()
     lines = [
-        f"# {config.name}",
-        "",
-        f"A frozen backbone for many heads. {one_line(about.description)}".rstrip(),
-        "",
+        *(f"# {config.name}", "", told, ""),
         *_picture(about),
         "```python",
         "from hydra_detect import HydraDetector",

@@ -18,38 +18,58 @@ _TOO_MANY, _SERVER = 429, 500
 _TRANSPORTS = {"httpx", "httpx2", "httpcore", "httpcore2"}
 _LOG_IN = "Log in with 'hf auth login', or set HF_TOKEN to a token that may do this."
 _LATER = "See whether the network and the Hub are up, then run it again: it goes on where it was."
+_PAGE = "See its page for what it has."
 _MOST_TOLD = 200
+
+_KNOWN = {
+    "OfflineModeIsEnabled": (
+        HubError,
+        "the client was told to ask nobody (HF_HUB_OFFLINE)",
+        "Pull it once while that is not set: a release or commit that was pulled asks nobody again.",
+    ),
+    "GatedRepoError": (
+        HubError,
+        "whoever reads it has to be let in first",
+        f"Ask for access on its page. {_LOG_IN}",
+    ),
+    "RepositoryNotFoundError": (
+        NotFoundError,
+        "there is no such repository, or none that this login may see",
+        f"Check its name. {_LOG_IN}",
+    ),
+    "RevisionNotFoundError": (NotFoundError, "it has no such tag, branch or commit", _PAGE),
+    "EntryNotFoundError": (NotFoundError, "it has no such file or folder", _PAGE),
+}
+"""By the client's own name of an error: ours, what was found, what to do. Of kinds of one another the narrow one first.
+
+A gated repository is one of those that are not found.
+"""
 
 
 @contextlib.contextmanager
 def told(asked: str) -> Iterator[None]:
     """Turn an error of the client, or of the network below it, into one of ours."""
-    from huggingface_hub import errors
-
     try:
         yield
     except HydraDetectError:
         raise
-    except errors.OfflineModeIsEnabled:
-        remedy = "Pull it once while HF_HUB_OFFLINE is not set: a release or commit that was pulled asks nobody again."
-        raise HubError(asked, "the client was told to ask nobody (HF_HUB_OFFLINE)", remedy) from None
-    except errors.HFValidationError as error:
-        raise InputError(asked, one_line(str(error))[:_MOST_TOLD], "Write names as on the Hub.") from None
-    except errors.GatedRepoError:
-        remedy = f"Ask for access on its page. {_LOG_IN}"
-        raise HubError(asked, "whoever reads it has to be let in first", remedy, status=403) from None
-    except errors.RepositoryNotFoundError:
-        found = "there is no such repository, or none that this login may see"
-        raise NotFoundError(asked, found, f"Check its name. {_LOG_IN}") from None
-    except errors.RevisionNotFoundError:
-        raise NotFoundError(asked, "it has no such tag, branch or commit", "See its page for what it has.") from None
-    except errors.EntryNotFoundError:
-        raise NotFoundError(asked, "it has no such file or folder", "See its page for what it has.") from None
     except Exception as error:
-        ours = _of_the_network(asked, error)
+        ours = _known(asked, error) or _of_the_network(asked, error) or _garbled(asked, error)
         if ours is None:
             raise
         raise ours from None
+
+
+def _known(asked: str, error: Exception) -> HydraDetectError | None:
+    """Return an error that the client has a name for."""
+    from huggingface_hub import errors
+
+    for name, (kind, found, remedy) in _KNOWN.items():
+        if isinstance(error, getattr(errors, name)):
+            return kind(asked, found, remedy)
+    if isinstance(error, errors.HFValidationError):
+        return InputError(asked, one_line(str(error))[:_MOST_TOLD], "Write names as on the Hub.")
+    return None
 
 
 def _of_the_network(asked: str, error: BaseException | None) -> HubError | None:
@@ -66,6 +86,14 @@ def _of_the_network(asked: str, error: BaseException | None) -> HubError | None:
     if root in _TRANSPORTS or isinstance(error, ConnectionError | TimeoutError):
         return HubError(asked, f"there was no answer ({type(error).__name__})", _LATER, status=None, is_uncertain=True)
     return _of_the_network(asked, error.__cause__) if isinstance(error, RuntimeError) else None
+
+
+def _garbled(asked: str, error: Exception) -> HubError | None:
+    """Return what the client makes of an answer that no Hub gives: it reads them without looking."""
+    if not isinstance(error, ValueError | LookupError | TypeError | AttributeError):
+        return None
+    found = f"it answered what cannot be read ({type(error).__name__})"
+    return HubError(asked, found, _LATER, status=None, is_uncertain=True)
 
 
 def _message(error: Any) -> str:

@@ -7,7 +7,6 @@ which they are, by digest. File names of samples and paths of this machine stay 
 from __future__ import annotations
 
 import contextlib
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
 
-    from hydra_detect.records import SourceRecord, VersionRecord
+    from hydra_detect.records import VersionRecord
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +106,7 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
         HubError: If this login may not, or there was no answer.
 
     """
-    store, target, hub = Store.open(store), attrs.evolve(HubRef.parse(repo), revision=""), Hub(endpoint)
+    store, target, hub = Store.open(store), _target(repo), Hub(endpoint)
     found = heads.whole(store.head(head), heads.find(store, HeadRef(head, version)).number)
     about = about or About()
     config, contents, beside = _release_of(store, hub, found, needs)
@@ -161,13 +160,13 @@ def push_backbone(
         HubError: If this login may not, or there was no answer.
 
     """
-    store, target, hub = Store.open(store), attrs.evolve(HubRef.parse(repo), revision=""), Hub(endpoint)
+    store, target, hub = Store.open(store), _target(repo), Hub(endpoint)
     if target.head:
         raise InputError(f"push backbone {backbone!r} to {repo}", "that is a head in a pack", "Name a repository.")
     found = backbones.find(store, backbone)
     item = store.backbone(backbone)
     contents = {layout.TENSORS: item.read(found.manifest, stored.TENSORS)}
-    record = attrs.evolve(found.record, source=_without_path(found.record.source))
+    record = found.record
     config = BackboneConfig(name=backbone, record=record, files=manifests.listing_of(contents))
     text = codec.encode(config, limit=layout.LIMITS[layout.CONFIG])
     upload = Upload(
@@ -180,6 +179,14 @@ def push_backbone(
         kind=documents.BACKBONE,
     )
     return _pushed(store, hub, upload, private=private, digest=record.tensors)
+
+
+def _target(repo: str) -> HubRef:
+    ref = HubRef.parse(repo)
+    if ref.revision:
+        found = "a release has the number of its version, and its tag is made from that"
+        raise InputError(f"publish to {ref}", found, f"Name '{attrs.evolve(ref, revision='')}' alone.")
+    return ref
 
 
 def _pushed(store: Store, hub: Hub, upload: Upload, *, private: bool, digest: Digest) -> Pushed:
@@ -223,7 +230,7 @@ def _release_of(
     config = HeadConfig(
         name=version.head,
         release=version.number,
-        record=attrs.evolve(record, source=_without_path(record.source)),
+        record=record,
         backbone=place,
         reference=leant,
         files=manifests.listing_of(contents),
@@ -279,12 +286,3 @@ def _anonymous(split: Split | None) -> Split | None:
         group = name if one.group == one.id else f"group-{files.sha256(one.group.encode()).short}"
         rows.append(attrs.evolve(one, id=name, group=group))
     return attrs.evolve(split, samples=tuple(rows))
-
-
-def _without_path(source: SourceRecord | None) -> SourceRecord | None:
-    """Return where weights came from without the folders of this machine."""
-    if source is None:
-        return None
-    if source.file.startswith(("hf://", "torchvision:")):
-        return source
-    return attrs.evolve(source, file=PureWindowsPath(PurePosixPath(source.file).name).name)

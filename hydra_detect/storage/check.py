@@ -45,19 +45,6 @@ if TYPE_CHECKING:
 
 _LOOK = "check it"
 _MOST_LOOKS = 20  # at a head that is changed all the while; beyond that the findings stand
-_TOP = frozenset(
-    [
-        "STORE.json",
-        "registry.json",
-        "locks",
-        "tmp",
-        "quarantine",
-        layout.RUNS,
-        layout.HUB,
-        layout.BACKBONES,
-        layout.HEADS,
-    ]
-)
 
 
 class Checker:
@@ -145,7 +132,7 @@ class Checker:
     def _check_top(self) -> None:
         root = self.store.root
         for path in sorted(root.iterdir()):
-            if path.name not in _TOP:
+            if path.name not in layout.TOP:
                 self._say(findings.FOREIGN, path, "it is not the store's; it is left alone")
         if root.stat().st_mode & stat.S_IWOTH and not root.stat().st_mode & stat.S_ISVTX:
             self._say(findings.FOREIGN, root, "everybody may write here: others can replace what you load")

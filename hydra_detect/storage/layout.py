@@ -55,6 +55,9 @@ HUB = "hub"
 
 ORIGIN = "origin.json"
 
+TOP = frozenset(["STORE.json", "registry.json", "locks", "tmp", "quarantine", RUNS, HUB, BACKBONES, HEADS])
+"""What may lie at the top of a store."""
+
 HIGHEST = 999_999_999
 """The last number that a version or generation can have; a file of a longer name is not ours."""
 

@@ -1,0 +1,299 @@
+"""What a stranger may put into a repository: refused with a reason, before anything of it is kept or run."""
+
+import hashlib
+import json
+import pickle
+import struct
+
+import numpy as np
+import publishing_fixtures
+import pytest
+from publishing_fixtures import BACKBONE, OWL
+
+from hydra_detect.errors import (
+    CheckpointError,
+    CorruptError,
+    HubError,
+    HydraDetectError,
+    IncompatibleError,
+    NameInvalidError,
+    NotFoundError,
+    RecordError,
+)
+from hydra_detect.hub.pull import pull_backbone
+from hydra_detect.storage import artifacts
+from hydra_detect.tensors import RawTensor, tensors_digest
+
+publisher, puller = publishing_fixtures.publisher, publishing_fixtures.puller
+REFUSALS = (CorruptError, RecordError, HubError, NotFoundError, NameInvalidError, CheckpointError, IncompatibleError)
+
+
+def put(hub, files, repo=OWL):
+    """Commit files to a repository as its owner might, by hand."""
+    hub.add(hub.repos[repo], files)
+
+
+def changed(hub, change, repo=OWL):
+    """Commit another config."""
+    config = json.loads(hub.repos[repo].content("config.json"))
+    change(config)
+    put(hub, {"config.json": json.dumps(config).encode()}, repo)
+
+
+def with_weights(hub, data, digest=None, repo=OWL):
+    """Commit other weights, and a config that names them rightly."""
+
+    def change(config):
+        config["files"]["model.safetensors"] = [len(data), f"sha256:{hashlib.sha256(data).hexdigest()}"]
+        if digest:
+            config["record"]["tensors"] = str(digest)
+
+    put(hub, {"model.safetensors": data}, repo)
+    changed(hub, change, repo)
+
+
+def refused(puller, *, told=".", ref=f"{OWL}@main"):
+    """See that a pull is refused, and the store as it was; return the error."""
+    before = puller.contents()
+    with pytest.raises(REFUSALS, match=told) as caught:
+        puller.pull(ref)
+    assert puller.contents() == before
+    assert caught.value.remedy
+    assert len(str(caught.value)) < 2_000
+    return caught.value
+
+
+def at(*path):
+    """Return what puts a value somewhere in a config."""
+
+    def put_in(value):
+        def change(config):
+            for key in path[:-1]:
+                config = config[key]
+            config[path[-1]] = value
+
+        return change
+
+    return put_in
+
+
+def deep(depth):
+    """Return lists within lists."""
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+CONFIGS = {
+    "an unknown key": (at("auto_map")({"AutoModel": "evil.Model"}), "it has no key 'auto_map'"),
+    "a class path": (at("record", "_target_")("os.system"), r"it has no key 'record\._target_'"),
+    "a key deep inside": (at("record", "settings", "module")("evil"), r"it has no key 'record\.settings\.module'"),
+    "a key near another": (at("record", "settings", "roi_sise")(7), "Did you mean 'roi_size'"),
+    "a key of the backbone's": (at("record", "backbone", "architecture", "url")("http://x"), "architecture.url"),
+    "an address for a repository": (at("backbone", "repo")("https://evil/x/y"), "repository"),
+    "a folder for a repository": (at("backbone", "repo")("../../etc"), "repository"),
+    "a branch for a commit": (at("backbone", "commit")("main"), "commit"),
+    "a head that leaves its folder": (at("backbone", "head")("../x"), "head name"),
+    "a name that leaves its folder": (at("name")("../../x"), "head name"),
+    "a name of Windows": (at("name")("con"), "head name"),
+    "release 0": (at("release")(0), "release"),
+    "a release below 0": (at("release")(-3), "release"),
+    "a release without end": (at("release")(10**30), "release"),
+    "a release that is a text": (at("release")("3"), "release"),
+    "no record": (at("record")(None), "record"),
+    "a newer schema": (at("schema")(2), "schema 2"),
+    "no schema": (at("schema")(None), "schema"),
+    "another kind": (at("kind")("transformers"), "config.json is of kind"),
+    "no kind": (at("kind")(None), "none of ours"),
+    "no classes": (at("record", "class_names")([]), "names were given"),
+    "a class with a line break": (at("record", "class_names")(["a\nb"]), "printable"),
+    "a class without end": (at("record", "class_names")(["x" * 5_000]), "longer than 200"),
+    "classes that there are not": (at("record", "class_names")([f"c{n}" for n in range(3_000)]), "names were given"),
+    "labels without end": (at("record", "settings", "label_count")(10**7), "label_count"),
+    "a proposal number without end": (at("record", "settings", "rpn_post_nms_top_n")(10**9), "rpn_post_nms_top_n"),
+    "a size below 0": (at("record", "settings", "roi_size")(-7), "roi_size"),
+    "layers without end": (at("record", "settings", "box_widths")([10**9]), "box_widths"),
+    "a threshold beyond 1": (at("record", "settings", "nms_threshold")(7), "nms_threshold"),
+    "notes without end": (at("record", "notes")("x" * 3_000), "notes have 3000 characters"),
+    "a file that no release has": (at("files", "evil.py")([3, "sha256:" + "0" * 64]), "it lists 'evil.py'"),
+    "a pickle": (at("files", "pytorch_model.bin")([3, "sha256:" + "0" * 64]), "it lists 'pytorch_model.bin'"),
+    "a file that leaves its folder": (at("files", "../model.safetensors")([3, "sha256:" + "0" * 64]), "it lists"),
+    "no weights": (at("files")({}), "it lists no model.safetensors"),
+    "another size": (at("files", "model.safetensors", 0)(5), "of model.safetensors it says 5 bytes"),
+    "another digest": (at("files", "model.safetensors", 1)("sha256:" + "0" * 64), "SHA-256 is not the 000000000000"),
+    "other weights": (at("record", "tensors")("sha256:" + "0" * 64), "their digest is not the one in the record"),
+    "another backbone": (at("record", "backbone", "digest")("sha256:" + "0" * 64), "is another one: digest"),
+    "another preprocessing": (at("record", "backbone", "preprocessing", "min_size")(77), "preprocessing.min_size"),
+    "a kind that it is not": (at("record", "kind")("compact-head"), "its kind is 'compact-head'"),
+    "a reference for nothing": (
+        at("reference")({"repo": OWL, "commit": "0" * 40, "head": ""}), "does not say where that lies"
+    ),
+    "lists within lists": (at("record", "notes")(deep(80)), "nests deeper"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs(puller, hub, name):
+    """A config that says what none of ours says is refused with the place, and nothing is kept."""
+    change, told = CONFIGS[name]
+    changed(hub, change)
+    refused(puller, told=told)
+
+
+TEXTS = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "a list": b"[]",
+    "a text": b'"hydra-head"',
+    "not a number": b'{"schema": 1, "kind": "hydra-head", "release": NaN}',
+    "a key twice": b'{"kind": "hydra-head", "kind": "hydra-head"}',
+    "half a letter": b'{"kind": "\\ud800"}',
+    "no UTF-8": b'{"kind": "\xff"}',
+    "a thousand lists": b'{"kind": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+    "many": b'{"kind": [' + b"1," * 100_000 + b"1]}",
+    "long": b'{"kind": "' + b"x" * (300 << 10) + b'"}',
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts(puller, hub, name):
+    """What is no config at all is refused, in a short sentence."""
+    put(hub, {"config.json": TEXTS[name]})
+    refused(puller)
+
+
+def test_a_config_that_is_too_large_is_not_read(puller, hub):
+    """A config of more than 256 KiB is refused by the listing."""
+    put(hub, {"config.json": b" " * (257 << 10)})
+    before = len(hub.seen())
+    refused(puller, told="such a file 262144 at most")
+    assert not [one for one in hub.seen()[before:] if "/resolve/" in one.path]
+
+
+def test_a_folder_of_many(puller, hub):
+    """A repository with more entries than any of ours is refused."""
+    put(hub, {f"f{number}": b"x" for number in range(10_050)})
+    refused(puller, told="more than 10000 entries")
+
+
+def test_other_files_are_never_downloaded(puller, hub):
+    """Whatever else lies in a repository is not asked for: no code, no pickle, no card."""
+    evil = {
+        "modeling.py": b"import os",
+        "pytorch_model.bin": pickle.dumps(print),
+        "original.pth": b"x",
+        "setup.py": b"x",
+    }
+    put(hub, evil)
+    before = len(hub.seen())
+    puller.pull(f"{OWL}@main")
+    asked = {one.path.rpartition("/")[2] for one in hub.seen()[before:] if "/resolve/" in one.path}
+    assert asked <= {"config.json", "model.safetensors", "beside.json"}
+
+
+def weights_of(hub):
+    """Return the published weights as plain values."""
+    return artifacts.decode_tensors(hub.repos[OWL].content("model.safetensors"), "them")
+
+
+def spoilt(kind):
+    """Return what makes other weights of those that are published."""
+
+    def make(tensors):
+        name = next(name for name in tensors if name.endswith("fc6.weight"))
+        values = np.frombuffer(tensors[name].data, dtype="<f4").reshape(tensors[name].shape).copy()
+        if kind == "NaN":
+            values[0, 0] = np.nan
+        elif kind == "infinity":
+            values[0, 0] = np.inf
+        elif kind == "another shape":
+            values = values[:-1]
+        elif kind == "another dtype":
+            values = values.astype("<i4")
+        changed = {**tensors, name: RawTensor.of(values)}
+        if kind == "one missing":
+            del changed[name]
+        elif kind == "one too many":
+            changed["../../etc/passwd"] = RawTensor.of(np.zeros(2, "<f4"))
+        elif kind == "another name":
+            changed["fc6"] = changed.pop(name)
+        return changed
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["NaN", "infinity", "another shape", "another dtype", "one missing", "one too many", "another name"],
+)
+def test_weights(puller, hub, kind):
+    """Weights that are not those of the network, or no numbers, are refused, though every digest is right."""
+    tensors = spoilt(kind)(weights_of(hub))
+    with_weights(hub, artifacts.encode_tensors(tensors), digest=tensors_digest(tensors))
+    refused(puller)
+
+
+HEADERS = {
+    "a pickle": pickle.dumps({"weights": [1.0]}),
+    "nothing": b"",
+    "a header beyond the file": struct.pack("<Q", 1 << 40) + b"{}",
+    "a header without end": struct.pack("<Q", 2 << 20) + b" " * (2 << 20),
+    "no JSON": struct.pack("<Q", 4) + b"{{{{",
+    "a hole": struct.pack("<Q", 64) + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}'.ljust(64) + b"12345678",
+    "beyond the end": struct.pack("<Q", 64) + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'.ljust(64),
+    "a shape without end": struct.pack("<Q", 80)
+    + b'{"a":{"dtype":"F32","shape":[0,99999999999999],"data_offsets":[0,0]}}'.ljust(80),
+    "a dtype that there is not": struct.pack("<Q", 64)
+    + b'{"a":{"dtype":"X","shape":[],"data_offsets":[0,1]}}'.ljust(64),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_headers(puller, hub, name):
+    """A file of weights that is none is refused by its header, though its digest is right."""
+    with_weights(hub, HEADERS[name])
+    refused(puller)
+
+
+@pytest.mark.parametrize("name", ["an unknown key", "no JSON", "another split"])
+def test_what_lies_beside(puller, hub, name):
+    """What lies beside the weights is as strict: a key that there is not, and what is no record, are refused."""
+    texts = {
+        "an unknown key": b'{"schema": 1, "code": "x"}',
+        "no JSON": b"{",
+        "another split": b'{"schema":1,"split":3}',
+    }
+    data = texts[name]
+
+    def change(config):
+        config["files"]["beside.json"] = [len(data), f"sha256:{hashlib.sha256(data).hexdigest()}"]
+
+    put(hub, {"beside.json": data})
+    changed(hub, change)
+    refused(puller)
+
+
+def test_a_backbone_is_as_strict(puller, hub):
+    """A backbone's config and weights are checked as a head's are."""
+    before = puller.contents()
+    changed(hub, at("record", "contract", "evil")("x"), BACKBONE)
+    with pytest.raises(RecordError, match=r"it has no key 'record\.contract\.evil'"):
+        pull_backbone(f"{BACKBONE}@main", puller.store, endpoint=hub.endpoint)
+    assert puller.contents() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("channels.json", b'{"schema": 1, "production": 1, "url": "x"}'),
+        ("channels.json", b'{"schema": 1, "production": -1}'),
+        ("channels.json", b'{"schema": 1, "production": 9}'),
+        ("channels.json", b"["),
+    ],
+)
+def test_channels(puller, hub, name, data):
+    """Who asks for what is in production is told where that cannot be read, or is not there."""
+    put(hub, {name: data})
+    with pytest.raises(HydraDetectError):
+        puller.pull(OWL)
