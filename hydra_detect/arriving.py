@@ -12,10 +12,10 @@ import attrs
 
 from hydra_detect.errors import ConflictError, NotFoundError
 from hydra_detect.names import HeadRef, check_name
-from hydra_detect.storage import backbones, files, heads, references
+from hydra_detect.storage import backbones, files, heads, locks, references
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.records import BackboneRecord, HeadRecord, VersionRecord
@@ -114,10 +114,11 @@ class Arrival:
         if record.compact:
             ref = self._reference(manager, backbone)
             record = attrs.evolve(record, compact=attrs.evolve(record.compact, reference_ref=str(ref)))
-        for version in sound(store, self.head.name):
-            if is_same(version, record):
-                return version
-        return manager.create(self.head.name, self.head.tensors, record, attachments=self.head.files)
+        with _alone(store, self.head.name):
+            for version in sound(store, self.head.name):
+                if is_same(version, record):
+                    return version
+            return manager.create(self.head.name, self.head.tensors, record, attachments=self.head.files)
 
     def _reference(self, manager: VersionManager, backbone: str) -> HeadRef:
         """Return what the head leans on in a store, put there if it is not there yet, or damaged."""
@@ -130,6 +131,19 @@ class Arrival:
         _check_fits(manager.store, own.name, self.contract)
         record = attrs.evolve(own.record, backbone_name=backbone)
         return manager.create(own.name, own.tensors, record, attachments=own.files).ref
+
+
+@contextlib.contextmanager
+def _alone(store: Store, head: str) -> Iterator[None]:
+    """Look and write alone: of several who bring the same at once, the first makes a version, and the others find it.
+
+    A lock of its own, so that it is never waited for by anybody who holds that of a head.
+    """
+    path, asked = store.layout.lock("arriving", head), f"add a version of {head!r}"
+    with files.explained(asked):
+        files.ensure_folder(store.disk, path.parent, asked)
+    with locks.held(path, asked):
+        yield
 
 
 def sound(store: Store, head: str) -> list[VersionRecord]:

@@ -184,13 +184,14 @@ class HydraDetector:
         """The loaded heads: name to version."""
         return {name: head.version for name, head in self._heads.items()}
 
-    def load_head(self, ref: str | HeadRef) -> VersionRecord:
+    def load_head(self, ref: str | HeadRef, *, endpoint: str | None = None) -> VersionRecord:
         """Load a head, or another version of a loaded one; the change is one atomic assignment.
 
         Other heads are not touched, and a prediction in progress finishes with what it began with.
 
         Args:
             ref: "owl" for the active version, "owl@3" for that one; "org/hydra-owl@v3" is pulled first.
+            endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
 
         Returns:
             The version that is now loaded.
@@ -201,6 +202,10 @@ class HydraDetector:
             CorruptError: If it is damaged; what was loaded stays.
 
         """
+        if isinstance(ref, str) and "/" in ref:  # which can only mean something on a Hub
+            from hydra_detect.hub.pull import pull
+
+            ref = pull(ref, self.registry.store, endpoint=endpoint)
         return self._install(ref, only_if_loaded=False)
 
     def swap(self, ref: str | HeadRef) -> VersionRecord:
@@ -224,19 +229,11 @@ class HydraDetector:
         return head.version
 
     def _read(self, ref: str | HeadRef) -> LoadedHead:
-        ref = self._here(ref)
+        ref = HeadRef.parse(ref)
         version, raw = heads.load(self.registry.store, ref)
         check_fits(version, self.backbone.contract)
         lean = functools.partial(self._shelf.reference, version.record, f"load {version.ref}")
         return LoadedHead(version, self._engine.load(version.record, raw, lean), follows=ref.version is None)
-
-    def _here(self, ref: str | HeadRef) -> HeadRef:
-        """Return what a reference is in the store; what can only mean something on a Hub is pulled."""
-        if isinstance(ref, str) and "/" in ref:
-            from hydra_detect.hub.pull import pull
-
-            return pull(ref, self.registry.store)
-        return HeadRef.parse(ref)
 
     def _put(self, head: LoadedHead) -> None:
         self._heads = MappingProxyType({**self._heads, head.version.head: head})

@@ -65,7 +65,7 @@ DELEGATES = {
     "detector.HydraDetector.from_pretrained",
     "detector.HydraDetector.save_pretrained",
     "detector.HydraDetector.push_to_hub",
-    "detector.HydraDetector._here",
+    "detector.HydraDetector.load_head",
     "registry.HeadRegistry.push",
     "registry.HeadRegistry.pull",
     "checkpoints.read_hub",

@@ -20,6 +20,7 @@ from hydra_detect.errors import (
     NotFoundError,
     RecordError,
 )
+from hydra_detect.hub import layout
 from hydra_detect.hub.pull import pull_backbone
 from hydra_detect.storage import artifacts
 from hydra_detect.tensors import RawTensor, tensors_digest
@@ -171,10 +172,14 @@ def test_a_config_that_is_too_large_is_not_read(puller, hub):
     assert not [one for one in hub.seen()[before:] if "/resolve/" in one.path]
 
 
-def test_a_folder_of_many(puller, hub):
-    """A repository with more entries than any of ours is refused."""
-    put(hub, {f"f{number}": b"x" for number in range(10_050)})
-    refused(puller, told="more than 10000 entries")
+def test_a_folder_of_many(puller, hub, monkeypatch):
+    """A repository with more entries than any of ours is refused, and no more of its listing is read."""
+    monkeypatch.setattr(layout, "MOST_ENTRIES", 50)
+    hub.files_a_page = 20
+    put(hub, {f"f{number}": b"x" for number in range(200)})
+    before = len(hub.seen())
+    refused(puller, told="more than 50 entries")
+    assert len([one for one in hub.seen()[before:] if "/tree/" in one.path]) == 3
 
 
 def test_other_files_are_never_downloaded(puller, hub):

@@ -78,7 +78,7 @@ def test_one_of_three_hundred(publisher, puller, hub):
     before = len(hub.seen())
     assert len(list_pack("org/pack", endpoint=hub.endpoint)) == 301
     ref = puller.pull("org/pack/n7@v1", name="seven")
-    assert len(hub.seen()) - before <= 8 + 1, [one.path for one in hub.seen()[before:]]
+    assert len(hub.seen()) - before <= 8, [one.path for one in hub.seen()[before:]]
     assert str(ref) == "seven@1"
     loaded = [one.path for one in hub.seen()[before:] if "/resolve/" in one.path]
     assert all("heads/n7/" in path or path.endswith("index.json") for path in loaded)
@@ -170,6 +170,8 @@ def test_whatever_goes_wrong(hub, tmp_path, name, times):
         assert plan.fired, nth
         assert ref or other.contents() == empty, nth
         hub.faults.clear()
+        if times is None:
+            continue
         healed = other.pull(f"{BAT}@v1")
         assert ref in {None, healed}
         version = heads.find(other.store, healed)
@@ -184,7 +186,7 @@ def test_all_requests_were_tried(puller, hub):
 
 
 def test_four_pull_into_one_cold_store(puller, hub):
-    """Four who pull the same into one store at once all get a version of it, and the store is sound."""
+    """Four who pull the same into one store at once get the same one version, and the store is sound."""
     start = threading.Barrier(4)
 
     def run(_number):
@@ -193,7 +195,11 @@ def test_four_pull_into_one_cold_store(puller, hub):
 
     with ThreadPoolExecutor(4) as pool:
         refs = list(pool.map(run, range(4)))
-    assert {ref.name for ref in refs} == {"bat"}
+    assert {str(ref) for ref in refs} == {"bat@1"}
+    assert {name: HeadRegistry(puller.store).info(name).versions for name in ("bat", "owl")} == {
+        "bat": (1,),
+        "owl": (1,),
+    }
     assert VersionManager(puller.store).verify(depth="deep").is_sound
     assert HeadRegistry(puller.store).backbones() == ["default"]
 

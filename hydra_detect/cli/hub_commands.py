@@ -32,6 +32,7 @@ class PushOptions:
     data: Annotated[str, Parameter(help="for the card: what it was trained on, under which licence")] = ""
     description: Annotated[str, Parameter(help="for the card: what it is for")] = ""
     picture: Annotated[Path | None, Parameter(help="for the card: a PNG file that shows what it finds")] = None
+    example: Annotated[Path | None, Parameter(help="in its place: a photograph that the head is run on")] = None
     sign_with: Annotated[Path | None, Parameter(help="file with the private key to sign it (extra signing)")] = None
     endpoint: EndpointOption = None
 
@@ -43,7 +44,13 @@ class PushOptions:
         asked, shown = f"read {self.picture}", None
         if self.picture is not None:
             shown = files.read_whole(self.picture, limit=_MOST_PICTURE, asked=asked)
-        return About(license=self.license, data=self.data, description=self.description, picture=shown)
+        return About(
+            license=self.license,
+            data=self.data,
+            description=self.description,
+            picture=shown,
+            example=self.example,
+        )
 
 
 def push(

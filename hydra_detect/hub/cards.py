@@ -16,13 +16,16 @@ from hydra_detect.hub import layout
 from hydra_detect.names import one_line
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping, Sequence
 
     from hydra_detect.hub.documents import BackboneConfig, HeadConfig
     from hydra_detect.hub.receiving import Beside
     from hydra_detect.hub.refs import HubRef
     from hydra_detect.measure.metrics import Metrics
+    from hydra_detect.names import HeadRef
     from hydra_detect.records import HeadRecord
+    from hydra_detect.storage.store import Store
 
 HEAD_TAG, BACKBONE_TAG, PACK_TAG = "hydra-head", "hydra-backbone", "hydra-pack"
 _LIBRARY, _PIPELINE = "hydra-detect", "object-detection"
@@ -41,6 +44,7 @@ class About:
         data: What it was trained on, and under which licence that is.
         description: What it is for, in a sentence or two.
         picture: A PNG file that shows what it finds, of at most 5 MiB.
+        example: In its place a photograph, which the head is run on: the card shows it with what was found.
 
     """
 
@@ -48,6 +52,7 @@ class About:
     data: str = ""
     description: str = ""
     picture: bytes | None = attrs.field(default=None, repr=False)
+    example: str | os.PathLike[str] | None = None
 
     @picture.validator
     def _check(self, _attribute: object, value: bytes | None) -> None:
@@ -55,6 +60,21 @@ class About:
             return
         found = f"it is no PNG file of at most {_MOST_PICTURE >> 20} MiB"
         raise InputError("put a picture on a card", found, "Give the bytes of one.")
+
+    def drawn(self, store: Store, ref: HeadRef, backbone: str) -> About:
+        """Return it with its example as the picture, boxes and all; without an example as it is.
+
+        Raises:
+            InputError: If the example is no picture.
+
+        """
+        if self.example is None:
+            return self
+        from hydra_detect import drawing
+        from hydra_detect.detector import HydraDetector  # torch is loaded for this alone
+
+        detector = HydraDetector.from_store(store, [ref], backbone=backbone, device="cpu")
+        return attrs.evolve(self, picture=drawing.png(detector.predict(str(self.example))))
 
     def files(self) -> dict[str, bytes]:
         """Return the files that lie beside the card."""
@@ -217,7 +237,8 @@ def _remembered(beside: Beside) -> list[str]:
     if beside.split is None:
         return []
     told = f"The roles of {len(beside.split.samples)} samples are in {layout.BESIDE}, by the digests of their pictures"
-    return ["", f"{told}: what it learnt from is never taken to measure it."]
+    proof = f"digest of the split: `{beside.split.digest}`"
+    return ["", f"{told} ({proof}): what it learnt from is never taken to measure it."]
 
 
 def _quality(metrics: Metrics | None) -> list[str]:

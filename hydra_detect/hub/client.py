@@ -145,26 +145,44 @@ class Hub:
 
         """
         asked = f"read {path} of {repo}@{commit[:12]}"
-        _check_size(listed, limit, asked)
+        _check_size(listed.size, limit, asked)
 
-        def body() -> bytes:
-            from huggingface_hub import get_session, hf_hub_url
-            from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # theirs
+        def body(_anew: bool) -> bytes:  # noqa: FBT001  of one caller
+            return self._read(asked, self._body, repo, commit, path, most=listed.size)
 
-            url = hf_hub_url(repo, path, revision=commit, endpoint=self.endpoint)
-            headers = build_hf_headers(library_name=LIBRARY, headers={"Accept-Encoding": "identity"})
-            with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
-                if response.status_code >= 400:  # noqa: PLR2004  HTTP's errors begin there
-                    response.read()
-                hf_raise_for_status(response)
-                data = b""
-                for chunk in response.iter_bytes():
-                    data += chunk
-                    if len(data) > listed.size:
-                        break
-            return data
+        return self._proven(asked, listed, body)
 
-        return self._proven(asked, listed, lambda _anew: self._read(asked, body))
+    def glance(self, repo: str, revision: str, path: str, *, limit: int) -> bytes:
+        """Return a small file as it is at a revision just now, unproven: for people to choose by.
+
+        Raises:
+            NotFoundError: If there is no such repository, revision or file.
+            CorruptError: If it is larger than the limit.
+            HubError: If access was refused, or there was no answer.
+
+        """
+        asked = f"read {path} of {repo}"
+        data = self._read(asked, self._body, repo, revision or "main", path, most=limit)
+        _check_size(len(data), limit, asked)
+        return data
+
+    def _body(self, repo: str, revision: str, path: str, *, most: int) -> bytes:
+        """Return the body of a file, and no more than a little over so many bytes of it."""
+        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # theirs
+
+        url = hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint)
+        headers = build_hf_headers(library_name=LIBRARY, headers={"Accept-Encoding": "identity"})
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+            if response.status_code >= 400:  # noqa: PLR2004  HTTP's errors begin there
+                response.read()
+            hf_raise_for_status(response)
+            data = b""
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > most:
+                    break
+        return data
 
     def cached(self, repo: str, commit: str, path: str, listed: Listed, *, limit: int) -> Path:
         """Return where the client's cache holds a large file of a commit, proven to be the listed one.
@@ -176,7 +194,7 @@ class Hub:
 
         """
         asked = f"download {path} of {repo}@{commit[:12]}"
-        _check_size(listed, limit, asked)
+        _check_size(listed.size, limit, asked)
         places: list[Path] = []
 
         def body(anew: bool) -> bytes:  # noqa: FBT001  of one caller
@@ -298,9 +316,9 @@ def is_outdated(error: HubError) -> bool:
     return error.facts.get("status") == OUTDATED
 
 
-def _check_size(listed: Listed, limit: int, asked: str) -> None:
-    if listed.size > limit:
-        raise CorruptError(asked, f"it has {listed.size} bytes, and such a file {limit} at most", "It is none of ours.")
+def _check_size(size: int, limit: int, asked: str) -> None:
+    if size > limit:
+        raise CorruptError(asked, f"it has {size} bytes, and such a file {limit} at most", "It is none of ours.")
 
 
 def _checked(endpoint: str) -> str:

@@ -108,8 +108,9 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
     """
     store, target, hub = Store.open(store), _target(repo), Hub(endpoint)
     found = heads.whole(store.head(head), heads.find(store, HeadRef(head, version)).number)
-    about = about or About()
     config, contents, beside = _release_of(store, hub, found, needs)
+    backbone = name_in(store, found.record.backbone, likely=found.record.backbone_name)
+    about = (about or About()).drawn(store, found.ref, backbone)
     text = codec.encode(config, limit=layout.LIMITS[layout.CONFIG])
     glance = Glance(
         release=config.release,

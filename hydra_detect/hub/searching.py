@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from hydra_detect.errors import InputError, NotFoundError
-from hydra_detect.hub import cards, layout
+from hydra_detect.hub import cards, documents, layout
 from hydra_detect.hub.client import Hub
 from hydra_detect.hub.documents import Index
 from hydra_detect.hub.refs import HubRef, check_repo
-from hydra_detect.hub.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,10 +91,11 @@ def list_pack(ref: str | HubRef, *, endpoint: str | None = None) -> Mapping[str,
         HubError: If there was no answer.
 
     """
-    wanted, hub = HubRef.parse(ref), Hub(endpoint)
-    snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo, wanted.revision))
-    index = snapshot.document(Index, layout.INDEX)
-    if index is None:
-        found = f"it has no {layout.INDEX}: it is no pack of many heads"
-        raise NotFoundError(f"list the heads of {wanted}", found, "Pull it as one head.")
+    wanted, limit = HubRef.parse(ref), layout.LIMITS[layout.INDEX]
+    try:
+        data = Hub(endpoint).glance(wanted.repo, wanted.revision, layout.INDEX, limit=limit)
+    except NotFoundError as error:
+        remedy = f"{error.remedy} Only a pack of many heads has an {layout.INDEX}."
+        raise NotFoundError(f"list the heads of {wanted}", error.found, remedy) from None
+    index = documents.read(Index, data, f"{layout.INDEX} of {wanted}", limit=limit)
     return dict(sorted(index.heads.items()))
