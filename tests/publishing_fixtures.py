@@ -1,9 +1,13 @@
 """A store with something to publish, and what came of it on the test Hub."""
 
+import functools
 import json
+import tempfile
+from pathlib import Path
 
+import lifecycle_fixtures
 import pytest
-from engine_fixtures import copied, mixed
+from engine_fixtures import compact, copied
 
 from hydra_detect import HeadRegistry, Store
 from hydra_detect.hub import client
@@ -13,12 +17,22 @@ from hydra_detect.hub.push import push, push_backbone
 BACKBONE, OWL, BAT = "org/backbone", "org/hydra-owl", "org/hydra-bat"
 
 
+@functools.cache
+def _made():
+    """Return a store with a tiny backbone, full heads `owl` and `fox`, and a compact `bat`; nobody may write to it."""
+    store = lifecycle_fixtures.with_backbone(Path(tempfile.mkdtemp()))
+    for seed, name in enumerate(("owl", "fox")):
+        lifecycle_fixtures.give(store, name, seed=seed, classes=("owl",))
+    compact(store, "bat", rank="4", seed=2)
+    return store
+
+
 class Publisher:
-    """Somebody with a store of two full heads and two compact ones, logged in on the test Hub."""
+    """Somebody with a store of two full heads and a compact one, logged in on the test Hub."""
 
     def __init__(self, hub, folder):
         folder.mkdir()
-        self.hub, self.store = hub, copied(mixed("mobilenet"), folder)  # the smallest of them
+        self.hub, self.store = hub, copied(_made(), folder)
 
     def push(self, head="owl", repo=OWL, **options):
         """Push a head."""

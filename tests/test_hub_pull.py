@@ -33,8 +33,9 @@ publisher, puller = publishing_fixtures.publisher, publishing_fixtures.puller
 
 
 def found(store, ref):
-    """Return what a version finds in a photograph."""
-    return HydraDetector.from_store(store, [ref], device="cpu", engine="exact").predict(photographs(1)[0])
+    """Return all that a version finds in a photograph."""
+    detector = HydraDetector.from_store(store, [ref], device="cpu", engine="exact")
+    return detector.predict(photographs(1)[0], score_threshold=0.0)
 
 
 def test_there_and_back(publisher, puller):
@@ -46,6 +47,7 @@ def test_there_and_back(publisher, puller):
     assert {name: registry.info(name).active for name in registry} == {"bat": None, "owl": None}
     version, original = registry["bat@1"], HeadRegistry(publisher.store)["bat"]
     assert version.record.tensors == original.record.tensors == tensors_digest(heads.tensors(puller.store, version))
+    assert len(found(publisher.store, "bat@1"))
     assert found(puller.store, "bat@1") == found(publisher.store, "bat@1")
     origin = origin_of(puller.store, version)
     assert (origin.place.repo, origin.release, origin.revision) == (BAT, 1, "v1")
