@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 import torch
+from torchvision.models.detection.image_list import ImageList
 
 from hydra_detect.errors import CorruptError, IncompatibleError
 from hydra_detect.nets.backbones import Backbone, Prepared
@@ -17,7 +18,7 @@ from hydra_detect.records import BackboneRecord
 from hydra_detect.storage import heads, references
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from hydra_detect.names import Digest
     from hydra_detect.records import HeadRecord, VersionRecord
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from hydra_detect.tensors import RawTensor
 
 _CPU = torch.device("cpu")
-_TRIED = 128  # pixels a side
+_TRIED, _FEW = 128, 16  # pixels a side, proposals
 
 
 def build(
@@ -138,40 +139,58 @@ def whole_tensors(store: Store, version: VersionRecord) -> dict[str, RawTensor]:
     return raw_tensors(Shelf(store).network(version, raw).whole().state_dict())
 
 
-def try_out(
-    backbone: tuple[BackboneRecord, Mapping[str, RawTensor]],
-    head: tuple[HeadRecord, Mapping[str, RawTensor]] | None = None,
+def try_out_backbone(record: BackboneRecord, tensors: Mapping[str, RawTensor]) -> None:
+    """Build a backbone that came from elsewhere, and run it once over a small black picture.
+
+    Raises:
+        CheckpointError: If names or shapes are not those of the network.
+        RecordError: If the record describes no network.
+        IncompatibleError: If its maps are not those that the record states.
+        CorruptError: If what comes out is no number.
+
+    """
+    network = Backbone(record.contract, tensors)
+    pixels = torch.zeros(1, record.contract.architecture.in_channels, _TRIED, _TRIED)
+    with torch.inference_mode():
+        _check_numbers(network([Prepared(pixels, (_TRIED, _TRIED), (_TRIED, _TRIED))]).maps.values())
+
+
+def try_out_head(
+    record: HeadRecord,
+    tensors: Mapping[str, RawTensor],
     reference: tuple[HeadRecord, Mapping[str, RawTensor]] | None = None,
 ) -> None:
-    """Build the networks of what came from elsewhere, and run them once over a small black picture.
+    """Build a head that came from elsewhere, and run it once over small maps of noise, as far as a few proposals.
 
     Args:
-        backbone: Its record and weights.
-        head: Those of a head that was made on it, if there is one.
-        reference: Those of what a compact head leans on.
+        record: What it says of itself.
+        tensors: Its weights.
+        reference: Record and weights of what a compact head leans on.
 
     Raises:
         CheckpointError: If names or shapes are not those of the network.
         IncompatibleError: If a compact head leans on another reference, or on one of another shape.
-        RecordError: If a record describes no network.
+        RecordError: If the record describes no network.
         CorruptError: If what comes out is no number.
 
     """
-    record, tensors = backbone
-    network = Backbone(record.contract, tensors)
-    pixels = torch.zeros(1, record.contract.architecture.in_channels, _TRIED, _TRIED)
+    lean = None
+    if reference is not None:
+        own, weights = reference
+        lean = Reference.of(own.tensors, own.settings, own.backbone.levels, weights)
+    head, source = build_head(record, tensors, reference=lean).whole(), torch.Generator().manual_seed(0)
+    sides = {level.name: (level.channels, max(1, _TRIED // level.stride)) for level in record.backbone.levels}
+    maps = {name: torch.randn(1, channels, side, side, generator=source) for name, (channels, side) in sides.items()}
+    images = ImageList(torch.zeros(1, 1, _TRIED, _TRIED), [(_TRIED, _TRIED)])
     with torch.inference_mode():
-        features = network([Prepared(pixels, (_TRIED, _TRIED), (_TRIED, _TRIED))])
-        numbers = list(features.maps.values())
-        if head:
-            lean = reference and Reference.of(
-                reference[0].tensors, reference[0].settings, reference[0].backbone.levels, reference[1]
-            )
-            made = build_head(*head, reference=lean or None).whole()
-            proposals, _losses = made.rpn(features.images, features.maps)
-            numbers += [*proposals, *made.score(features.maps, proposals)]
-    if not all(bool(torch.isfinite(one).all()) for one in numbers):
-        found = "what it makes of a black picture is not all finite"
+        proposals, _losses = head.rpn(images, maps)
+        few = [boxes[:_FEW] for boxes in proposals]
+        _check_numbers([*proposals, *head.score(maps, few)])
+
+
+def _check_numbers(tensors: Iterable[torch.Tensor]) -> None:
+    if not all(bool(torch.isfinite(one).all()) for one in tensors):
+        found = "not all that it computes is finite"
         raise CorruptError("try out a network", found, "Ask whoever made it.")
 
 

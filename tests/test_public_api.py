@@ -103,7 +103,8 @@ import hydra_detect.formats.coco, hydra_detect.formats.lines, hydra_detect.forma
 import hydra_detect.measure.matching, hydra_detect.measure.promotion, hydra_detect.pictures
 import hydra_detect.storage.check, hydra_detect.storage.repair, hydra_detect.storage.usage
 import hydra_detect.storage.renaming, hydra_detect.overview, hydra_detect.comparison, hydra_detect.history
-import hydra_detect.watching, hydra_detect.cli.commands
+import hydra_detect.watching, hydra_detect.cli.commands, hydra_detect.arriving
+import hydra_detect.hub.push, hydra_detect.hub.pull, hydra_detect.hub.searching, hydra_detect.hub.pretrained
 print([m for m in ('torch', 'torchvision', 'huggingface_hub') if m in sys.modules])
 """
     assert python(code) == "[]"

@@ -184,8 +184,8 @@ class Hub:
                     break
         return data
 
-    def cached(self, repo: str, commit: str, path: str, listed: Listed, *, limit: int) -> Path:
-        """Return where the client's cache holds a large file of a commit, proven to be the listed one.
+    def cached(self, repo: str, commit: str, path: str, listed: Listed, *, limit: int) -> tuple[Path, bytes]:
+        """Return where the client's cache holds a large file of a commit, and the file, proven to be the listed one.
 
         Raises:
             CorruptError: If it is larger than the limit, or other bytes came twice.
@@ -201,13 +201,13 @@ class Hub:
             where = self._read(asked, self._api.hf_hub_download, repo, path, revision=commit, force_download=anew)
             places[:] = [Path(where)]
             real = places[0].resolve()  # the client's snapshots are links to its blobs
-            data = files.read_whole(real, limit=limit, asked=asked)
-            if not listed.is_of(data):
-                real.unlink(missing_ok=True)  # or everybody else would be given it, too
-            return data
+            return files.read_whole(real, limit=limit, asked=asked)
 
-        self._proven(asked, listed, body)
-        return places[0]
+        def forget() -> None:
+            places[0].resolve().unlink(missing_ok=True)  # or everybody else would be given it, too
+
+        data = self._proven(asked, listed, body, forget)
+        return places[0], data
 
     def create(self, repo: str, *, private: bool) -> None:
         """Make a repository, unless it is there.
@@ -294,12 +294,15 @@ class Hub:
             time.sleep(pause)
         raise AssertionError  # the last try returns or raises
 
-    def _proven(self, asked: str, listed: Listed, body: Callable[[bool], bytes]) -> bytes:
+    def _proven(
+        self, asked: str, listed: Listed, body: Callable[[bool], bytes], forget: Callable[[], None] = lambda: None
+    ) -> bytes:
         """Return a file whose digest is that of the listing; other bytes are thrown away, and asked for once more."""
         for anew in (False, True):
             data = body(anew)
             if listed.is_of(data):
                 return data
+            forget()
         found = f"{len(data)} bytes came twice whose digest is not that of the commit's listing"
         raise CorruptError(asked, found, "Somebody between here and the Hub changes what it sends: see who.")
 

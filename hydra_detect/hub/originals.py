@@ -45,5 +45,5 @@ def fetched(address: str, *, endpoint: str | None = None) -> tuple[Path, str]:
     there = hub.listing(ref.repo, commit, path.rpartition("/")[0]).get(path)
     if there is None:
         raise NotFoundError(asked, f"{ref.repo}@{commit[:12]} has no {path}", "See its page for what it has.")
-    file = hub.cached(ref.repo, commit, path, there, limit=artifacts.MAX_TENSORS_BYTES)
+    file, _data = hub.cached(ref.repo, commit, path, there, limit=artifacts.MAX_TENSORS_BYTES)
     return file, f"{SCHEME}{ref.repo}/{path}@{commit}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect import codec
-from hydra_detect.arriving import Arrival, held_as, name_in, sound
+from hydra_detect.arriving import Arrival, held_as, sound
 from hydra_detect.errors import ConflictError, HubError, IncompatibleError, NotFoundError
 from hydra_detect.hub import client, layout, origins, receiving, signing
 from hydra_detect.hub.client import Hub
@@ -119,6 +119,8 @@ def pull_backbone(
         StoreError: If the disk is full or not writable.
 
     """
+    from hydra_detect.loading import try_out_backbone
+
     wanted, hub, store = HubRef.parse(ref), Hub(endpoint), Store.create(store)
     known = origins.held_backbone(store, hub.endpoint, wanted)
     if known and name in {None, known}:
@@ -129,7 +131,7 @@ def pull_backbone(
     held = held_as(store, release.config.record.contract, likely=name or release.config.name)
     if held is None or (name and held != name):
         arriving, _signer = receiving.backbone(release)
-        _check_built(arriving)
+        try_out_backbone(arriving.record, arriving.tensors)
         held = check_name(name or release.config.name, "backbone")
         backbones.publish(store, held, arriving.record, arriving.tensors)
     origins.remember(store, hub.endpoint, release.config.record.tensors, release.place)
@@ -272,28 +274,19 @@ def _has_reference(store: Store, record: HeadRecord) -> bool:
 
 
 def _try_out(store: Store, arrival: Arrival) -> None:
-    """Build the network and run it once, before anything of it is kept."""
-    from hydra_detect.loading import try_out  # torch is loaded where something has come, and not before
+    """Build what came and run it once, before anything of it is kept."""
+    from hydra_detect.loading import try_out_backbone, try_out_head  # torch is loaded where something came, not before
 
-    record = arrival.head.record
+    record, reference = arrival.head.record, None
     if arrival.backbone:
-        backbone, tensors = arrival.backbone.record, arrival.backbone.tensors
-    else:
-        held = backbones.find(store, name_in(store, arrival.contract, likely=record.backbone_name))
-        backbone, tensors = held.record, backbones.tensors(store, held)
-    reference = None
+        try_out_backbone(arrival.backbone.record, arrival.backbone.tensors)
     if arrival.reference:
+        try_out_head(arrival.reference.record, arrival.reference.tensors)
         reference = arrival.reference.record, arrival.reference.tensors
     elif record.compact:
         version, weights = references.load(store, record, f"try out {arrival.head.name}")
         reference = version.record, weights
-    try_out((backbone, tensors), (record, arrival.head.tensors), reference)
-
-
-def _check_built(arriving: ArrivingBackbone) -> None:
-    from hydra_detect.loading import try_out
-
-    try_out((arriving.record, arriving.tensors), None, None)
+    try_out_head(record, arrival.head.tensors, reference)
 
 
 def _is_of(store: Store, version: VersionRecord, hub: Hub, place: Place) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 from hydra_detect.codec import Record
 from hydra_detect.errors import CorruptError, NotFoundError
 from hydra_detect.hub import documents, layout
-from hydra_detect.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,8 +62,7 @@ class Snapshot:
             raise CorruptError(f"read {path} of {self}", "there is no such file", "Ask whoever published it.")
         limit = layout.LIMITS[path.rpartition("/")[2]]
         if path.endswith(layout.TENSORS):
-            file = self.hub.cached(self.repo, self.commit, path, there, limit=limit)
-            return files.read_whole(file.resolve(), limit=limit, asked=f"read {file}")
+            return self.hub.cached(self.repo, self.commit, path, there, limit=limit)[1]
         if path not in self._texts:
             self._texts[path] = self.hub.read(self.repo, self.commit, path, there, limit=limit)
         return self._texts[path]
