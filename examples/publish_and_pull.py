@@ -30,7 +30,8 @@ def main():
         split_checkpoint(DATA / "original.pth", store, head="rbc", class_names=["RBC"], settings=settings)
 
         print(push_backbone(store, "default", "org/cells", **options))
-        print(push(store, "rbc", "org/hydra-rbc", about=About(license="mit", example=PHOTOGRAPH), **options))
+        found = HydraDetector.from_store(store, device="cpu").predict(PHOTOGRAPH)
+        print(push(store, "rbc", "org/hydra-rbc", about=About(license="mit", example=found), **options))
 
         detector = HydraDetector.from_pretrained("org/cells", ["org/hydra-rbc@v1"], store=mine, device="cpu", **options)
         print(f"{len(detector.predict(PHOTOGRAPH))} red cells in {PHOTOGRAPH.name}")

@@ -125,12 +125,13 @@ class Arrival:
         asked = f"add {self.head.name}"
         if self.reference is None:
             return references.find(manager.store, self.head.record, asked).ref
-        with contextlib.suppress(NotFoundError), files.unless_damaged():
-            return references.find(manager.store, self.head.record, asked).ref
         own = self.reference
-        _check_fits(manager.store, own.name, self.contract)
-        record = attrs.evolve(own.record, backbone_name=backbone)
-        return manager.create(own.name, own.tensors, record, attachments=own.files).ref
+        with _alone(manager.store, own.name):
+            with contextlib.suppress(NotFoundError), files.unless_damaged():
+                return references.find(manager.store, self.head.record, asked).ref
+            _check_fits(manager.store, own.name, self.contract)
+            record = attrs.evolve(own.record, backbone_name=backbone)
+            return manager.create(own.name, own.tensors, record, attachments=own.files).ref
 
 
 @contextlib.contextmanager

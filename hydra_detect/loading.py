@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torchvision.models.detection.image_list import ImageList
 
-from hydra_detect.errors import CorruptError, IncompatibleError
+from hydra_detect.errors import CheckpointError, CorruptError, HydraDetectError, IncompatibleError
 from hydra_detect.nets.backbones import Backbone, Prepared
 from hydra_detect.nets.compact import CompactHead, Lean, Reference
 from hydra_detect.nets.heads import RCNNHead
@@ -18,7 +19,7 @@ from hydra_detect.records import BackboneRecord
 from hydra_detect.storage import heads, references
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hydra_detect.names import Digest
     from hydra_detect.records import HeadRecord, VersionRecord
@@ -149,9 +150,9 @@ def try_out_backbone(record: BackboneRecord, tensors: Mapping[str, RawTensor]) -
         CorruptError: If what comes out is no number.
 
     """
-    network = Backbone(record.contract, tensors)
-    pixels = torch.zeros(1, record.contract.architecture.in_channels, _TRIED, _TRIED)
-    with torch.inference_mode():
+    with _building(), torch.inference_mode():
+        network = Backbone(record.contract, tensors)
+        pixels = torch.zeros(1, record.contract.architecture.in_channels, _TRIED, _TRIED)
         _check_numbers(network([Prepared(pixels, (_TRIED, _TRIED), (_TRIED, _TRIED))]).maps.values())
 
 
@@ -174,18 +175,29 @@ def try_out_head(
         CorruptError: If what comes out is no number.
 
     """
-    lean = None
-    if reference is not None:
-        own, weights = reference
-        lean = Reference.of(own.tensors, own.settings, own.backbone.levels, weights)
-    head, source = build_head(record, tensors, reference=lean).whole(), torch.Generator().manual_seed(0)
-    sides = {level.name: (level.channels, max(1, _TRIED // level.stride)) for level in record.backbone.levels}
-    maps = {name: torch.randn(1, channels, side, side, generator=source) for name, (channels, side) in sides.items()}
-    images = ImageList(torch.zeros(1, 1, _TRIED, _TRIED), [(_TRIED, _TRIED)])
-    with torch.inference_mode():
-        proposals, _losses = head.rpn(images, maps)
+    lean, sides = None, {one.name: (one.channels, max(1, _TRIED // one.stride)) for one in record.backbone.levels}
+    with _building(), torch.inference_mode():
+        if reference is not None:
+            own, weights = reference
+            lean = Reference.of(own.tensors, own.settings, own.backbone.levels, weights)
+        head, source = build_head(record, tensors, reference=lean).whole(), torch.Generator().manual_seed(0)
+        maps = {name: torch.randn(1, many, side, side, generator=source) for name, (many, side) in sides.items()}
+        logits, deltas = head.rpn.head(list(maps.values()))
+        proposals, _losses = head.rpn(ImageList(torch.zeros(1, 1, _TRIED, _TRIED), [(_TRIED, _TRIED)]), maps)
         few = [boxes[:_FEW] for boxes in proposals]
-        _check_numbers([*proposals, *head.score(maps, few)])
+        _check_numbers([*logits, *deltas, *proposals, *head.score(maps, few)])
+
+
+@contextlib.contextmanager
+def _building() -> Iterator[None]:
+    """Say of a network that torch refuses to build or to run that it is none: its record may be anybody's."""
+    try:
+        yield
+    except HydraDetectError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        found = f"its record describes none that can be built and run: {str(error)[:200]!r}"
+        raise CheckpointError("try out a network", found, "Ask whoever made it.") from None
 
 
 def _check_numbers(tensors: Iterable[torch.Tensor]) -> None:

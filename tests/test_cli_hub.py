@@ -4,6 +4,7 @@ import json
 
 import publishing_fixtures
 import pytest
+from engine_fixtures import every_photograph
 from publishing_fixtures import BACKBONE, OWL
 
 from hydra_detect import HeadRegistry
@@ -28,7 +29,9 @@ def say(hub, capsys):
 def test_there_and_back(publisher, say, tmp_path):
     """Push, search, pull: each says what it did, and what to do next."""
     store, other = str(publisher.store.root), str(tmp_path / "other")
-    told = say("push", "owl", OWL, "--store", store, "--license", "mit", "--description", "Owls.")
+    photograph = str(every_photograph()[0])
+    told = say("push", "owl", OWL, "--store", store, "--license", "mit", "--example", photograph)
+    assert publisher.hub.repos[OWL].content("picture.png").startswith(b"\x89PNG")
     assert told.startswith(f"{OWL}@v1 is at ")
     again = json.loads(say("push", "owl", OWL, "--store", store, "--json"))
     assert (again["ref"], again["is_new"]) == (f"{OWL}@v1", False)

@@ -116,6 +116,8 @@ CONFIGS = {
     "a size below 0": (at("record", "settings", "roi_size")(-7), "roi_size"),
     "layers without end": (at("record", "settings", "box_widths")([10**9]), "box_widths"),
     "a threshold beyond 1": (at("record", "settings", "nms_threshold")(7), "nms_threshold"),
+    "anchors without end": (at("record", "settings", "anchor_sizes")([[*map(float, range(1, 200))]] * 3), "anchors"),
+    "another place": (at("published_as")("../x"), "as a repository"),
     "notes without end": (at("record", "notes")("x" * 3_000), "notes have 3000 characters"),
     "a file that no release has": (at("files", "evil.py")([3, "sha256:" + "0" * 64]), "it lists 'evil.py'"),
     "a pickle": (at("files", "pytorch_model.bin")([3, "sha256:" + "0" * 64]), "it lists 'pytorch_model.bin'"),
@@ -285,6 +287,27 @@ def test_a_backbone_is_as_strict(puller, hub):
     changed(hub, at("record", "contract", "evil")("x"), BACKBONE)
     with pytest.raises(RecordError, match=r"it has no key 'record\.contract\.evil'"):
         pull_backbone(f"{BACKBONE}@main", puller.store, endpoint=hub.endpoint)
+    assert puller.contents() == before
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("architecture", "return_layers"), ["layer1", "layer9"]),
+        (("architecture", "width_per_group"), 7),
+        (("architecture", "groups"), 3),
+        (("architecture", "in_channels"), 900),
+        (("architecture", "body"), "mobilenet_v3_large"),
+    ],
+    ids=str,
+)
+def test_backbones_that_cannot_be_built(puller, hub, path, value):
+    """A backbone whose record describes no network, or another than its weights, is refused with a reason."""
+    before = puller.contents()
+    changed(hub, at("record", "contract", *path)(value), BACKBONE)
+    with pytest.raises(HydraDetectError) as caught:
+        pull_backbone(f"{BACKBONE}@main", puller.store, endpoint=hub.endpoint)
+    assert isinstance(caught.value, REFUSALS)
     assert puller.contents() == before
 
 

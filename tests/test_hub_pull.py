@@ -6,6 +6,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import lifecycle_fixtures
 import publishing_fixtures
 import pytest
 from engine_fixtures import photographs
@@ -56,11 +57,11 @@ def test_there_and_back(publisher, puller):
 
 
 def test_few_requests(puller):
-    """A head alone takes six requests, and the same again takes none."""
+    """A head alone takes seven requests, and the same again takes none."""
     pull_backbone(BACKBONE, puller.store, endpoint=puller.hub.endpoint)
     before = len(puller.hub.seen())
     puller.pull()
-    assert len(puller.hub.seen()) - before <= 6
+    assert len(puller.hub.seen()) - before == 7
     before = len(puller.hub.seen())
     assert str(puller.pull()) == "owl@1"
     assert len(puller.hub.seen()) == before
@@ -126,6 +127,57 @@ def test_a_tag_that_was_moved(publisher, puller, hub):
     assert str(other.pull()) == "owl@1"
 
 
+def test_what_is_in_production_was_moved(publisher, puller, hub):
+    """A tag that was moved is found, too, where what is in production leads to it."""
+    again(publisher)
+    publisher.push()
+    repo = hub.repos[OWL]
+    first = repo.tags["v1"]
+    promote_release(f"{OWL}@v2", endpoint=hub.endpoint)
+    repo.drop_ref("tag", "v2")
+    repo.add_ref("tag", "v2", first)
+    with pytest.raises(ConflictError, match="the tag v2 stands at release 1"):
+        puller.pull(OWL)
+
+
+def test_what_only_claims_to_be_a_release(publisher, puller, hub):
+    """A config that was edited by hand is no release, whatever number it has; its commit may be pulled by that."""
+    config = publisher.text(OWL, "config.json")
+    config["record"]["notes"] = "by hand"
+    config["release"] = 7
+    commit = hub.add(hub.repos[OWL], {"config.json": json.dumps(config).encode()}).id
+    assert str(puller.pull(f"{OWL}@{commit}")) == "owl@1"
+    with pytest.raises(NotFoundError, match="no such tag"):
+        puller.pull(f"{OWL}@v7")
+    assert str(puller.pull(OWL)) == "owl@2"
+    hub.repos[OWL].drop_ref("tag", "v1")
+    hub.repos[OWL].add_ref("tag", "v1", commit)
+    other = Puller(hub, puller.store.root.parent / "second")
+    with pytest.raises(ConflictError, match="the tag v1 stands at release 7"):
+        other.pull()
+    config["release"] = 1
+    edited = hub.add(hub.repos[OWL], {"config.json": json.dumps(config).encode()}).id
+    hub.repos[OWL].drop_ref("tag", "v1")
+    hub.repos[OWL].add_ref("tag", "v1", edited)
+    with pytest.raises(ConflictError, match=r"is not what releases\.json lists as that release"):
+        other.pull()
+
+
+def test_names_that_are_taken_here(publisher, puller, hub):
+    """A head or backbone whose name is another here gets one with its namespace, or its digest, behind it."""
+    lifecycle_fixtures.with_backbone(puller.store.root.parent, name="other", store=puller.store)
+    lifecycle_fixtures.give(puller.store, "owl", backbone="other")
+    assert str(puller.pull()) == "owl-org@1"
+    assert str(puller.pull(name="uhu")) == "uhu@1"
+    assert HeadRegistry(puller.store).info("owl").versions == (1,)
+    again(publisher)
+    publisher.push()
+    assert str(puller.pull(f"{OWL}@v2")) == "owl-org@2"
+    second = Puller(hub, puller.store.root.parent / "second")
+    lifecycle_fixtures.with_backbone(puller.store.root.parent, name="default-of-another", store=second.store)
+    assert pull_backbone(BACKBONE, second.store, endpoint=hub.endpoint) == "default"
+
+
 def test_a_tag_that_moves_meanwhile(publisher, puller, hub):
     """What was resolved stays: a tag that is moved while it is pulled changes nothing."""
     again(publisher)
@@ -154,7 +206,7 @@ FAULTS = {
 }
 
 
-REQUESTS = 15  # of one pull of a compact head, with its reference and the backbone
+REQUESTS = 16  # of one pull of a compact head, with its reference and the backbone
 
 
 @pytest.mark.parametrize("times", [1, None], ids=["once", "for ever"])
@@ -210,11 +262,12 @@ def test_offline(puller, hub, monkeypatch):
     """Offline, what was pulled is there by every reference it was pulled by, and nobody is asked; the rest is said."""
     from huggingface_hub import constants
 
-    puller.pull(f"{OWL}@main")
+    for revision in ("@main", "@v1", ""):
+        puller.pull(f"{OWL}{revision}")
     before = len(hub.seen())
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    for revision in ("main", "v1", hub.repos[OWL].tags["v1"]):
-        assert str(puller.pull(f"{OWL}@{revision}")) == "owl@1"
+    for revision in ("@main", "@v1", f"@{hub.repos[OWL].tags['v1']}", ""):
+        assert str(puller.pull(f"{OWL}{revision}")) == "owl@1"
     detector = HydraDetector.from_pretrained(
         BACKBONE, [f"{OWL}@v1"], store=puller.store, endpoint=hub.endpoint, device="cpu"
     )
@@ -329,7 +382,7 @@ def test_published_by_whoever_pulled(puller, hub):
 
 
 @pytest.mark.usefixtures("puller")
-def test_search(hub):
+def test_search(publisher, hub):
     """The heads of a backbone are found by it, with what they find."""
     hub.repo("org/bert", {"README.md": b"---\nlibrary_name: transformers\n---\n"})
     there = search(backbone=BACKBONE, endpoint=hub.endpoint)
@@ -337,6 +390,8 @@ def test_search(hub):
     assert {one.signals for one in there} == {("owl",)}
     assert [one.repo for one in search("owl", backbone=BACKBONE, endpoint=hub.endpoint)] == [OWL]
     assert search(backbone="org/none", endpoint=hub.endpoint) == []
+    publisher.push("fox", "org/pack/fox")
+    assert "org/pack" in [one.repo for one in search(backbone=BACKBONE, endpoint=hub.endpoint)]
 
 
 def test_no_token_at_another_host(puller, hub, canary):

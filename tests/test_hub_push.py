@@ -22,8 +22,8 @@ from hydra_detect.errors import (
     NotFoundError,
 )
 from hydra_detect.hub.channels import promote_release, rollback_release
-from hydra_detect.hub.push import push
-from hydra_detect.storage import heads
+from hydra_detect.hub.push import push, push_backbone
+from hydra_detect.storage import backbones, heads
 from hydra_detect.versions import VersionManager
 
 publisher, puller = publishing_fixtures.publisher, publishing_fixtures.puller
@@ -81,11 +81,13 @@ def test_a_lost_tag_is_given_again(publisher, hub):
 
 
 def test_a_tag_that_stands_elsewhere(publisher, hub):
-    """A tag that somebody gave to another commit is not moved: that is said, and the commit is there."""
+    """A tag that somebody gave to another commit is not moved: that is said before anything is changed."""
     hub.repo(OWL)
     hub.repos[OWL].add_ref("tag", "v1", "main")
-    with pytest.raises(HubError, match="that tag stands at"):
-        publisher.push()
+    for _ in range(2):
+        with pytest.raises(ConflictError, match=r"the tag v1 stands at \w+ already, and no release of that number"):
+            publisher.push()
+    assert commits(hub, OWL) == []
 
 
 def test_another_release_of_the_number(publisher, hub, tmp_path):
@@ -112,7 +114,7 @@ def test_another_release_of_the_number(publisher, hub, tmp_path):
     assert commits(hub, OWL) == ["owl: release v1", "owl: release v3"]
 
 
-REQUESTS = 12  # of one push
+REQUESTS = 13  # of one push
 FAULTS = {
     "503": Status(503),
     "503 after it was done": Status(503, handled=True),
@@ -239,6 +241,37 @@ def test_what_somebody_else_made_stays(publisher, hub):
     again(publisher)
     publisher.push()
     assert hub.repos[OWL].content("README.md").endswith(b"Mine.")
+
+
+def test_a_release_whose_tag_was_moved(publisher, hub):
+    """A tag is looked at before it is believed: the release is where its commit is."""
+    made = publisher.push()
+    repo = hub.repos[OWL]
+    repo.drop_ref("tag", "v1")
+    repo.add_ref("tag", "v1", repo.history("main")[-1].id)
+    with pytest.raises(HubError, match="that tag stands at"):
+        publisher.push()
+    repo.drop_ref("tag", "v1")
+    assert publisher.push().commit == made.commit
+
+
+def test_of_two_backbones_with_the_same_weights(publisher, hub):
+    """Which backbone a head was made on is told by its settings, too, not by its weights alone."""
+    own = backbones.find(publisher.store, "default")
+    sizes = attrs.evolve(own.record.contract.preprocessing, min_size=80)
+    other = attrs.evolve(own.record, contract=attrs.evolve(own.record.contract, preprocessing=sizes))
+    backbones.publish(publisher.store, "other", other, backbones.tensors(publisher.store, own))
+    push_backbone(publisher.store, "other", "org/other-backbone", endpoint=hub.endpoint)
+    publisher.push()
+    assert publisher.text(OWL, "config.json")["backbone"]["repo"] == BACKBONE
+    publisher.push("fox", "org/fox", needs=["org/other-backbone"])
+    assert publisher.text("org/fox", "config.json")["backbone"]["repo"] == BACKBONE
+
+
+def test_needs_is_a_list(publisher):
+    """One text is no list of what is needed."""
+    with pytest.raises(InputError, match="needs is the text"):
+        publisher.push(needs=BACKBONE)
 
 
 def test_a_card_follows_its_release(publisher, hub):
@@ -376,6 +409,10 @@ def test_promoted_and_rolled_back_on_the_hub(publisher, hub):
         promote_release(f"{OWL}@v7", **options)
     with pytest.raises(NotFoundError, match="it names no release"):
         promote_release(OWL, **options)
+    hub.repos[OWL].drop_ref("tag", "v2")
+    with pytest.raises(NotFoundError, match="the release has lost its tag v2"):
+        promote_release(f"{OWL}@v2", **options)
+    del tags["v2"]
     assert hub.repos[OWL].tags == tags
     assert commits(hub, OWL)[-2:] == ["v2 in production", "v1 in production"]
 
@@ -391,19 +428,35 @@ def test_a_promotion_that_goes_wrong(publisher, hub, fault):
     assert commits(hub, OWL).count("v2 in production") == 1
 
 
+def test_somebody_else_changes_it(publisher, hub):
+    """A rollback whose answer is lost, and a change that comes in between, are not made into two rollbacks."""
+    for _ in range(2):
+        publisher.push()
+        again(publisher)
+    publisher.push()
+    options = {"endpoint": hub.endpoint}
+    promote_release(f"{OWL}@v2", **options)
+
+    def in_between(_request):
+        hub.faults.clear()
+        promote_release(f"{OWL}@v3", **options)
+
+    hub.faults.on(Lose(), "POST", "/commit/")
+    hub.faults.on(Hook(in_between), "GET", "/api/models/org/hydra-owl$", nth=2)
+    with pytest.raises(ConflictError, match="somebody else changed what is in production meanwhile"):
+        rollback_release(OWL, **options)
+    assert publisher.text(OWL, "channels.json")["production"] == 3
+
+
 def test_a_whole_detector(publisher, hub, tmp_path):
     """A detector is published as one repository, and comes back with the same heads, which find the same."""
     detector = HydraDetector.from_store(publisher.store, ["bat", "fox"], device="cpu")
     made = detector.push_to_hub("org/whole", endpoint=hub.endpoint)
-    assert [str(one.ref) for one in made] == [
-        "org/whole@v1",
-        "org/whole/fox@v1",
-        "org/whole/owl@v1",
-        "org/whole/bat@v1",
-    ]
+    refs = ["org/whole@v1", "org/whole/owl@v1", "org/whole/fox@v1", "org/whole/bat@v1"]
+    assert [str(one.ref) for one in made] == refs
     options = {"store": tmp_path / "there", "endpoint": hub.endpoint, "device": "cpu"}
     there = HydraDetector.from_pretrained("org/whole", **options)
-    assert sorted(there.heads) == ["bat", "fox", "owl"]
+    assert sorted(there.heads) == ["bat", "fox"]
     some = HydraDetector.from_pretrained("org/whole", ["org/whole/fox@v1"], **options)
     assert list(some.heads) == ["fox"]
 

@@ -44,7 +44,7 @@ def private(tmp_path, monkeypatch):
 def signed(publisher, private):
     """Publish backbone and head anew, signed."""
     publisher.push_backbone("org/signed-backbone", sign_with=private)
-    return publisher.push("owl", "org/signed", sign_with=private)
+    return publisher.push("owl", "org/signed", sign_with=private, needs=["org/signed-backbone"])
 
 
 def test_signed_and_pulled(publisher, puller, private, hub):
@@ -94,11 +94,44 @@ def test_an_old_release_is_not_replayed(publisher, puller, private):
     """An older release of a namespace that is held to a key is refused even by name, unless that is allowed."""
     signed(publisher, private)
     again(publisher)
-    publisher.push("owl", "org/signed", sign_with=private)
+    publisher.push("owl", "org/signed", sign_with=private, needs=["org/signed-backbone"])
     assert str(puller.pull("org/signed@v2")) == "owl@1"
     with pytest.raises(ConflictError, match="that is release 1 now, and 2 was pulled before"):
         puller.pull("org/signed@v1")
     assert str(puller.pull("org/signed@v1", allow_older=True)) == "owl@2"
+
+
+def test_one_signed_head_in_place_of_another(publisher, puller, private, hub):
+    """A release that was signed for one repository is not taken from another."""
+    signed(publisher, private)
+    publisher.push("fox", "org/signed-fox", sign_with=private)
+    fox = hub.repos["org/signed-fox"]
+    names = ("config.json", "model.safetensors", "beside.json", "head.sig", "releases.json")
+    hub.add(hub.repos["org/signed"], {name: fox.content(name) for name in names})
+    hub.repos["org/signed"].drop_ref("tag", "v1")
+    hub.repos["org/signed"].add_ref("tag", "v1", "main")
+    with pytest.raises(HubError, match="it was signed as org/signed-fox, and lies at org/signed"):
+        puller.pull("org/signed@v1")
+
+
+def test_what_was_pulled_before_the_key_was_pinned(publisher, puller, tmp_path, monkeypatch):
+    """A version that was taken unsigned is not handed out once its namespace is held to a key."""
+    assert str(puller.pull(f"{OWL}@v1")) == "owl@1"
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    monkeypatch.setenv(signing.KEYS_VARIABLE, str(folder))
+    private, _public = key_pair(folder, "ORG")
+    with pytest.raises(HubError, match="it is not signed"):
+        puller.pull(f"{OWL}@v1")
+    with pytest.raises(ConflictError, match="it is there already, and not signed"):
+        publisher.push(sign_with=private)
+
+
+def test_a_folder_of_keys_that_is_not_there(puller, tmp_path, monkeypatch):
+    """Where the environment names a folder of keys that is not there, nothing is taken unchecked."""
+    monkeypatch.setenv(signing.KEYS_VARIABLE, str(tmp_path / "typo"))
+    with pytest.raises(InputError, match="which is not there"):
+        puller.pull(f"{OWL}@v1")
 
 
 def test_without_the_library(publisher, puller, private, monkeypatch):

@@ -12,8 +12,9 @@ from engine_fixtures import every_photograph
 from PIL import Image
 from publishing_fixtures import OWL, Puller
 
-from hydra_detect import About, HeadRegistry, codec, push, push_backbone
+from hydra_detect import About, HeadRegistry, HydraDetector, codec, push, push_backbone
 from hydra_detect.data.samples import Role
+from hydra_detect.errors import InputError
 from hydra_detect.hub import client
 from hydra_detect.hub.cards import of_head
 from hydra_detect.hub.documents import HeadConfig
@@ -117,9 +118,12 @@ def _fields(text):
 
 
 def test_an_example_is_drawn(publisher, hub):
-    """A photograph is run through the head, and the card shows it with what was found."""
-    publisher.push(about=About(example=every_photograph()[0]))
+    """The card shows a photograph with what the head found in it; without the photograph there is nothing to show."""
+    found = HydraDetector.from_store(publisher.store, ["owl"], device="cpu").predict(every_photograph()[0])
+    publisher.push(about=About(example=found))
     with Image.open(io.BytesIO(hub.repos[OWL].content("picture.png"))) as picture:
         assert picture.format == "PNG"
         assert max(picture.size) <= 1024
     assert "![What it finds](picture.png)" in hub.repos[OWL].content("README.md").decode()
+    with pytest.raises(InputError, match=r"the photograph that they are of \(gone\.jpg\) cannot be read"):
+        About(example=attrs.evolve(found, source="gone.jpg"))

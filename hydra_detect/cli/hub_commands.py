@@ -10,9 +10,13 @@ from cyclopts import App, Parameter
 
 from hydra_detect.cli import output
 from hydra_detect.cli.options import JsonOption, Several, StoreOption, WholeNumber, store_folder
+from hydra_detect.errors import InputError
+from hydra_detect.names import one_line
 
 if TYPE_CHECKING:
+    from hydra_detect.detections import Detections
     from hydra_detect.hub.cards import About
+    from hydra_detect.names import HeadRef
 
 _MOST_PICTURE = 8 << 20
 
@@ -36,8 +40,8 @@ class PushOptions:
     sign_with: Annotated[Path | None, Parameter(help="file with the private key to sign it (extra signing)")] = None
     endpoint: EndpointOption = None
 
-    def about(self) -> About:
-        """Return what the card is to say."""
+    def about(self, store: Path, ref: HeadRef | None) -> About:
+        """Return what the card is to say; an example is looked at by the head that is published."""
         from hydra_detect.hub.cards import About
         from hydra_detect.storage import files
 
@@ -49,8 +53,17 @@ class PushOptions:
             data=self.data,
             description=self.description,
             picture=shown,
-            example=self.example,
+            example=None if self.example is None or ref is None else self._found(store, ref),
         )
+
+    def _found(self, store: Path, ref: HeadRef) -> Detections:
+        from hydra_detect.detector import HydraDetector
+        from hydra_detect.storage import heads
+        from hydra_detect.storage.store import Store
+
+        backbone = heads.find(Store.open(store), ref).record.backbone_name
+        found: Detections = HydraDetector.from_store(store, [ref], backbone=backbone).predict(str(self.example))
+        return found
 
 
 def push(
@@ -82,8 +95,13 @@ def push(
 
     """
     from hydra_detect.hub import push as pushing
+    from hydra_detect.names import HeadRef
 
-    where, about, own = store_folder(store), options.about(), options
+    if backbone and (version is not None or needs):
+        found = "a backbone has one content for ever, and needs nothing"
+        raise InputError(f"push backbone {name!r}", found, "Leave out --version and --needs.")
+    where, own = store_folder(store), options
+    about = own.about(where, None if backbone else HeadRef(name, version))
     if backbone:
         made = pushing.push_backbone(
             where,
@@ -178,7 +196,8 @@ def search(
 
     found = searching.search(text, backbone=backbone, most=most, endpoint=endpoint)
     rows = [
-        [one.repo, str(one.downloads), str(one.likes), one.changed_at[:10], ", ".join(one.signals)] for one in found
+        [one.repo, str(one.downloads), str(one.likes), one.changed_at[:10], one_line(", ".join(one.signals))]
+        for one in found
     ]
     told = output.table(["repository", "downloads", "likes", "changed", "signals"], rows) if rows else "There are none."
     output.say(output.as_json([one.to_dict() for one in found]) if json else told)
@@ -238,7 +257,7 @@ def list_heads(ref: str, /, *, endpoint: EndpointOption = None, json: JsonOption
 
     found = searching.list_pack(ref, endpoint=endpoint)
     rows = [
-        [name, f"v{one.release}", f"{one.nbytes / 1e6:.2f} MB", ", ".join(one.class_names[:4])]
+        [name, f"v{one.release}", f"{one.nbytes / 1e6:.2f} MB", one_line(", ".join(one.class_names[:4]))]
         for name, one in found.items()
     ]
     plain = {name: codec.to_dict(one) for name, one in found.items()}

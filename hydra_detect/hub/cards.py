@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from hydra_detect import drawing
 from hydra_detect.errors import InputError
 from hydra_detect.hub import layout
 from hydra_detect.names import one_line
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Mapping, Sequence
 
-    from hydra_detect.hub.documents import BackboneConfig, HeadConfig
+    from hydra_detect.detections import Detections
+    from hydra_detect.hub.documents import BackboneConfig, Glance, HeadConfig
     from hydra_detect.hub.receiving import Beside
     from hydra_detect.hub.refs import HubRef
     from hydra_detect.measure.metrics import Metrics
-    from hydra_detect.names import HeadRef
     from hydra_detect.records import HeadRecord
-    from hydra_detect.storage.store import Store
 
 HEAD_TAG, BACKBONE_TAG, PACK_TAG = "hydra-head", "hydra-backbone", "hydra-pack"
 _LIBRARY, _PIPELINE = "hydra-detect", "object-detection"
@@ -44,7 +43,7 @@ class About:
         data: What it was trained on, and under which licence that is.
         description: What it is for, in a sentence or two.
         picture: A PNG file that shows what it finds, of at most 5 MiB.
-        example: In its place a photograph, which the head is run on: the card shows it with what was found.
+        example: Instead of it what the head found in a photograph: the card shows that with its boxes.
 
     """
 
@@ -52,7 +51,7 @@ class About:
     data: str = ""
     description: str = ""
     picture: bytes | None = attrs.field(default=None, repr=False)
-    example: str | os.PathLike[str] | None = None
+    example: Detections | None = attrs.field(default=None, repr=False)
 
     @picture.validator
     def _check(self, _attribute: object, value: bytes | None) -> None:
@@ -61,24 +60,16 @@ class About:
         found = f"it is no PNG file of at most {_MOST_PICTURE >> 20} MiB"
         raise InputError("put a picture on a card", found, "Give the bytes of one.")
 
-    def drawn(self, store: Store, ref: HeadRef, backbone: str) -> About:
-        """Return it with its example as the picture, boxes and all; without an example as it is.
-
-        Raises:
-            InputError: If the example is no picture.
-
-        """
-        if self.example is None:
-            return self
-        from hydra_detect import drawing
-        from hydra_detect.detector import HydraDetector  # torch is loaded for this alone
-
-        detector = HydraDetector.from_store(store, [ref], backbone=backbone, device="cpu")
-        return attrs.evolve(self, picture=drawing.png(detector.predict(str(self.example))))
+    def __attrs_post_init__(self) -> None:
+        """Refuse an example whose photograph is not there to be drawn on."""
+        if self.example is not None and not self.files():
+            found = f"the photograph that they are of ({self.example.source or 'no file'}) cannot be read"
+            raise InputError("draw detections on a card", found, "Predict from a file that is still there.")
 
     def files(self) -> dict[str, bytes]:
         """Return the files that lie beside the card."""
-        return {} if self.picture is None else {layout.PICTURE: self.picture}
+        shown = self.picture if self.example is None else drawing.png(self.example)
+        return {} if shown is None else {layout.PICTURE: shown}
 
 
 def of_head(config: HeadConfig, beside: Beside, target: HubRef, about: About) -> bytes:
@@ -107,7 +98,7 @@ def of_head(config: HeadConfig, beside: Beside, target: HubRef, about: About) ->
         f"Detects {_named(record.class_names)}. {one_line(about.description)}".rstrip(),
         "",
         *_picture(about),
-        *_use(config, attrs.evolve(target, revision=f"v{config.release}")),
+        *_use(config.backbone.repo, str(attrs.evolve(target, revision=f"v{config.release}"))),
         "## What it is",
         "",
         *_table(_facts(config)),
@@ -148,13 +139,7 @@ def of_backbone(config: BackboneConfig, target: HubRef, about: About) -> bytes:
     lines = [
         *(f"# {config.name}", "", told, ""),
         *_picture(about),
-        "```python",
-        "from hydra_detect import HydraDetector",
-        "",
-        f'detector = HydraDetector.from_pretrained("{target.repo}", heads=["ORG/HEAD@v1"])',
-        'detections = detector.predict("picture.jpg")',
-        "```",
-        "",
+        *_use(target.repo, "ORG/HEAD@v1"),
         f"`hydra-detect search --backbone {target.repo}` lists the heads that were made on it.",
         "",
         "## What it is",
@@ -169,9 +154,16 @@ def of_backbone(config: BackboneConfig, target: HubRef, about: About) -> bytes:
     return _written(facts, lines)
 
 
-def of_pack(repo: str) -> bytes:
+def of_pack(repo: str, heads: Mapping[str, Glance]) -> bytes:
     """Return the card of a repository of many heads."""
-    facts = {"library_name": _LIBRARY, "pipeline_tag": _PIPELINE, "tags": [PACK_TAG]}
+    signals = sorted({name for one in heads.values() for name in one.class_names})
+    facts = {
+        "library_name": _LIBRARY,
+        "pipeline_tag": _PIPELINE,
+        "base_model": sorted({one.backbone_repo for one in heads.values()}),
+        "base_model_relation": "adapter",
+        "tags": [HEAD_TAG, PACK_TAG, *(f"signal:{name}" for name in signals[:_MOST_CLASSES])],
+    }
     lines = [
         f"# {repo.partition('/')[2]}",
         "",
@@ -201,12 +193,12 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:_MOST_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _use(config: HeadConfig, ref: HubRef) -> list[str]:
+def _use(backbone: str, head: str) -> list[str]:
     return [
         "```python",
         "from hydra_detect import HydraDetector",
         "",
-        f'detector = HydraDetector.from_pretrained("{config.backbone.repo}", heads=["{ref}"])',
+        f'detector = HydraDetector.from_pretrained("{backbone}", heads=["{head}"])',
         'detections = detector.predict("picture.jpg")',
         "```",
         "",

@@ -33,11 +33,15 @@ def promote_release(ref: str | HubRef, *, endpoint: str | None = None) -> Channe
 
     Raises:
         NameInvalidError: If the reference names no release.
-        NotFoundError: If there is no such repository or release.
+        NotFoundError: If there is no such repository or release, or its tag is gone.
+        ConflictError: If somebody else changes it at the same time.
+        CorruptError: If a document there is damaged.
+        RecordError: If a document there has a key that there is not.
+        InputError: If the endpoint is neither https nor on this machine.
         HubError: If this login may not, or there was no answer.
 
     """
-    wanted, asked = HubRef.parse(ref), f"put {ref} into production"
+    wanted, asked, hub = HubRef.parse(ref), f"put {ref} into production", Hub(endpoint)
     number = wanted.release
     if number is None:
         raise NotFoundError(asked, "it names no release", f"Write it as '{attrs.evolve(wanted, revision='v3')}'.")
@@ -52,7 +56,16 @@ def promote_release(ref: str | HubRef, *, endpoint: str | None = None) -> Channe
             return before
         return Channels(production=number, previous=(before.production, *before.previous)[:_MOST_PREVIOUS])
 
-    return _changed(Hub(endpoint), wanted, step, asked)
+    made = _changed(hub, wanted, step, asked) if wanted.tag in hub.tags(wanted.repo) else None
+    if made is None:
+        step(_releases(hub, wanted), None)  # which says it if there is no such release
+        raise NotFoundError(asked, f"the release has lost its tag {wanted.tag}", "Push it again, which gives it that.")
+    return made
+
+
+def _releases(hub: Hub, wanted: HubRef) -> Releases:
+    snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo))
+    return snapshot.document(Releases, layout.path_of(layout.folder_of(wanted.head), layout.RELEASES)) or Releases()
 
 
 def rollback_release(ref: str | HubRef, *, endpoint: str | None = None) -> Channels:
@@ -66,7 +79,12 @@ def rollback_release(ref: str | HubRef, *, endpoint: str | None = None) -> Chann
         What is in production now, and what was before.
 
     Raises:
+        NameInvalidError: If it is no reference.
         NotFoundError: If there is no such repository, or nothing was in production before.
+        ConflictError: If somebody else changes it at the same time.
+        CorruptError: If a document there is damaged.
+        RecordError: If a document there has a key that there is not.
+        InputError: If the endpoint is neither https nor on this machine.
         HubError: If this login may not, or there was no answer.
 
     """
@@ -84,30 +102,33 @@ _MOST_PREVIOUS = 1_000
 
 
 def _changed(hub: Hub, wanted: HubRef, step: Callable[[Releases, Channels | None], Channels], asked: str) -> Channels:
-    """Write what a step makes of the channels; if the branch moved on or the answer was lost, look again."""
-    folder, pauses, first = layout.folder_of(wanted.head), iter(client.PAUSES), None
+    """Write what a step makes of the channels, seen once; whatever else became of them meanwhile is left alone.
+
+    Raises:
+        ConflictError: If somebody else changed them.
+
+    """
+    folder, pauses, seen, after = layout.folder_of(wanted.head), iter(client.PAUSES), None, None
     path = layout.path_of(folder, layout.CHANNELS)
     for _ in range(MOST_TRIES):
         snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo))
         before = snapshot.document(Channels, path)
-        if first is not None and before == first:  # the answer was lost, and the commit is there
-            return first
-        releases = snapshot.document(Releases, layout.path_of(folder, layout.RELEASES)) or Releases()
-        after = step(releases, before)
-        if after == before:
+        if after is None:
+            releases = snapshot.document(Releases, layout.path_of(folder, layout.RELEASES)) or Releases()
+            seen, after = before, step(releases, before)
+        if before == after:  # it was so, or the answer was lost and the commit is there
             return after
+        if before != seen:
+            raise ConflictError(asked, "somebody else changed what is in production meanwhile", "Look, then repeat it.")
         title = f"{refs.tag_of(wanted.head, after.production)} in production"
         try:
             hub.commit(wanted.repo, {path: codec.encode(after)}, parent=snapshot.commit, title=title, text="")
         except HubError as error:
-            pause = (
-                0.0 if client.is_outdated(error) else next(pauses, None) if error.facts.get("is_uncertain") else None
-            )
-            if pause is None:
+            is_moved = client.is_outdated(error)
+            pause = 0.0 if is_moved or not error.facts.get("is_uncertain") else next(pauses, -1.0)
+            if pause < 0 or not (is_moved or error.facts.get("is_uncertain")):
                 raise
-            first = None if client.is_outdated(error) else after
             time.sleep(pause)
         else:
             return after
-    found = f"others changed it {MOST_TRIES} times meanwhile"
-    raise ConflictError(asked, found, "Run it again when it is quieter there.")
+    raise ConflictError(asked, f"others changed it {MOST_TRIES} times meanwhile", "Run it again when it is quieter.")

@@ -177,12 +177,13 @@ class Hub:
             if response.status_code >= 400:  # noqa: PLR2004  HTTP's errors begin there
                 response.read()
             hf_raise_for_status(response)
-            data = b""
+            chunks, size = [], 0
             for chunk in response.iter_bytes():
-                data += chunk
-                if len(data) > most:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > most:
                     break
-        return data
+        return b"".join(chunks)
 
     def cached(self, repo: str, commit: str, path: str, listed: Listed, *, limit: int) -> tuple[Path, bytes]:
         """Return where the client's cache holds a large file of a commit, and the file, proven to be the listed one.
@@ -222,6 +223,7 @@ class Hub:
         """Write files as one commit on the main branch, which has to stand at `parent`; return it.
 
         Raises:
+            InputError: If the Hub refuses the card.
             HubError: With `facts["status"]` 412 if the branch was elsewhere; if this login may not; and with
                 `facts["is_uncertain"]` if there was no answer: the commit may be there all the same.
 
@@ -231,9 +233,15 @@ class Hub:
         asked = f"commit to {repo} on {self.endpoint}"
         added = [CommitOperationAdd(path, data) for path, data in sorted(contents.items())]
         with told(asked):
-            made = self._api.create_commit(
-                repo, added, commit_message=title, commit_description=text, parent_commit=parent
-            )
+            try:
+                made = self._api.create_commit(
+                    repo, added, commit_message=title, commit_description=text, parent_commit=parent
+                )
+            except ValueError as error:  # the card, which the Hub is asked to look at before anything is sent
+                if "metadata" not in str(error):
+                    raise
+                found = f"the Hub refuses the card: {one_line(str(error))[:300]}"
+                raise InputError(asked, found, "See what the card is to say: licence, description.") from None
         return str(made.oid)
 
     def commits(self, repo: str) -> list[tuple[str, str]]:
@@ -328,7 +336,11 @@ def _checked(endpoint: str) -> str:
     """Return an address that a token may be sent to: encrypted, or on this machine."""
     parts = urlsplit(endpoint)
     is_here = parts.scheme == "http" and parts.hostname in _LOOPBACK
-    if is_here or (parts.scheme == "https" and parts.hostname):
+    is_plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    if is_plain and (is_here or (parts.scheme == "https" and parts.hostname)):
         return endpoint.rstrip("/")
+    if not is_plain:
+        found = "its address has a user, a password, a query or a fragment, which would be written into files"
+        raise InputError("ask a Hub", found, "Give the address alone; the token is that of the Hub's own login.")
     found = f"{shown(endpoint)} is neither https nor on this machine"
     raise InputError("ask a Hub", found, "Give its address as https://...")

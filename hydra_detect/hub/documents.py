@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HEAD, BACKBONE = "hydra-head", "hydra-backbone"
 
 _MOST_NOTES = 2_000
+_MOST_ANCHORS, _MOST_BOXES, _MOST_PIXELS = 64, 20_000, 10_000
 _A_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _NUMBER = [check.ge(1), check.le(stored.HIGHEST)]
 
@@ -43,6 +44,10 @@ def _is_commit(_instance: Any, _attribute: Any, value: str) -> None:
 
 def _is_name(_instance: Any, _attribute: Any, value: str) -> None:
     check_name(value)
+
+
+def _is_target(_instance: Any, _attribute: Any, value: str) -> None:
+    refs.HubRef.parse(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -70,6 +75,7 @@ class HeadConfig(Record):
     Args:
         name: What the head is called.
         release: Its number: that of the version which it was.
+        published_as: Where it was published: "org/repo" or "org/pack/name", so that a signature binds that, too.
         record: Its facts.
         backbone: Where the backbone lies that it was made on; which one that is, the record says.
         reference: Of a compact head, where the full head lies that it leans on.
@@ -80,6 +86,7 @@ class HeadConfig(Record):
 
     name: str = attrs.field(validator=_is_name)
     release: int = attrs.field(validator=_NUMBER)
+    published_as: str = attrs.field(validator=_is_target)
     record: HeadRecord
     backbone: Place
     reference: Place | None = None
@@ -87,13 +94,28 @@ class HeadConfig(Record):
     kind: str = attrs.field(default=HEAD, validator=check.in_((HEAD,)))
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a compact head that does not say where its reference lies, and notes without end."""
+        """Refuse a compact head that does not say where its reference lies, and what is larger than any head is."""
         if (self.reference is None) != (self.record.compact is None):
             found = "it leans on another head and does not say where that lies, or the other way round"
             raise RecordError(f"describe head {self.name!r}", found, "Publish it again.")
         if len(self.record.notes) > _MOST_NOTES:
             found = f"its notes have {len(self.record.notes)} characters"
             raise RecordError(f"describe head {self.name!r}", found, f"Write {_MOST_NOTES} at most.")
+        _check_sizes(self.name, self.record)
+
+
+def _check_sizes(name: str, record: HeadRecord) -> None:
+    """Refuse what would cost more than any head does: a stranger chose these numbers."""
+    settings, sizes = record.settings, record.backbone.preprocessing
+    for what, value, most in (
+        ("anchors at a place", settings.anchors_per_location, _MOST_ANCHORS),
+        ("proposals before suppression", settings.rpn_pre_nms_top_n, _MOST_BOXES),
+        ("proposals", settings.rpn_post_nms_top_n, _MOST_BOXES),
+        ("detections", settings.detections_per_image, _MOST_BOXES),
+        ("pixels a side", sizes.max_size, _MOST_PIXELS),
+    ):
+        if value > most:
+            raise RecordError(f"describe head {name!r}", f"it has {value} {what}", f"Publish it with {most} at most.")
 
 
 @attrs.frozen(kw_only=True)
@@ -101,6 +123,7 @@ class BackboneConfig(Record):
     """The config.json of a backbone, which is published once."""
 
     name: str = attrs.field(validator=lambda _i, _a, value: check_name(value, "backbone") and None)
+    published_as: str = attrs.field(validator=_is_target)
     record: BackboneRecord
     files: Mapping[str, tuple[int, Digest]]
     release: int = attrs.field(default=1, validator=_NUMBER)
@@ -156,11 +179,13 @@ class Channels(Record):
 
 @attrs.frozen(kw_only=True)
 class Glance(Record):
-    """One head of a pack at a glance."""
+    """One head of a pack at a glance; `is_reference` where it is there only for others to lean on."""
 
     release: int = attrs.field(validator=_NUMBER)
     class_names: tuple[str, ...] = attrs.field(converter=fields.texts)
     backbone: Digest
+    backbone_repo: str = attrs.field(validator=_is_repo)
+    is_reference: bool = False
     nbytes: int = attrs.field(validator=check.ge(0))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from hydra_detect.errors import HubError, HydraDetectError, InputError, NotFoundError
+from hydra_detect.errors import HubError, HydraDetectError, InputError, NotFoundError, StoreError
 from hydra_detect.names import one_line
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _PAGE = "See its page for what it has."
 _MOST_TOLD = 200
 
 _KNOWN = {
+    "LocalEntryNotFoundError": (HubError, "there was no answer, and it is not in the client's cache", _LATER),
     "OfflineModeIsEnabled": (
         HubError,
         "the client was told to ask nobody (HF_HUB_OFFLINE)",
@@ -53,11 +54,20 @@ def told(asked: str) -> Iterator[None]:
         yield
     except HydraDetectError:
         raise
-    except Exception as error:
-        ours = _known(asked, error) or _of_the_network(asked, error) or _garbled(asked, error)
-        if ours is None:
-            raise
-        raise ours from None
+    except Exception as error:  # noqa: BLE001  the client lets out what it meets, of any kind
+        raise _ours(asked, error) from None
+
+
+def _ours(asked: str, error: Exception) -> HydraDetectError:
+    """Return an error of the client as one of ours; what it is not known to raise is an answer that no Hub gives."""
+    known = _known(asked, error) or _of_the_network(asked, error)
+    if known:
+        return known
+    if isinstance(error, OSError) and error.errno is not None:
+        found = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+        return StoreError(asked, found, "See to the file system, and run it again.", errno=error.errno)
+    found = f"it answered what cannot be read ({type(error).__name__})"  # the client reads answers without looking
+    return HubError(asked, found, _LATER, status=None, is_uncertain=True)
 
 
 def _known(asked: str, error: Exception) -> HydraDetectError | None:
@@ -66,7 +76,7 @@ def _known(asked: str, error: Exception) -> HydraDetectError | None:
 
     for name, (kind, found, remedy) in _KNOWN.items():
         if isinstance(error, getattr(errors, name)):
-            return kind(asked, found, remedy)
+            return kind(asked, found, remedy, **({"is_uncertain": True} if remedy is _LATER else {}))
     if isinstance(error, errors.HFValidationError):
         return InputError(asked, one_line(str(error))[:_MOST_TOLD], "Write names as on the Hub.")
     return None
@@ -86,14 +96,6 @@ def _of_the_network(asked: str, error: BaseException | None) -> HubError | None:
     if root in _TRANSPORTS or isinstance(error, ConnectionError | TimeoutError):
         return HubError(asked, f"there was no answer ({type(error).__name__})", _LATER, status=None, is_uncertain=True)
     return _of_the_network(asked, error.__cause__) if isinstance(error, RuntimeError) else None
-
-
-def _garbled(asked: str, error: Exception) -> HubError | None:
-    """Return what the client makes of an answer that no Hub gives: it reads them without looking."""
-    if not isinstance(error, ValueError | LookupError | TypeError | AttributeError):
-        return None
-    found = f"it answered what cannot be read ({type(error).__name__})"
-    return HubError(asked, found, _LATER, status=None, is_uncertain=True)
 
 
 def _message(error: Any) -> str:

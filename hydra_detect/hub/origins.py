@@ -1,7 +1,7 @@
 """Where things came from and where they are: kept in the store, so that nobody is asked twice.
 
-A pulled version has its origin beside it, written with it by one rename. Where a store's own weights lie on a Hub is
-remembered by their digest; that is believed of no weights but these, and looked up again where it is lost.
+A pulled version has its origin beside it, written with it by one rename. Where a store's own backbones and heads lie on
+a Hub is remembered by what they are; that is believed of nothing else, and looked up again where it is lost.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from hydra_detect import codec
 from hydra_detect.arriving import sound
 from hydra_detect.codec import Record
 from hydra_detect.errors import HydraDetectError
+from hydra_detect.hub import refs
 from hydra_detect.hub.documents import Place
 from hydra_detect.names import Digest
+from hydra_detect.records import BackboneRecord, HeadRecord
 from hydra_detect.storage import backbones, files, heads, layout, owners
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _LIMIT = 64 << 10
 _TEXT = check.and_(check.instance_of(str), check.max_len(400))
+_MOST_PLACES = 20
 
 
 @attrs.frozen(kw_only=True)
@@ -38,8 +41,8 @@ class Origin(Record):
     Args:
         endpoint: Address of the Hub.
         place: Repository, commit, and which head of a pack.
-        revision: What was asked for: "v3", "main", a commit, or "" for what was in production.
-        release: Number of the release there.
+        revision: What was asked for: "v3", "main" or a commit; of what was in production its release.
+        release: The number that its config claims there; proven where `revision` is that release.
         config: SHA-256 of its config.json, which lists that of each other file.
         signer: Name of the key whose signature was checked; "" if none was.
 
@@ -53,24 +56,26 @@ class Origin(Record):
     signer: str = attrs.field(default="", validator=_TEXT)
 
     def is_of(self, endpoint: str, ref: HubRef) -> bool:
-        """Whether it is what a reference says, or said when it was asked for."""
+        """Whether it is what a reference says, or said when it was asked for.
+
+        A release is what its tag led to: what merely claims a number, on a branch or at a commit, is none.
+        """
         if (self.endpoint, self.place.repo, self.place.head) != (endpoint, ref.repo, ref.head):
             return False
-        return ref.revision in {self.revision, self.place.commit} or ref.release == self.release
+        return bool(ref.revision) and ref.revision in {self.revision, self.place.commit}
 
     def __str__(self) -> str:
         """Return it in one line: what it is there, and at which commit."""
-        where = f"{self.place.repo}/{self.place.head}" if self.place.head else self.place.repo
+        where = refs.HubRef(self.place.repo, self.place.head, self.revision)
         signed = f", signed by {self.signer}" if self.signer else ""
-        return f"{where}@v{self.release}, commit {self.place.commit[:12]} of {self.endpoint}{signed}"
+        return f"{where}, commit {self.place.commit[:12]} of {self.endpoint}{signed}"
 
 
 @attrs.frozen(kw_only=True)
 class Known(Record):
-    """Where weights lie on a Hub."""
+    """Where something lies on Hubs: first that where it was seen first."""
 
-    endpoint: str = attrs.field(validator=_TEXT)
-    place: Place
+    places: tuple[tuple[str, Place], ...] = ()
 
 
 def origin_of(store: Store, version: VersionRecord) -> Origin | None:
@@ -86,9 +91,15 @@ def origin_of(store: Store, version: VersionRecord) -> Origin | None:
     return codec.decode(Origin, data, f"{layout.ORIGIN} of {version.ref}", limit=_LIMIT)
 
 
-def pulled(store: Store) -> Iterator[tuple[VersionRecord, Origin]]:
-    """Yield the versions that were pulled, the newest of each head first; what is damaged is passed over."""
-    for name in heads.names(store):
+def pulled(store: Store, head: str | None = None) -> Iterator[tuple[VersionRecord, Origin]]:
+    """Yield the versions that were pulled, the newest of each head first; what is damaged is passed over.
+
+    Args:
+        store: The store.
+        head: Its name here; None for every head.
+
+    """
+    for name in heads.names(store) if head is None else [head]:
         for version in reversed(sound(store, name)):
             with files.unless_damaged():
                 origin = origin_of(store, version)
@@ -96,54 +107,93 @@ def pulled(store: Store) -> Iterator[tuple[VersionRecord, Origin]]:
                     yield version, origin
 
 
-def pinned(store: Store, endpoint: str, ref: HubRef) -> VersionRecord | None:
-    """Return the version that a reference was when it was pulled; None if it was not."""
-    return next((version for version, origin in pulled(store) if origin.is_of(endpoint, ref)), None)
+def pinned(store: Store, endpoint: str, ref: HubRef, head: str | None) -> tuple[VersionRecord, Origin] | None:
+    """Return the version that a reference was when it was pulled, under a name or any; None if it was not."""
+    return next((found for found in pulled(store, head) if found[1].is_of(endpoint, ref)), None)
 
 
-def at(store: Store, endpoint: str, place: Place) -> VersionRecord | None:
-    """Return the version that was pulled from a place."""
-    return next((one for one, origin in pulled(store) if (origin.endpoint, origin.place) == (endpoint, place)), None)
+def at(store: Store, endpoint: str, place: Place, head: str | None) -> tuple[VersionRecord, Origin] | None:
+    """Return the version that was pulled from a place, under a name or any."""
+    return next((one for one in pulled(store, head) if (one[1].endpoint, one[1].place) == (endpoint, place)), None)
+
+
+def newest_release(store: Store, endpoint: str, ref: HubRef) -> int:
+    """Return the highest release that was pulled of a head there, by its tag or by the same branch; 0 if none was."""
+    wanted = (endpoint, ref.repo, ref.head)
+    return max(
+        (
+            one.release
+            for _version, one in pulled(store)
+            if (one.endpoint, one.place.repo, one.place.head) == wanted
+            and one.revision in {f"v{one.release}", ref.revision}
+        ),
+        default=0,
+    )
+
+
+def identity(record: BackboneRecord | HeadRecord) -> Digest:
+    """Return what tells a backbone, or a head on its backbone, from every other: weights, settings and all."""
+    if isinstance(record, BackboneRecord):
+        return codec.digest_of(codec.to_dict(record.contract))
+    return codec.digest_of({"tensors": str(record.tensors), "backbone": codec.to_dict(record.backbone)})
+
+
+def remember(store: Store, endpoint: str, record: BackboneRecord | HeadRecord, place: Place) -> None:
+    """Remember where something lies, for whoever publishes what needs it."""
+    _remember(store, identity(record), (endpoint, place))
+
+
+def remember_ref(store: Store, endpoint: str, ref: HubRef, place: Place) -> None:
+    """Remember what a reference was when it was asked for, for when nobody may be asked."""
+    _remember(store, _of_ref(endpoint, ref), (endpoint, place), is_only=True)
+
+
+def _of_ref(endpoint: str, ref: HubRef) -> Digest:
+    return codec.digest_of([endpoint, str(ref)])
+
+
+def _remember(store: Store, key: Digest, where: tuple[str, Place], *, is_only: bool = False) -> None:
+    """Write what is known. That is a help, and no more: where it cannot be written, it is asked for again."""
+    there = () if is_only else _known(store, key)
+    if where in there:
+        return
+    known, target = Known(places=(*there, where)[:_MOST_PLACES]), store.layout.on_hub(key)
+    aside = store.layout.staging / owners.staging_name()
+    with contextlib.suppress(OSError, HydraDetectError):
+        store.check_writable("remember where something lies on a Hub")
+        try:
+            files.make_branch(store.disk, store.root, store.layout.staging, target.parent)
+            files.write_new(store.disk, aside, codec.encode(known))
+            store.disk.replace(aside, target)
+        finally:
+            files.discard(store.disk, aside)
+
+
+def places(store: Store, endpoint: str, record: BackboneRecord | HeadRecord) -> list[Place]:
+    """Return where something lies on a Hub, as it is remembered: first where it was seen first."""
+    return [place for where, place in _known(store, identity(record)) if where == endpoint]
+
+
+def place_of_ref(store: Store, endpoint: str, ref: HubRef) -> Place | None:
+    """Return what a reference was when it was last asked for; None if it never was."""
+    return next((place for where, place in _known(store, _of_ref(endpoint, ref)) if where == endpoint), None)
+
+
+def _known(store: Store, key: Digest) -> tuple[tuple[str, Place], ...]:
+    target = store.layout.on_hub(key)
+    with files.unless_damaged():
+        data = files.read_whole(target, limit=_LIMIT, asked=f"read {target}")
+        return codec.decode(Known, data, str(target), limit=_LIMIT).places
+    return ()
 
 
 def held_backbone(store: Store, endpoint: str, ref: HubRef) -> str | None:
     """Return the name of a backbone that came from a repository, or went there: such a one has one content for ever."""
     for name in backbones.names(store):
         with files.unless_damaged():
-            place = where(store, endpoint, backbones.find(store, name).record.tensors)
-            if place is None or (place.repo, place.head) != (ref.repo, ref.head):
-                continue
-            if ref.revision in {"", "v1", place.commit}:
+            there = places(store, endpoint, backbones.find(store, name).record)
+            own = [one for one in there if (one.repo, one.head) == (ref.repo, ref.head)]
+            asked = place_of_ref(store, endpoint, ref)
+            if own and (asked in own or ref.revision in {"", "v1", *(one.commit for one in own)}):
                 return name
-    return None
-
-
-def newest_release(store: Store, endpoint: str, ref: HubRef) -> int:
-    """Return the highest release of a repository's head that was pulled; 0 if none was."""
-    wanted = (endpoint, ref.repo, ref.head)
-    found = [one.release for _version, one in pulled(store) if (one.endpoint, one.place.repo, one.place.head) == wanted]
-    return max(found, default=0)
-
-
-def remember(store: Store, endpoint: str, digest: Digest, place: Place) -> None:
-    """Remember where weights lie. That is a help, and no more: where it cannot be written, it is asked for again."""
-    target = store.layout.on_hub(digest)
-    aside = store.layout.staging / owners.staging_name()
-    with contextlib.suppress(OSError, HydraDetectError):
-        store.check_writable("remember where weights lie on a Hub")
-        try:
-            files.make_branch(store.disk, store.root, store.layout.staging, target.parent)
-            files.write_new(store.disk, aside, codec.encode(Known(endpoint=endpoint, place=place)))
-            store.disk.replace(aside, target)
-        finally:
-            files.discard(store.disk, aside)
-
-
-def where(store: Store, endpoint: str, digest: Digest) -> Place | None:
-    """Return where weights lie on a Hub, if that was remembered of this one."""
-    target = store.layout.on_hub(digest)
-    with files.unless_damaged():
-        data = files.read_whole(target, limit=_LIMIT, asked=f"read {target}")
-        known = codec.decode(Known, data, str(target), limit=_LIMIT)
-        return known.place if known.endpoint == endpoint else None
     return None

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra_detect.arriving import Arrival, ArrivingBackbone, ArrivingHead
-from hydra_detect.errors import ConflictError, NotFoundError
+from hydra_detect.errors import ConflictError, InputError, NotFoundError
 from hydra_detect.hub.pull import pull, pull_backbone
-from hydra_detect.hub.push import push, push_backbone
+from hydra_detect.hub.push import push_backbone, push_to_pack
 from hydra_detect.hub.refs import HubRef, is_hub_ref
 from hydra_detect.hub.searching import list_pack
 from hydra_detect.names import HeadRef
@@ -38,7 +38,7 @@ def default_store() -> Path:
 
 def gathered(
     source: str,
-    heads: Iterable[str | HeadRef] | None,
+    heads: Iterable[str | HeadRef | HubRef] | None,
     *,
     store: str | os.PathLike[str] | Store | None,
     endpoint: str | None,
@@ -52,29 +52,41 @@ def gathered(
         endpoint: Address of the Hub.
 
     """
+    asked = None if heads is None else listed_refs(heads)
     if Path(source).is_dir():
-        return Store.open(source), None, None if heads is None else [HeadRef.parse(ref) for ref in heads]
-    place = Store.create(default_store() if store is None else store)
-    name = pull_backbone(source, place, endpoint=endpoint)
-    if heads is None:
-        heads = _of_pack(HubRef.parse(source), endpoint)
-    found = [
-        pull(ref, place, endpoint=endpoint) if is_hub_ref(ref) else HeadRef.parse(ref) for ref in map(_as_ref, heads)
-    ]
-    return place, name, found
+        place, name = Store.open(source), None
+    else:
+        place = Store.create(default_store() if store is None else store)
+        name = pull_backbone(source, place, endpoint=endpoint)
+        asked = _of_pack(HubRef.parse(source), endpoint) if asked is None else asked
+    if asked is None:
+        return place, name, None
+    return (
+        place,
+        name,
+        [pull(ref, place, endpoint=endpoint) if is_hub_ref(ref) else HeadRef.parse(ref) for ref in asked],
+    )
 
 
-def _as_ref(ref: str | HeadRef) -> str:
-    return str(ref)
+def listed_refs(heads: Iterable[str | HeadRef | HubRef]) -> list[str]:
+    """Return references as texts.
+
+    Raises:
+        InputError: If it is one reference, and no list.
+
+    """
+    if isinstance(heads, str | HeadRef | HubRef):
+        raise InputError(f"load heads {heads!s}", "heads is one reference, not a list", f"Write [{str(heads)!r}].")
+    return [str(ref) for ref in heads]
 
 
-def _of_pack(source: HubRef, endpoint: str | None) -> list[str | HeadRef]:
-    """Return the heads of a pack at the newest release of each; none where it is no pack."""
+def _of_pack(source: HubRef, endpoint: str | None) -> list[str]:
+    """Return the heads of a pack, each as it is in production, without those there for others to lean on."""
     try:
         found = list_pack(source, endpoint=endpoint)
-    except NotFoundError:
+    except NotFoundError:  # it is no pack
         return []
-    return [str(HubRef(source.repo, name, f"v{glance.release}")) for name, glance in found.items()]
+    return [str(HubRef(source.repo, name)) for name, glance in found.items() if not glance.is_reference]
 
 
 def save(detector: HydraDetector, folder: str | os.PathLike[str]) -> Path:
@@ -103,13 +115,16 @@ def publish(detector: HydraDetector, repo: str, *, private: bool, message: str, 
     """Publish a detector as one repository: the backbone at its top, and each head that it runs in the pack below."""
     store = detector.registry.store
     name = _backbone(store, detector).name
-    versions = {
-        version.ref: version for version in [*_leant_on(store, detector.heads.values()), *detector.heads.values()]
-    }
-    first = push_backbone(store, name, repo, private=private, message=message, endpoint=endpoint)
-    in_order = sorted(versions.values(), key=lambda one: (one.record.compact is not None, str(one.ref)))
-    return [first, *(push(store, one.head, f"{repo}/{one.head}", version=one.number, message=message, endpoint=endpoint)
-                     for one in in_order)]  # fmt: skip
+    loaded = {version.ref: version for version in detector.heads.values()}
+    leant = {version.ref: version for version in _leant_on(store, loaded.values()) if version.ref not in loaded}
+    found = [push_backbone(store, name, repo, private=private, message=message, endpoint=endpoint)]
+    for is_reference, versions in ((True, leant), (False, loaded)):
+        in_order = sorted(versions.values(), key=lambda one: (one.record.compact is not None, one.head, one.number))
+        found += [
+            push_to_pack(store, one, repo, message=message, endpoint=endpoint, is_reference=is_reference)
+            for one in in_order
+        ]
+    return found
 
 
 def _leant_on(store: Store, versions: Iterable[VersionRecord]) -> list[VersionRecord]:

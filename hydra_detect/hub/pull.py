@@ -7,21 +7,23 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from typing import TYPE_CHECKING
 
 import attrs
 
 from hydra_detect import codec
-from hydra_detect.arriving import Arrival, held_as, sound
+from hydra_detect.arriving import Arrival, held_as
 from hydra_detect.errors import ConflictError, HubError, IncompatibleError, NotFoundError
 from hydra_detect.hub import client, layout, origins, receiving, signing
 from hydra_detect.hub.client import Hub
-from hydra_detect.hub.documents import BackboneConfig, Channels, HeadConfig, Place
+from hydra_detect.hub.documents import BackboneConfig, Channels, HeadConfig, Place, Releases
 from hydra_detect.hub.origins import Origin
 from hydra_detect.hub.refs import HubRef
 from hydra_detect.hub.snapshots import Snapshot
 from hydra_detect.names import HeadRef, check_name
-from hydra_detect.storage import backbones, references
+from hydra_detect.storage import backbones, files, references
 from hydra_detect.storage import layout as stored
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import os
 
     from hydra_detect.arriving import ArrivingBackbone, ArrivingHead
+    from hydra_detect.contracts import BackboneContract
     from hydra_detect.hub.receiving import Opened
     from hydra_detect.records import HeadRecord, VersionRecord
 
@@ -52,7 +55,8 @@ def pull(
         ref: "org/hydra-whistle@v3", "org/pack/whistle@v3"; after the "@" any tag, branch or commit. Without it, what is
             in production there.
         store: The store, or its path; it is made if the folder is missing or empty.
-        name: Name of the head here; None for the one that it has there.
+        name: Name of the head here; None for the one that it has there, with its namespace behind it if that is
+            another head here.
         allow_older: Take a release that is older than one which was pulled before; needed where a branch leads to it,
             and for each one of a namespace whose key is pinned.
         endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
@@ -68,29 +72,38 @@ def pull(
         RecordError: If a config has a key that there is not, or is of a newer version.
         IncompatibleError: If backbone or reference are not those that the head names.
         CheckpointError: If names or shapes of the weights are not those of the network that its record describes.
-        ConflictError: If it is older than one that was pulled before; or a name belongs to something else here.
+        ConflictError: If it is older than one that was pulled before, its tag stands elsewhere, or every name for it
+            belongs to something else here.
+        ExtraMissingError: If its namespace is held to a key, and model-signing is not installed.
         InputError: If the endpoint is neither https nor on this machine.
         HubError: If access was refused, there was no answer, or it is no repository of hydra-detect.
         StoreError: If the disk is full or not writable.
 
     """
-    wanted, hub, store = HubRef.parse(ref), Hub(endpoint), Store.create(store)
+    wanted, hub = HubRef.parse(ref), Hub(endpoint)
     if name is not None:
         check_name(name)
-    there = _pulled(store, hub, wanted, name)
-    if there:
-        return there.ref
-    place = located(hub, wanted)
-    before = origins.at(store, hub.endpoint, place)
-    if before and name in {None, before.head}:
-        return before.ref
+    found = _pulled(Store.find(store), hub, wanted, name)
+    if found:
+        return found.ref
+    asked, place = located(hub, wanted)
+    store = Store.create(store)
+    before = origins.at(store, hub.endpoint, place, name)
+    if before and _is_signed(before[1]) and asked.release in {None, before[1].release}:
+        origins.remember_ref(store, hub.endpoint, wanted, place)
+        return before[0].ref
     release = receiving.opened(Snapshot(hub, place.repo, place.commit), place.head, HeadConfig)
-    _check_release(store, hub, wanted, release, allow_older=allow_older)
-    arrival = _arrival(store, hub, wanted, release, name)
+    _check_release(store, hub, wanted, asked, release, allow_older=allow_older)
+    arrival = _arrival(store, hub, asked, release, name or _free_name(store, hub, release))
     _try_out(store, arrival)
     manager = VersionManager(store, actor=actor)
-    version = arrival.add_to(manager, is_same=lambda one, _record: _is_of(store, one, hub, place))
+    version = arrival.add_to(
+        manager,
+        backbone=_backbone_name(store, arrival.contract, config=release.config),
+        is_same=lambda one, _record: _is_of(store, one, hub, place),
+    )
     _remember(store, hub, arrival, release)
+    origins.remember_ref(store, hub.endpoint, wanted, place)
     return version.ref
 
 
@@ -106,7 +119,7 @@ def pull_backbone(
     Args:
         ref: "org/backbone", "org/backbone@v1"; after the "@" any tag, branch or commit.
         store: The store, or its path; it is made if the folder is missing or empty.
-        name: Its name here; None for the one that it has there.
+        name: Its name here; None for the one that it has there, or one like it if that is another backbone here.
         endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
 
     Raises:
@@ -114,39 +127,55 @@ def pull_backbone(
         NotFoundError: If there is no such repository or revision, as far as this login can see.
         CorruptError: If a byte is another than its commit says, a file is too large, or weights hold NaN or infinity.
         RecordError: If its config has a key that there is not, or is of a newer version.
+        CheckpointError: If names or shapes of the weights are not those of the network that its record describes.
         ConflictError: If the name belongs to another backbone here.
+        ExtraMissingError: If its namespace is held to a key, and model-signing is not installed.
+        InputError: If the endpoint is neither https nor on this machine.
         HubError: If access was refused, there was no answer, or it is no backbone.
         StoreError: If the disk is full or not writable.
 
     """
     from hydra_detect.loading import try_out_backbone
 
-    wanted, hub, store = HubRef.parse(ref), Hub(endpoint), Store.create(store)
-    known = origins.held_backbone(store, hub.endpoint, wanted)
+    wanted, hub = HubRef.parse(ref), Hub(endpoint)
+    if name is not None:
+        check_name(name, "backbone")
+    there = Store.find(store)
+    known = origins.held_backbone(there, hub.endpoint, wanted) if there else None
     if known and name in {None, known}:
         return known
     _check_may_ask(wanted)
-    commit = hub.commit_of(wanted.repo, wanted.revision)
-    release = receiving.opened(Snapshot(hub, wanted.repo, commit), wanted.head, BackboneConfig)
-    held = held_as(store, release.config.record.contract, likely=name or release.config.name)
+    snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo, wanted.revision))
+    release, store = receiving.opened(snapshot, wanted.head, BackboneConfig), Store.create(store)
+    record = release.config.record
+    held = held_as(store, record.contract, likely=name or release.config.name)
     if held is None or (name and held != name):
+        held = name or _backbone_name(store, record.contract, likely=release.config.name)
+        backbones.check_free(store, held, record)
         arriving, _signer = receiving.backbone(release)
         try_out_backbone(arriving.record, arriving.tensors)
-        held = check_name(name or release.config.name, "backbone")
         backbones.publish(store, held, arriving.record, arriving.tensors)
-    origins.remember(store, hub.endpoint, release.config.record.tensors, release.place)
+    origins.remember(store, hub.endpoint, record, release.place)
+    origins.remember_ref(store, hub.endpoint, wanted, release.place)
     return held
 
 
-def _pulled(store: Store, hub: Hub, wanted: HubRef, name: str | None) -> VersionRecord | None:
+def _pulled(store: Store | None, hub: Hub, wanted: HubRef, name: str | None) -> VersionRecord | None:
     """Return what was pulled already, where that answers for ever, or where nobody may be asked."""
-    if not (wanted.is_fixed or client.is_offline()):
-        return None
-    found = origins.pinned(store, hub.endpoint, wanted)
-    if found and name in {None, found.head}:
-        return found
+    if store and (wanted.is_fixed or client.is_offline()):
+        found = origins.pinned(store, hub.endpoint, wanted, name)
+        if found is None and client.is_offline():
+            place = origins.place_of_ref(store, hub.endpoint, wanted)
+            found = origins.at(store, hub.endpoint, place, name) if place else None
+        if found and _is_signed(found[1]):
+            return found[0]
     _check_may_ask(wanted)
     return None
+
+
+def _is_signed(origin: Origin) -> bool:
+    """Whether a version is as its namespace has to be by now: it may have been pulled before a key was pinned."""
+    return bool(origin.signer) or signing.pinned_key(origin.place.repo) is None
 
 
 def _check_may_ask(wanted: HubRef) -> None:
@@ -155,19 +184,21 @@ def _check_may_ask(wanted: HubRef) -> None:
         raise HubError(f"pull {wanted}", found, "Pull it once while that is not set.")
 
 
-def located(hub: Hub, wanted: HubRef) -> Place:
-    """Return the commit that a reference is just now; without a revision, that of the release in production."""
+def located(hub: Hub, wanted: HubRef) -> tuple[HubRef, Place]:
+    """Return what is asked for, the release in production if no revision is, and the commit that it is just now."""
     if not wanted.revision:
         snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo))
         folder = layout.folder_of(wanted.head)
         channels = snapshot.document(Channels, layout.path_of(folder, layout.CHANNELS))
         if channels is None:
-            return Place(repo=wanted.repo, commit=snapshot.commit, head=wanted.head)
+            return wanted, Place(repo=wanted.repo, commit=snapshot.commit, head=wanted.head)
         wanted = attrs.evolve(wanted, revision=f"v{channels.production}")
-    return Place(repo=wanted.repo, commit=hub.commit_of(wanted.repo, wanted.tag), head=wanted.head)
+    return wanted, Place(repo=wanted.repo, commit=hub.commit_of(wanted.repo, wanted.tag), head=wanted.head)
 
 
-def _check_release(store: Store, hub: Hub, wanted: HubRef, release: Opened[HeadConfig], *, allow_older: bool) -> None:
+def _check_release(
+    store: Store, hub: Hub, wanted: HubRef, asked: HubRef, release: Opened[HeadConfig], *, allow_older: bool
+) -> None:
     """See that a tag stands at its own release, and that nobody is led back to an older one.
 
     Whoever names an older one gets it; from a namespace that is held to a key, only if that is allowed, too: who
@@ -177,29 +208,37 @@ def _check_release(store: Store, hub: Hub, wanted: HubRef, release: Opened[HeadC
         ConflictError: If not.
 
     """
-    number, asked = release.config.release, f"pull {wanted}"
-    if wanted.release not in {None, number}:
-        found = f"the tag {wanted.tag} stands at release {number}"
-        raise ConflictError(asked, found, "Somebody moved it: ask whoever published it, or name the commit.")
-    newest = origins.newest_release(store, hub.endpoint, wanted)
+    number, what = release.config.release, f"pull {wanted}"
+    if asked.release is not None:
+        folder = layout.folder_of(asked.head)
+        listed = release.snapshot.document(Releases, layout.path_of(folder, layout.RELEASES)) or Releases()
+        own = listed.get(asked.release)
+        if number != asked.release or own is None or own.config != release.digest:
+            found = (
+                f"the tag {asked.tag} stands at release {number}"
+                if number != asked.release
+                else (f"what the tag {asked.tag} stands at is not what {layout.RELEASES} lists as that release")
+            )
+            raise ConflictError(what, found, "Somebody moved it: ask whoever published it, or name the commit.")
+    newest = origins.newest_release(store, hub.endpoint, asked)
     is_on_purpose = allow_older or (wanted.is_fixed and signing.pinned_key(wanted.repo) is None)
     if number < newest and not is_on_purpose:
         found = f"that is release {number} now, and {newest} was pulled before"
         remedy = (
             f"To go back on purpose, name it ('{attrs.evolve(wanted, revision=f'v{number}')}'), or allow_older=True."
         )
-        raise ConflictError(asked, found, remedy)
+        raise ConflictError(what, found, remedy)
 
 
-def _arrival(store: Store, hub: Hub, wanted: HubRef, release: Opened[HeadConfig], name: str | None) -> Arrival:
+def _arrival(store: Store, hub: Hub, asked: HubRef, release: Opened[HeadConfig], name: str) -> Arrival:
     """Return the head with all that it needs and the store has not, each by the commit and digest that it names."""
     config = release.config
     contract = config.record.backbone
-    head, signer = receiving.head(release, name=name or "")
+    head, signer = receiving.head(release, name=name)
     origin = Origin(
         endpoint=hub.endpoint,
         place=release.place,
-        revision=wanted.revision,
+        revision=asked.revision,
         release=config.release,
         config=release.digest,
         signer=signer,
@@ -212,6 +251,35 @@ def _arrival(store: Store, hub: Hub, wanted: HubRef, release: Opened[HeadConfig]
         backbone=None if has_backbone else _backbone(hub, release),
         reference=_reference(store, hub, release),
     )
+
+
+def _backbone_name(
+    store: Store, contract: BackboneContract, *, config: HeadConfig | None = None, likely: str = ""
+) -> str:
+    """Return what a backbone is called here: as it is, or as there unless another one is called so."""
+    likely = config.record.backbone_name if config else likely
+    held = held_as(store, contract, likely=likely)
+    if held:
+        return held
+    return f"{likely[:40]}-{contract.digest.short}" if store.backbone(likely).numbers() else likely
+
+
+def _free_name(store: Store, hub: Hub, release: Opened[HeadConfig]) -> str:
+    """Return what a head is called here: as there, or if that is something else here, with its namespace behind it.
+
+    Raises:
+        ConflictError: If both are something else.
+
+    """
+    config, place = release.config, release.place
+    owner = re.sub(r"[^a-z0-9]+", "-", place.repo.partition("/")[0].lower()).strip("-")
+    for name in (config.name, f"{config.name[:30]}-{owner[:30]}"):
+        item = store.head(name)
+        theirs = {(one.endpoint, one.place.repo, one.place.head) for _version, one in origins.pulled(store, name)}
+        if not item.numbers() or (hub.endpoint, place.repo, place.head) in theirs:
+            return name
+    found = f"the store has another head {config.name!r}, and another {name!r}"
+    raise ConflictError(f"pull {place}", found, "Say what to call it here: name=... (--name).")
 
 
 def _backbone(hub: Hub, release: Opened[HeadConfig]) -> ArrivingBackbone:
@@ -247,7 +315,7 @@ def _reference(store: Store, hub: Hub, release: Opened[HeadConfig]) -> ArrivingH
     if own.tensors != record.compact.reference or own.compact or differences:
         found = f"{place}, which it names as what it leans on, is another head: {own.tensors.short}"
         raise IncompatibleError(f"pull {release.place}", found, "Ask whoever published it.", differences=differences)
-    head, signer = receiving.head(there, name=_free_name(store, there.config))
+    head, signer = receiving.head(there, name=_free_name(store, hub, there))
     origin = Origin(
         endpoint=hub.endpoint,
         place=place,
@@ -259,18 +327,11 @@ def _reference(store: Store, hub: Hub, release: Opened[HeadConfig]) -> ArrivingH
     return attrs.evolve(head, files={**head.files, stored.ORIGIN: codec.encode(origin)})
 
 
-def _free_name(store: Store, config: HeadConfig) -> str:
-    """Return what a reference may be called here: as there, unless a head of another backbone is called so."""
-    others = [one for one in sound(store, config.name) if one.record.backbone.differences(config.record.backbone)]
-    return f"{config.name[:40]}-{config.record.tensors.short}" if others else config.name
-
-
 def _has_reference(store: Store, record: HeadRecord) -> bool:
-    try:
+    with contextlib.suppress(NotFoundError), files.unless_damaged():
         references.find(store, record, "see whether it is there")
-    except (NotFoundError, IncompatibleError):
-        return False
-    return True
+        return True
+    return False
 
 
 def _try_out(store: Store, arrival: Arrival) -> None:
@@ -298,8 +359,8 @@ def _is_of(store: Store, version: VersionRecord, hub: Hub, place: Place) -> bool
 def _remember(store: Store, hub: Hub, arrival: Arrival, release: Opened[HeadConfig]) -> None:
     """Remember where the weights lie that came, for whoever publishes what needs them: what was seen to be there."""
     config = release.config
-    origins.remember(store, hub.endpoint, config.record.tensors, release.place)
+    origins.remember(store, hub.endpoint, config.record, release.place)
     if arrival.backbone:
-        origins.remember(store, hub.endpoint, config.record.backbone.digest, config.backbone)
+        origins.remember(store, hub.endpoint, arrival.backbone.record, config.backbone)
     if arrival.reference and config.reference:
-        origins.remember(store, hub.endpoint, arrival.reference.record.tensors, config.reference)
+        origins.remember(store, hub.endpoint, arrival.reference.record, config.reference)

@@ -7,6 +7,7 @@ which they are, by digest. File names of samples and paths of this machine stay 
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -25,16 +26,19 @@ from hydra_detect.hub.releasing import Upload, release
 from hydra_detect.hub.snapshots import Snapshot
 from hydra_detect.measure.calibration import Calibration
 from hydra_detect.measure.metrics import Metrics
-from hydra_detect.names import Digest, HeadRef
+from hydra_detect.names import HeadRef
 from hydra_detect.storage import backbones, files, heads, manifests, references
 from hydra_detect.storage import layout as stored
 from hydra_detect.storage.store import Store
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from hydra_detect.records import VersionRecord
+    from hydra_detect.records import BackboneRecord, HeadRecord, VersionRecord
+
+_WHO = re.compile(r", made \S+ by [^;]*")
+"""What the notes of a version that came in a bundle say of who made it: user@host."""
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +84,8 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
 
     A release is published once. The same again is found to be there; another one under its number is an error, and of
     two who publish at the same moment one is told that. Run again after an error, it goes on where it was. The first
-    release of a repository is in production there; later ones are put there by `promote_release`.
+    release of a repository is in production there; later ones are put there by `promote_release`. The card of a release
+    that is there already stays as it is.
 
     Args:
         store: The store, or its path.
@@ -99,8 +104,11 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
         NameInvalidError: If a name is not allowed.
         NotFoundError: If the store has no such head or version, or it is not known where its backbone or reference
             lies: push those first.
-        CorruptError: If the version is damaged.
-        ConflictError: If the number belongs to another release, or the repository to something else.
+        CorruptError: If the version is damaged, or a document there.
+        RecordError: If its record is larger than a release may be, or a document there has a key that there is not.
+        StoreError: If the system refuses to read the store.
+        ConflictError: If the number or its tag belongs to another release, the repository to something else, or the
+            release is there and not signed.
         InputError: If the key is none, or the endpoint is neither https nor on this machine.
         ExtraMissingError: If it is to be signed, and model-signing is not installed.
         HubError: If this login may not, or there was no answer.
@@ -108,26 +116,54 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
     """
     store, target, hub = Store.open(store), _target(repo), Hub(endpoint)
     found = heads.whole(store.head(head), heads.find(store, HeadRef(head, version)).number)
-    config, contents, beside = _release_of(store, hub, found, needs)
-    backbone = name_in(store, found.record.backbone, likely=found.record.backbone_name)
-    about = (about or About()).drawn(store, found.ref, backbone)
+    about = about or About()
+    config, contents, beside = _release_of(store, hub, found, target, needs)
     text = codec.encode(config, limit=layout.LIMITS[layout.CONFIG])
-    glance = Glance(
-        release=config.release,
-        class_names=config.record.class_names,
-        backbone=config.record.backbone.digest,
-        nbytes=config.files[layout.TENSORS][0],
-    )
     upload = Upload(
         target=target,
         number=config.release,
         config=files.sha256(text),
         contents={**_signed({layout.CONFIG: text, **contents}, sign_with), **about.files()},
         card=cards.of_head(config, beside, target, about),
-        glance=glance if target.head else None,
+        glance=_glance(config) if target.head else None,
         title=message or f"{config.name}: release v{config.release}",
     )
-    return _pushed(store, hub, upload, private=private, digest=config.record.tensors)
+    return _pushed(store, hub, upload, found.record, private=private)
+
+
+def push_to_pack(
+    store: Store, version: VersionRecord, repo: str, *, message: str, endpoint: str | None, is_reference: bool
+) -> Pushed:
+    """Publish one version of many that belong together; one that only others lean on is marked as that.
+
+    Raises:
+        HydraDetectError: As for `push`.
+
+    """
+    target, hub = _target(f"{repo}/{version.head}"), Hub(endpoint)
+    whole = heads.whole(store.head(version.head), version.number)
+    config, contents, beside = _release_of(store, hub, whole, target, ())
+    text = codec.encode(config, limit=layout.LIMITS[layout.CONFIG])
+    upload = Upload(
+        target=target,
+        number=config.release,
+        config=files.sha256(text),
+        contents={layout.CONFIG: text, **contents},
+        card=cards.of_head(config, beside, target, About()),
+        glance=attrs.evolve(_glance(config), is_reference=is_reference),
+        title=message or f"{config.name}: release v{config.release}",
+    )
+    return _pushed(store, hub, upload, whole.record, private=False)
+
+
+def _glance(config: HeadConfig) -> Glance:
+    return Glance(
+        release=config.release,
+        class_names=config.record.class_names,
+        backbone=config.record.backbone.digest,
+        backbone_repo=config.backbone.repo,
+        nbytes=config.files[layout.TENSORS][0],
+    )
 
 
 def push_backbone(
@@ -154,10 +190,14 @@ def push_backbone(
         endpoint: As for `push`.
 
     Raises:
-        NameInvalidError: If a name is not allowed, or `repo` names a head in a pack.
+        NameInvalidError: If a name is not allowed.
         NotFoundError: If the store has no such backbone.
-        CorruptError: If it is damaged.
-        ConflictError: If the repository belongs to something else.
+        CorruptError: If it is damaged, or a document there.
+        RecordError: If a document there has a key that there is not.
+        StoreError: If the system refuses to read the store.
+        ConflictError: If the repository belongs to something else, or the backbone is there and not signed.
+        InputError: If `repo` names a head in a pack, the key is none, or the endpoint is neither https nor here.
+        ExtraMissingError: If it is to be signed, and model-signing is not installed.
         HubError: If this login may not, or there was no answer.
 
     """
@@ -168,7 +208,8 @@ def push_backbone(
     item = store.backbone(backbone)
     contents = {layout.TENSORS: item.read(found.manifest, stored.TENSORS)}
     record = found.record
-    config = BackboneConfig(name=backbone, record=record, files=manifests.listing_of(contents))
+    listing = manifests.listing_of(contents)
+    config = BackboneConfig(name=backbone, published_as=str(target), record=record, files=listing)
     text = codec.encode(config, limit=layout.LIMITS[layout.CONFIG])
     upload = Upload(
         target=target,
@@ -179,7 +220,7 @@ def push_backbone(
         title=message or f"{backbone}: release v{config.release}",
         kind=documents.BACKBONE,
     )
-    return _pushed(store, hub, upload, private=private, digest=record.tensors)
+    return _pushed(store, hub, upload, record, private=private)
 
 
 def _target(repo: str) -> HubRef:
@@ -190,11 +231,11 @@ def _target(repo: str) -> HubRef:
     return ref
 
 
-def _pushed(store: Store, hub: Hub, upload: Upload, *, private: bool, digest: Digest) -> Pushed:
+def _pushed(store: Store, hub: Hub, upload: Upload, record: BackboneRecord | HeadRecord, *, private: bool) -> Pushed:
     target = upload.target
     hub.create(target.repo, private=private)
     commit, is_new = release(hub, upload)
-    origins.remember(store, hub.endpoint, digest, Place(repo=target.repo, commit=commit, head=target.head))
+    origins.remember(store, hub.endpoint, record, Place(repo=target.repo, commit=commit, head=target.head))
     ref = attrs.evolve(target, revision=f"v{upload.number}")
     url = f"{hub.endpoint}/{target.repo}"
     return Pushed(
@@ -208,17 +249,17 @@ def _signed(contents: dict[str, bytes], key: str | os.PathLike[str] | None) -> d
 
 
 def _release_of(
-    store: Store, hub: Hub, version: VersionRecord, needs: Iterable[str]
+    store: Store, hub: Hub, version: VersionRecord, target: HubRef, needs: Iterable[str]
 ) -> tuple[HeadConfig, dict[str, bytes], Beside]:
     """Return the config of a version as a release, its other files, and what lies beside it."""
     record, asked = version.record, f"publish {version.ref}"
     backbones.check_holds(store, record.backbone, asked)
-    given, leant = _places(hub, needs), None
+    given, leant = _opened(hub, needs), None
     if record.compact:
         own = references.find(store, record, asked)
-        leant = _place_of(store, hub, own.record.tensors, given, f"the reference {own.ref}")
-    name = name_in(store, record.backbone, likely=record.backbone_name)
-    place = _place_of(store, hub, record.backbone.digest, given, f"backbone {name!r}")
+        leant = _place_of(store, hub, own.record, given, f"the reference {own.ref}")
+    stored_backbone = backbones.find(store, name_in(store, record.backbone, likely=record.backbone_name))
+    place = _place_of(store, hub, stored_backbone.record, given, f"backbone {stored_backbone.name!r}")
     beside = Beside(
         split=_anonymous(_read(store, version, stored.SPLIT, Split)),
         evaluation=_read(store, version, stored.EVALUATION, Metrics),
@@ -231,7 +272,8 @@ def _release_of(
     config = HeadConfig(
         name=version.head,
         release=version.number,
-        record=record,
+        published_as=str(target),
+        record=attrs.evolve(record, notes=_WHO.sub("", record.notes)),
         backbone=place,
         reference=leant,
         files=manifests.listing_of(contents),
@@ -239,34 +281,37 @@ def _release_of(
     return config, contents, beside
 
 
-def _places(hub: Hub, needs: Iterable[str]) -> dict[Digest, Place]:
-    """Return where weights lie, by their digest, as somebody said it and it was seen to be."""
-    found = {}
+def _opened(hub: Hub, needs: Iterable[str]) -> list[receiving.Opened[Any]]:
+    """Return what lies where somebody says."""
+    if isinstance(needs, str):
+        raise InputError("publish a head", f"needs is the text {needs!r:.80}", f"Write needs=[{needs!r:.80}].")
+    found: list[receiving.Opened[Any]] = []
     for text in needs:
         ref = HubRef.parse(text)
-        snapshot = Snapshot(hub, ref.repo, hub.commit_of(ref.repo, ref.tag))
-        there = receiving.identified(snapshot, ref.head)
-        found[there.config.record.tensors] = there.place
+        found.append(receiving.identified(Snapshot(hub, ref.repo, hub.commit_of(ref.repo, ref.tag)), ref.head))
     return found
 
 
-def _place_of(store: Store, hub: Hub, digest: Digest, given: Mapping[Digest, Place], what: str) -> Place:
-    """Return where weights lie: as it was said just now, or as it is remembered, and still so.
+def _place_of(
+    store: Store, hub: Hub, record: BackboneRecord | HeadRecord, given: list[receiving.Opened[Any]], what: str
+) -> Place:
+    """Return where something lies: as it was said just now, or as it is remembered, and still so.
 
     Raises:
         NotFoundError: If neither is.
 
     """
-    remembered = None if digest in given else origins.where(store, hub.endpoint, digest)
-    if remembered:
+    wanted = origins.identity(record)
+    for there in given:
+        if origins.identity(there.config.record) == wanted:
+            return there.place
+    for place in origins.places(store, hub.endpoint, record):
         with contextlib.suppress(NotFoundError):  # it was there once
-            there = receiving.identified(Snapshot(hub, remembered.repo, remembered.commit), remembered.head)
-            if there.config.record.tensors == digest:
-                return remembered
-    if digest not in given:
-        remedy = "Push it first (push, push_backbone), or say where it lies: needs=['org/repo']."
-        raise NotFoundError(f"publish what needs {what}", f"it is not known where on {hub.endpoint} that lies", remedy)
-    return given[digest]
+            there = receiving.identified(Snapshot(hub, place.repo, place.commit), place.head)
+            if origins.identity(there.config.record) == wanted:
+                return place
+    remedy = "Push it first (push, push_backbone), or say where it lies: needs=['org/repo']."
+    raise NotFoundError(f"publish what needs {what}", f"it is not known where on {hub.endpoint} that lies", remedy)
 
 
 def _read(store: Store, version: VersionRecord, name: str, kind: type[Any]) -> Any:
@@ -280,10 +325,10 @@ def _anonymous(split: Split | None) -> Split | None:
     """Return a split whose samples are called by the digests of their pictures: names may say who somebody is."""
     if split is None:
         return None
-    called: dict[str, str] = {}
+    names = {one.id: f"{one.picture.short}-{place}" for place, one in enumerate(split.samples)}
+    groups = {group: f"group-{place}" for place, group in enumerate(dict.fromkeys(one.group for one in split.samples))}
     rows = []
     for one in split.samples:
-        name = called.setdefault(one.id, f"{one.picture.short}-{len(called)}")
-        group = name if one.group == one.id else f"group-{files.sha256(one.group.encode()).short}"
-        rows.append(attrs.evolve(one, id=name, group=group))
+        group = names[one.id] if one.group == one.id else groups[one.group]
+        rows.append(attrs.evolve(one, id=names[one.id], group=group))
     return attrs.evolve(split, samples=tuple(rows))

@@ -17,6 +17,7 @@ from hydra_detect.data.splits import Split
 from hydra_detect.errors import CorruptError, HubError, HydraDetectError, NotFoundError, listed, near_matches
 from hydra_detect.hub import documents, layout, signing
 from hydra_detect.hub.documents import BackboneConfig, HeadConfig, Index, Place
+from hydra_detect.hub.refs import HubRef
 from hydra_detect.measure.calibration import Calibration
 from hydra_detect.measure.metrics import Metrics
 from hydra_detect.names import shown
@@ -197,6 +198,10 @@ def _checked(release: Opened[HeadConfig] | Opened[BackboneConfig]) -> tuple[dict
     path = layout.path_of(release.place.folder, layout.SIGNATURE)
     signature = None if release.snapshot.listed(path) is None else release.snapshot.read(path)
     signing.check(contents, signature, key, f"pull {release.place}")
+    where = str(HubRef(release.place.repo, release.place.head))
+    if release.config.published_as != where:
+        found = f"it was signed as {release.config.published_as}, and lies at {where}"
+        raise HubError(f"pull {release.place}", found, "Ask whoever published it; nothing was kept.")
     return contents, key.stem
 
 

@@ -87,9 +87,13 @@ def _committed(hub: Hub, upload: Upload) -> tuple[str, bool]:
     repo, pauses, was_tried = upload.target.repo, iter(client.PAUSES), False
     for _ in range(MOST_TRIES):
         snapshot = Snapshot(hub, repo, hub.commit_of(repo))
-        releases = _releases(snapshot, upload)
+        releases, tagged = _releases(snapshot, upload), hub.tags(repo).get(upload.tag)
         if releases.get(upload.number):
-            return _where(hub, upload), was_tried
+            _check_signed(snapshot, upload)
+            return _where(hub, upload, tagged), was_tried
+        if tagged:
+            found = f"the tag {upload.tag} stands at {tagged[:12]} already, and no release of that number is there"
+            raise ConflictError(f"publish {upload.tag} in {repo}", found, "See who gave it; delete it, or go on.")
         contents = _contents(snapshot, upload, releases)
         try:
             return hub.commit(repo, contents, parent=snapshot.commit, title=upload.title, text=_text(upload)), True
@@ -99,6 +103,13 @@ def _committed(hub: Hub, upload: Upload) -> tuple[str, bool]:
         time.sleep(pause)
     found = f"others changed it {MOST_TRIES} times meanwhile"
     raise HubError(f"publish {upload.tag} in {repo}", found, "Run it again when it is quieter there.")
+
+
+def _check_signed(snapshot: Snapshot, upload: Upload) -> None:
+    """See that a release which is there is signed if it was to be: what is published is not changed any more."""
+    if layout.SIGNATURE in upload.contents and snapshot.listed(upload.at(layout.SIGNATURE)) is None:
+        found = "it is there already, and not signed"
+        raise ConflictError(f"sign {upload.tag} in {upload.target.repo}", found, "Make a new version, and sign that.")
 
 
 def _next(pauses: Iterator[float], error: HubError) -> float:
@@ -161,10 +172,12 @@ def _contents(snapshot: Snapshot, upload: Upload, releases: Releases) -> dict[st
     found |= _card(snapshot, upload, releases)
     if upload.glance:
         index = snapshot.document(Index, layout.INDEX) or Index()
+        heads = index.heads
         index = attrs.evolve(index, heads={**index.heads, upload.target.head: upload.glance})
         found[layout.INDEX] = codec.encode(index)
-        if snapshot.listed(layout.CARD) is None:
-            found[layout.CARD] = cards.of_pack(upload.target.repo)
+        there, before = snapshot.listed(layout.CARD), cards.of_pack(upload.target.repo, heads)
+        if there is None or there.blob == client.blob_of(before):
+            found[layout.CARD] = cards.of_pack(upload.target.repo, index.heads)
     return found
 
 
@@ -175,17 +188,20 @@ def _card(snapshot: Snapshot, upload: Upload, releases: Releases) -> dict[str, b
     return {} if is_edited else {upload.at(layout.CARD): upload.card}
 
 
-def _where(hub: Hub, upload: Upload) -> str:
-    """Return the commit of a release that is there: that of its tag, or if it was never tagged, the one that says so.
+def _where(hub: Hub, upload: Upload, tagged: str | None) -> str:
+    """Return the commit of a release that is there: that of its tag if it is that, else the one that says it made it.
 
     Raises:
         HubError: If neither can be found: its history was rewritten.
 
     """
     repo = upload.target.repo
-    tagged = hub.tags(repo).get(upload.tag)
+    if tagged:
+        there = Snapshot(hub, repo, tagged).listed(upload.at(layout.CONFIG))
+        if there and there.blob == client.blob_of(upload.contents[layout.CONFIG]):
+            return tagged
     made = next((commit for commit, text in hub.commits(repo) if _text(upload) in text), None)
-    if tagged or made:
-        return str(tagged or made)
+    if made:
+        return made
     found = f"{layout.RELEASES} has it, and no commit of its history says that it made it"
     raise HubError(f"publish {upload.tag} in {repo}", found, "See who rewrote its history.")

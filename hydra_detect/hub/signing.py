@@ -22,14 +22,29 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 KEYS_VARIABLE = "HYDRA_DETECT_KEYS"
+_KEY = ".pem"
 _MOST_TOLD = 200
 
 
 def pinned_key(repo: str) -> Path | None:
-    """Return the public key that a repository's namespace is held to; None if none is pinned."""
-    folder = Path(os.environ.get(KEYS_VARIABLE) or Path.home() / ".config" / "hydra-detect" / "keys")
-    path = folder / f"{repo.partition('/')[0]}.pem"
-    return path if files.exists(path, f"look for the key of {repo}") else None
+    """Return the public key that a repository's namespace is held to; None if none is pinned.
+
+    A Hub may answer to a name in any case, so case is not looked at.
+
+    Raises:
+        InputError: If the folder of keys that the environment names is not there.
+
+    """
+    named, namespace = os.environ.get(KEYS_VARIABLE), repo.partition("/")[0].casefold()
+    folder = Path(named) if named else Path.home() / ".config" / "hydra-detect" / "keys"
+    asked = f"look for the key of {repo}"
+    if not files.exists(folder, asked):
+        if named:
+            remedy = f"Name a folder with {KEYS_VARIABLE}, or unset it."
+            raise InputError(asked, f"{KEYS_VARIABLE} names {named}, which is not there", remedy)
+        return None
+    there = {name.removesuffix(_KEY).casefold(): name for name in files.names_in(folder, asked) if name.endswith(_KEY)}
+    return folder / there[namespace] if namespace in there else None
 
 
 def sign(contents: Mapping[str, bytes], key: str | os.PathLike[str]) -> bytes:
