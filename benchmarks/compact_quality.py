@@ -6,8 +6,9 @@ Data: github.com/Shenggan/BCCD_Dataset at commit d272fb1 and github.com/tangsanl
 MIT. On a backbone that was trained on red cells alone (`bccd_heads.py`) heads learn white cells and platelets from 40
 pictures each, on one that was trained on spurs alone (`deeppcb.py`) the five other defects from 30 tiles that show them
 and 10 that do not. Each is trained as a full and as a compact head, from the same start, with the same settings but for
-the kind, and measured once on the author's test list. Rows are kept in --json, and what is there already is not trained
-again. Heads of DeepPCB are published, for `heads.py` to time them.
+the kind, and measured once on the author's test list. Rows are kept in --json (those so far: results/), each with the
+digest of its backbone; a pair that is there is not trained again, on whatever backbone it was: the two originals take
+an hour, and another machine trains others. Heads of DeepPCB are published, for `heads.py` to time them.
 """
 
 import argparse
@@ -19,8 +20,9 @@ import bccd_heads
 import deeppcb
 import numpy as np
 
-from hydra_detect import train_head
+from hydra_detect import Store, train_head
 from hydra_detect.allocation import keep_freed_memory
+from hydra_detect.storage import backbones
 from hydra_detect.training.tools import Tools
 
 BCCD = ("WBC", "Platelets")
@@ -79,9 +81,10 @@ def paired(rows, figure):
     """
     by_key = {}
     for row in rows:
-        by_key.setdefault((row["data"], row["class"], row["seed"]), {})[row["kind"]] = row[figure]
+        key = (row["data"], row["class"], row["seed"], row["backbone"])
+        by_key.setdefault(key, {})[row["kind"]] = row[figure]
     by_class = {}
-    for (data, label, _seed), pair in by_key.items():
+    for (data, label, _seed, _backbone), pair in by_key.items():
         if len(pair) == len(KINDS):
             by_class.setdefault((data, label), []).append(pair["compact"] - pair["full"])
     source, groups = np.random.default_rng(0), [np.array(own) for own in by_class.values()]
@@ -125,8 +128,8 @@ def draw(rows, path):
     for axis, figure_name in zip(axes, ("ap50", "f1"), strict=True):
         for place, key in enumerate(labels):
             own = [row for row in rows if (row["data"], row["class"]) == key]
-            full = {row["seed"]: row[figure_name] for row in own if row["kind"] == "full"}
-            points = [row[figure_name] - full[row["seed"]] for row in own if row["kind"] == "compact"]
+            full = {(row["seed"], row["backbone"]): row[figure_name] for row in own if row["kind"] == "full"}
+            points = [row[figure_name] - full[row["seed"], row["backbone"]] for row in own if row["kind"] == "compact"]
             axis.plot([place] * len(points), points, "o", color="0.6", markersize=4)
             axis.plot([place - 0.25, place + 0.25], [np.mean(points)] * 2, color="teal")
         mean, low, high, _count = paired(rows, figure_name)
@@ -138,6 +141,21 @@ def draw(rows, path):
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("compact - full")
     figure.savefig(path, dpi=110)
+
+
+def backbone_of(store):
+    """The digest of the one backbone of a store, shortened."""
+    store = Store.open(store)
+    return backbones.find(store, backbones.only(store)).record.contract.digest.short
+
+
+def is_there(rows, data, label, seed, kind, backbone):
+    """Whether this is known: as one of a pair, or by itself on this very backbone."""
+    own = [row for row in rows if (row["data"], row["class"], row["seed"]) == (data, label, seed)]
+    by_backbone = {}
+    for row in own:
+        by_backbone.setdefault(row["backbone"], set()).add(row["kind"])
+    return any(len(kinds) == len(KINDS) for kinds in by_backbone.values()) or kind in by_backbone.get(backbone, ())
 
 
 def main():
@@ -152,13 +170,10 @@ def main():
     args = parser.parse_args()
     keep_freed_memory()
     rows = json.loads(args.json.read_text()) if args.json.exists() else []
-    known = {(row["data"], row["class"], row["seed"], row["kind"]) for row in rows}
     asked = [("bccd", label) for label in BCCD if args.bccd] + [("deeppcb", label) for label in DEEPPCB if args.deeppcb]
     for seed in args.seeds:
         for data, label in asked:
             for kind in KINDS:
-                if (data, label, seed, kind) in known:
-                    continue
                 if data == "bccd":
                     samples, split = bccd_samples(args.bccd, label, seed)
                     store, init, name = args.out / "store", "rbc", label.lower()
@@ -166,9 +181,12 @@ def main():
                     deeppcb.cut(args.deeppcb, args.out / "pcb/tiles")
                     samples, split = deeppcb_samples(args.out / "pcb/tiles", label, seed)
                     store, init, name = args.out / "pcb/store", deeppcb.KNOWN, f"{label}-{kind}-{seed}"
+                if is_there(rows, data, label, seed, kind, backbone_of(store)):
+                    continue
                 cache = args.out / "features"
                 row = trained(store, name, samples, split, seed, kind, init, cache, publish=data == "deeppcb")
-                rows.append({"data": data, "class": label, "seed": seed, "kind": kind, **row})
+                own = {"data": data, "class": label, "seed": seed, "kind": kind, "backbone": backbone_of(store)}
+                rows.append({**own, **row})
                 print(json.dumps(rows[-1]), flush=True)
                 args.json.write_text(json.dumps(rows, indent=1) + "\n")
     say(rows)

@@ -35,7 +35,7 @@ ORIGINAL = OriginalSettings(
     architecture="resnet18", min_size=SIDE, max_size=SIDE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 )
 ORIGINAL_TRAINING = {
-    "epochs": 36,
+    "epochs": 20,
     "patience": 0,
     "batch_size": 8,
     "weight_decay": 0.02,
