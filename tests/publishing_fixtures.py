@@ -8,6 +8,7 @@ from pathlib import Path
 import lifecycle_fixtures
 import pytest
 from engine_fixtures import compact, copied
+from hub_fixtures import files_with
 
 from hydra_detect import HeadRegistry, Store
 from hydra_detect.hub import client
@@ -76,7 +77,9 @@ def publisher(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(client, "PAUSES", (0, 0, 0, 0))
     made = Publisher(hub, tmp_path / "publisher")
     made.push_backbone()
-    return made
+    yield made
+    assert hub.leaks(hub.token) == []
+    assert files_with(tmp_path, hub.token) == []
 
 
 @pytest.fixture

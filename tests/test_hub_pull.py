@@ -22,7 +22,7 @@ from hydra_detect.errors import (
     IncompatibleError,
     NotFoundError,
 )
-from hydra_detect.hub.channels import promote_release
+from hydra_detect.hub.channels import promote_release, rollback_release
 from hydra_detect.hub.origins import origin_of
 from hydra_detect.hub.pull import pull, pull_backbone
 from hydra_detect.hub.searching import list_pack, search
@@ -97,6 +97,36 @@ def test_revisions(publisher, puller, hub):
     promote_release(f"{OWL}@v2", endpoint=hub.endpoint)
     assert str(puller.pull(OWL)) == "owl@2"
     assert str(puller.pull(f"{OWL}@v1")) == "owl@1"
+    rollback_release(OWL, endpoint=hub.endpoint)
+    other = Puller(hub, puller.store.root.parent / "second")
+    assert str(other.pull(f"{OWL}@v2")) == "owl@1"
+    assert str(other.pull(OWL)) == "owl@2"
+    assert origin_of(other.store, HeadRegistry(other.store)["owl@2"]).release == 1
+
+
+def test_a_branch_that_others_publish_on(publisher, puller):
+    """A head of a pack is the same version however often others publish into the pack."""
+    publisher.push("owl", "org/pack/owl")
+    assert str(puller.pull("org/pack/owl@main")) == "owl@1"
+    publisher.push("fox", "org/pack/fox")
+    assert str(puller.pull("org/pack/owl@main")) == "owl@1"
+    assert str(puller.pull("org/pack/fox")) == "fox@1"
+
+
+def test_a_whole_pack_offline(publisher, puller, hub, monkeypatch):
+    """A pack that was pulled as a whole comes back offline, with the heads that it had."""
+    from huggingface_hub import constants
+
+    HydraDetector.from_store(publisher.store, ["bat", "fox"], device="cpu").push_to_hub(
+        "org/whole", endpoint=hub.endpoint
+    )
+    options = {"store": puller.store, "endpoint": hub.endpoint, "device": "cpu"}
+    first = HydraDetector.from_pretrained("org/whole", **options)
+    before = len(hub.seen())
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert HydraDetector.from_pretrained("org/whole", **options).heads == first.heads
+    assert HydraDetector.from_pretrained("org/whole", [], **options).heads == {}
+    assert len(hub.seen()) == before
 
 
 def test_nobody_is_led_back(publisher, puller, hub):
@@ -110,7 +140,7 @@ def test_nobody_is_led_back(publisher, puller, hub):
     with pytest.raises(ConflictError, match="that is release 1 now, and 2 was pulled before"):
         puller.pull(f"{OWL}@main")
     assert str(puller.pull(f"{OWL}@v1")) == "owl@2"
-    assert str(puller.pull(f"{OWL}@main", allow_older=True)) == "owl@3"
+    assert str(puller.pull(f"{OWL}@main", allow_older=True)) == "owl@2"
 
 
 def test_a_tag_that_was_moved(publisher, puller, hub):
@@ -223,6 +253,7 @@ def test_whatever_goes_wrong(hub, tmp_path, name, times):
             ref = other.pull(f"{BAT}@v1")
         assert plan.fired, nth
         assert ref or other.contents() == empty, nth
+        assert ref or times is None or name in {"404", "401", "another bit"}, nth  # what passes is tried again
         hub.faults.clear()
         if times is None:
             continue
@@ -384,7 +415,8 @@ def test_published_by_whoever_pulled(puller, hub):
 @pytest.mark.usefixtures("puller")
 def test_search(publisher, hub):
     """The heads of a backbone are found by it, with what they find."""
-    hub.repo("org/bert", {"README.md": b"---\nlibrary_name: transformers\n---\n"})
+    other = f"---\nlibrary_name: peft\nbase_model: {BACKBONE}\nbase_model_relation: adapter\n---\n"
+    hub.repo("org/bert", {"README.md": other.encode()})
     there = search(backbone=BACKBONE, endpoint=hub.endpoint)
     assert sorted(one.repo for one in there) == sorted([OWL, BAT])
     assert {one.signals for one in there} == {("owl",)}
@@ -421,8 +453,9 @@ def test_an_original_from_the_hub(hub, tmp_path, monkeypatch):
     source = HeadRegistry(tmp_path / "store")["owl"].record.source
     assert source.file == f"hf://org/original/model.safetensors@{repo.head.id}"
     state = to_torchvision(tmp_path / "store", "owl")
-    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items() if name in state)
-    assert not model.load_state_dict(state, strict=False).unexpected_keys
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    model.load_state_dict(state, strict=True)
     for wrong in ("hf://org/original/model.pth", "hf://org/model.safetensors", "hf://org/original/../x.safetensors"):
         with pytest.raises(HydraDetectError):
             split_checkpoint(wrong, tmp_path / "store", head="owl")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import attrs
 import publishing_fixtures
 import pytest
-from engine_fixtures import compact, copied, mixed
+from engine_fixtures import compact, copied, mixed, photographs
 from hub_faults import Drop, Hook, Lose, Status
 from publishing_fixtures import BACKBONE, BAT, OWL, Publisher, commits
 
@@ -135,6 +135,7 @@ def test_whatever_goes_wrong(publisher, hub, name):
         with contextlib.suppress(HydraDetectError):
             made = publisher.push("owl", target)
         assert plan.fired, nth
+        assert made or name in {"403", "412"}, nth  # what passes is tried again
         hub.faults.clear()
         there = commits(hub, target) if target in hub.repos else []
         assert there in ([], ["owl: release v1"]), nth
@@ -407,8 +408,10 @@ def test_promoted_and_rolled_back_on_the_hub(publisher, hub):
         rollback_release(OWL, **options)
     with pytest.raises(NotFoundError, match=r"there is no release 7\. There are: 1, 2"):
         promote_release(f"{OWL}@v7", **options)
-    with pytest.raises(NotFoundError, match="it names no release"):
+    with pytest.raises(NameInvalidError, match="it names no release"):
         promote_release(OWL, **options)
+    with pytest.raises(NameInvalidError, match="a rollback goes to what was in production before"):
+        rollback_release(f"{OWL}@v1", **options)
     hub.repos[OWL].drop_ref("tag", "v2")
     with pytest.raises(NotFoundError, match="the release has lost its tag v2"):
         promote_release(f"{OWL}@v2", **options)
@@ -457,6 +460,13 @@ def test_a_whole_detector(publisher, hub, tmp_path):
     options = {"store": tmp_path / "there", "endpoint": hub.endpoint, "device": "cpu"}
     there = HydraDetector.from_pretrained("org/whole", **options)
     assert sorted(there.heads) == ["bat", "fox"]
+    assert there.predict(photographs(1)[0], score_threshold=0.0) == detector.predict(
+        photographs(1)[0], score_threshold=0.0
+    )
+    number = again(publisher, "fox")
+    detector.load_head("fox")
+    detector.push_to_hub("org/whole", endpoint=hub.endpoint)
+    assert HydraDetector.from_pretrained("org/whole", **options).heads["fox"].number == number
     some = HydraDetector.from_pretrained("org/whole", ["org/whole/fox@v1"], **options)
     assert list(some.heads) == ["fox"]
 

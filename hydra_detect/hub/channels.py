@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from hydra_detect import codec
-from hydra_detect.errors import ConflictError, HubError, NotFoundError, listed_numbers
+from hydra_detect.errors import ConflictError, HubError, NameInvalidError, NotFoundError, listed_numbers
 from hydra_detect.hub import client, layout, refs
 from hydra_detect.hub.client import Hub
 from hydra_detect.hub.documents import Channels, Releases
@@ -44,7 +44,7 @@ def promote_release(ref: str | HubRef, *, endpoint: str | None = None) -> Channe
     wanted, asked, hub = HubRef.parse(ref), f"put {ref} into production", Hub(endpoint)
     number = wanted.release
     if number is None:
-        raise NotFoundError(asked, "it names no release", f"Write it as '{attrs.evolve(wanted, revision='v3')}'.")
+        raise NameInvalidError(asked, "it names no release", f"Write it as '{attrs.evolve(wanted, revision='v3')}'.")
 
     def step(releases: Releases, before: Channels | None) -> Channels:
         if releases.get(number) is None:
@@ -79,7 +79,7 @@ def rollback_release(ref: str | HubRef, *, endpoint: str | None = None) -> Chann
         What is in production now, and what was before.
 
     Raises:
-        NameInvalidError: If it is no reference.
+        NameInvalidError: If it is no reference, or names a revision.
         NotFoundError: If there is no such repository, or nothing was in production before.
         ConflictError: If somebody else changes it at the same time.
         CorruptError: If a document there is damaged.
@@ -89,6 +89,11 @@ def rollback_release(ref: str | HubRef, *, endpoint: str | None = None) -> Chann
 
     """
     wanted, asked = HubRef.parse(ref), f"roll back {ref}"
+    if wanted.revision:
+        remedy = (
+            f"Name '{attrs.evolve(wanted, revision='')}' alone; promote_release puts a release there by its number."
+        )
+        raise NameInvalidError(asked, "a rollback goes to what was in production before, and to no other", remedy)
 
     def step(_releases: Releases, before: Channels | None) -> Channels:
         if before is None or not before.previous:

@@ -92,8 +92,8 @@ class Hub:
 
         import hydra_detect
 
-        version = hydra_detect.__version__
-        self._api = HfApi(endpoint=endpoint, library_name=LIBRARY, library_version=version)
+        self._version = str(hydra_detect.__version__)
+        self._api = HfApi(endpoint=endpoint, library_name=LIBRARY, library_version=self._version)
         self.endpoint = _checked(self._api.endpoint)
 
     def __repr__(self) -> str:
@@ -172,7 +172,8 @@ class Hub:
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # theirs
 
         url = hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint)
-        headers = build_hf_headers(library_name=LIBRARY, headers={"Accept-Encoding": "identity"})
+        plain = {"Accept-Encoding": "identity"}
+        headers = build_hf_headers(library_name=LIBRARY, library_version=self._version, headers=plain)
         with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
             if response.status_code >= 400:  # noqa: PLR2004  HTTP's errors begin there
                 response.read()

@@ -22,7 +22,7 @@ _PAGE = "See its page for what it has."
 _MOST_TOLD = 200
 
 _KNOWN = {
-    "LocalEntryNotFoundError": (HubError, "there was no answer, and it is not in the client's cache", _LATER),
+    "LocalEntryNotFoundError": (HubError, "there was no answer, however often the client asked", _LATER),
     "OfflineModeIsEnabled": (
         HubError,
         "the client was told to ask nobody (HF_HUB_OFFLINE)",
@@ -54,18 +54,23 @@ def told(asked: str) -> Iterator[None]:
         yield
     except HydraDetectError:
         raise
-    except Exception as error:  # noqa: BLE001  the client lets out what it meets, of any kind
-        raise _ours(asked, error) from None
+    except Exception as error:
+        ours = _ours(asked, error)
+        if ours is None:
+            raise
+        raise ours from None
 
 
-def _ours(asked: str, error: Exception) -> HydraDetectError:
-    """Return an error of the client as one of ours; what it is not known to raise is an answer that no Hub gives."""
+def _ours(asked: str, error: Exception) -> HydraDetectError | None:
+    """Return an error of the client as one of ours; None for one that neither it nor the network raises."""
     known = _known(asked, error) or _of_the_network(asked, error)
     if known:
         return known
     if isinstance(error, OSError) and error.errno is not None:
         found = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
         return StoreError(asked, found, "See to the file system, and run it again.", errno=error.errno)
+    if not isinstance(error, OSError | RuntimeError | ValueError | LookupError | TypeError | AttributeError):
+        return None
     found = f"it answered what cannot be read ({type(error).__name__})"  # the client reads answers without looking
     return HubError(asked, found, _LATER, status=None, is_uncertain=True)
 
@@ -76,7 +81,7 @@ def _known(asked: str, error: Exception) -> HydraDetectError | None:
 
     for name, (kind, found, remedy) in _KNOWN.items():
         if isinstance(error, getattr(errors, name)):
-            return kind(asked, found, remedy, **({"is_uncertain": True} if remedy is _LATER else {}))
+            return kind(asked, found, remedy)
     if isinstance(error, errors.HFValidationError):
         return InputError(asked, one_line(str(error))[:_MOST_TOLD], "Write names as on the Hub.")
     return None

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from hydra_detect.arriving import Arrival, ArrivingBackbone, ArrivingHead
 from hydra_detect.errors import ConflictError, InputError, NotFoundError
+from hydra_detect.hub import client, origins
+from hydra_detect.hub.channels import promote_release
 from hydra_detect.hub.pull import pull, pull_backbone
 from hydra_detect.hub.push import push_backbone, push_to_pack
 from hydra_detect.hub.refs import HubRef, is_hub_ref
@@ -58,7 +60,7 @@ def gathered(
     else:
         place = Store.create(default_store() if store is None else store)
         name = pull_backbone(source, place, endpoint=endpoint)
-        asked = _of_pack(HubRef.parse(source), endpoint) if asked is None else asked
+        asked = _of_pack(place, HubRef.parse(source), endpoint) if asked is None else asked
     if asked is None:
         return place, name, None
     return (
@@ -80,8 +82,17 @@ def listed_refs(heads: Iterable[str | HeadRef | HubRef]) -> list[str]:
     return [str(ref) for ref in heads]
 
 
-def _of_pack(source: HubRef, endpoint: str | None) -> list[str]:
-    """Return the heads of a pack, each as it is in production, without those there for others to lean on."""
+def _of_pack(store: Store, source: HubRef, endpoint: str | None) -> list[str]:
+    """Return the heads of a pack, each as it is in production, without those there for others to lean on.
+
+    Offline these are the ones that were pulled of it, as they were last asked for.
+    """
+    if client.is_offline():
+        there = [origin for _version, origin in origins.pulled(store) if origin.place.repo == source.repo]
+        named = {
+            origin.place.head: origin.revision for origin in reversed(there) if origin.revision != origin.place.commit
+        }
+        return [str(HubRef(source.repo, head, revision)) for head, revision in sorted(named.items()) if head]
     try:
         found = list_pack(source, endpoint=endpoint)
     except NotFoundError:  # it is no pack
@@ -112,7 +123,10 @@ def save(detector: HydraDetector, folder: str | os.PathLike[str]) -> Path:
 
 
 def publish(detector: HydraDetector, repo: str, *, private: bool, message: str, endpoint: str | None) -> list[Pushed]:
-    """Publish a detector as one repository: the backbone at its top, and each head that it runs in the pack below."""
+    """Publish a detector as one repository: the backbone at its top, and each head that it runs in the pack below.
+
+    The versions that it runs are in production there from then on.
+    """
     store = detector.registry.store
     name = _backbone(store, detector).name
     loaded = {version.ref: version for version in detector.heads.values()}
@@ -124,6 +138,8 @@ def publish(detector: HydraDetector, repo: str, *, private: bool, message: str, 
             push_to_pack(store, one, repo, message=message, endpoint=endpoint, is_reference=is_reference)
             for one in in_order
         ]
+    for one in loaded.values():  # whoever takes the whole takes these
+        promote_release(HubRef(repo, one.head, f"v{one.number}"), endpoint=endpoint)
     return found
 
 

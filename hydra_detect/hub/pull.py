@@ -100,7 +100,7 @@ def pull(
     version = arrival.add_to(
         manager,
         backbone=_backbone_name(store, arrival.contract, config=release.config),
-        is_same=lambda one, _record: _is_of(store, one, hub, place),
+        is_same=lambda one, _record: _is_of(store, one, hub, release),
     )
     _remember(store, hub, arrival, release)
     origins.remember_ref(store, hub.endpoint, wanted, place)
@@ -201,8 +201,9 @@ def _check_release(
 ) -> None:
     """See that a tag stands at its own release, and that nobody is led back to an older one.
 
-    Whoever names an older one gets it; from a namespace that is held to a key, only if that is allowed, too: who
-    replays an old signed release has no other way.
+    Whoever names an older one gets it, and whoever asks for what is in production, which may have been rolled back;
+    from a namespace that is held to a key, only if that is allowed, too: who replays an old signed release has no other
+    way.
 
     Raises:
         ConflictError: If not.
@@ -221,13 +222,14 @@ def _check_release(
             )
             raise ConflictError(what, found, "Somebody moved it: ask whoever published it, or name the commit.")
     newest = origins.newest_release(store, hub.endpoint, asked)
-    is_on_purpose = allow_older or (wanted.is_fixed and signing.pinned_key(wanted.repo) is None)
+    is_held = signing.pinned_key(wanted.repo) is not None
+    is_on_purpose = allow_older or (not is_held and (wanted.is_fixed or not wanted.revision))
     if number < newest and not is_on_purpose:
         found = f"that is release {number} now, and {newest} was pulled before"
-        remedy = (
-            f"To go back on purpose, name it ('{attrs.evolve(wanted, revision=f'v{number}')}'), or allow_older=True."
+        named = "" if is_held else f" name it ('{attrs.evolve(wanted, revision=f'v{number}')}'), or"
+        raise ConflictError(
+            what, found, f"To go back on purpose,{named} pull it with allow_older=True (--allow-older)."
         )
-        raise ConflictError(what, found, remedy)
 
 
 def _arrival(store: Store, hub: Hub, asked: HubRef, release: Opened[HeadConfig], name: str) -> Arrival:
@@ -258,10 +260,13 @@ def _backbone_name(
 ) -> str:
     """Return what a backbone is called here: as it is, or as there unless another one is called so."""
     likely = config.record.backbone_name if config else likely
+    is_taken = bool(
+        store.backbone(likely).numbers()
+    )  # first: it may be the same one that somebody else brings just now
     held = held_as(store, contract, likely=likely)
     if held:
         return held
-    return f"{likely[:40]}-{contract.digest.short}" if store.backbone(likely).numbers() else likely
+    return f"{likely[:40]}-{contract.digest.short}" if is_taken else likely
 
 
 def _free_name(store: Store, hub: Hub, release: Opened[HeadConfig]) -> str:
@@ -274,9 +279,9 @@ def _free_name(store: Store, hub: Hub, release: Opened[HeadConfig]) -> str:
     config, place = release.config, release.place
     owner = re.sub(r"[^a-z0-9]+", "-", place.repo.partition("/")[0].lower()).strip("-")
     for name in (config.name, f"{config.name[:30]}-{owner[:30]}"):
-        item = store.head(name)
+        is_taken = bool(store.head(name).numbers())  # first, as with backbones
         theirs = {(one.endpoint, one.place.repo, one.place.head) for _version, one in origins.pulled(store, name)}
-        if not item.numbers() or (hub.endpoint, place.repo, place.head) in theirs:
+        if not is_taken or (hub.endpoint, place.repo, place.head) in theirs:
             return name
     found = f"the store has another head {config.name!r}, and another {name!r}"
     raise ConflictError(f"pull {place}", found, "Say what to call it here: name=... (--name).")
@@ -350,10 +355,16 @@ def _try_out(store: Store, arrival: Arrival) -> None:
     try_out_head(record, arrival.head.tensors, reference)
 
 
-def _is_of(store: Store, version: VersionRecord, hub: Hub, place: Place) -> bool:
-    """Whether a version was pulled from a place."""
-    origin = origins.origin_of(store, version)
-    return origin is not None and (origin.endpoint, origin.place) == (hub.endpoint, place)
+def _is_of(store: Store, version: VersionRecord, hub: Hub, release: Opened[HeadConfig]) -> bool:
+    """Whether a version was pulled from there with the same config, be it at another commit: others publish, too."""
+    origin, place = origins.origin_of(store, version), release.place
+    if origin is None or (origin.endpoint, origin.place.repo, origin.place.head) != (
+        hub.endpoint,
+        place.repo,
+        place.head,
+    ):
+        return False
+    return origin.config == release.digest and _is_signed(origin)
 
 
 def _remember(store: Store, hub: Hub, arrival: Arrival, release: Opened[HeadConfig]) -> None:

@@ -64,8 +64,8 @@ def search(
     """
     if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= _MOST:
         raise InputError("search the Hub", f"most is {most!r:.40}", f"Give a whole number from 1 to {_MOST}.")
-    tags = [f"base_model:adapter:{check_repo(backbone)}"] if backbone else [cards.HEAD_TAG]
-    found = Hub(endpoint).search(*tags, text=text, most=most)
+    made_on = [f"base_model:adapter:{check_repo(backbone)}"] if backbone else []
+    found = Hub(endpoint).search(cards.HEAD_TAG, *made_on, text=text, most=most)
     return [
         FoundHead(
             repo=one.repo,

@@ -131,4 +131,5 @@ class Task:
         is_plain = self.config.precision == "float32" or self.device.type != "cuda"
         if is_plain or not torch.cuda.is_bf16_supported(including_emulation=False):
             return contextlib.nullcontext()
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+        # Without a cache: what a pass without gradients has cast must not be taken by the one with them.
+        return torch.autocast("cuda", dtype=torch.bfloat16, cache_enabled=False)
