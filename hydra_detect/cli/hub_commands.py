@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from hydra_detect.hub.cards import About
     from hydra_detect.names import HeadRef
 
-_MOST_PICTURE = 8 << 20
 
 EndpointOption = Annotated[str | None, Parameter(help="address of the Hub; else $HF_ENDPOINT, or the public one")]
 
@@ -42,12 +41,12 @@ class PushOptions:
 
     def about(self, store: Path, ref: HeadRef | None) -> About:
         """Return what the card is to say; an example is looked at by the head that is published."""
-        from hydra_detect.hub.cards import About
+        from hydra_detect.hub.cards import MOST_PICTURE, About
         from hydra_detect.storage import files
 
         asked, shown = f"read {self.picture}", None
         if self.picture is not None:
-            shown = files.read_whole(self.picture, limit=_MOST_PICTURE, asked=asked)
+            shown = files.read_whole(self.picture, limit=MOST_PICTURE, asked=asked)
         return About(
             license=self.license,
             data=self.data,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HEAD_TAG, BACKBONE_TAG, PACK_TAG = "hydra-head", "hydra-backbone", "hydra-pack"
 _LIBRARY, _PIPELINE = "hydra-detect", "object-detection"
 _MOST_CLASSES = 20
-_PNG, _MOST_PICTURE = b"\x89PNG\r\n\x1a\n", 5 << 20
+_PNG, MOST_PICTURE = b"\x89PNG\r\n\x1a\n", 5 << 20
 _FEW = 100  # samples, of which the card says how few they are
 _FIGURES = (("F1", "f1"), ("precision", "precision"), ("recall", "recall"))
 
@@ -55,9 +55,9 @@ class About:
 
     @picture.validator
     def _check(self, _attribute: object, value: bytes | None) -> None:
-        if value is None or (isinstance(value, bytes) and value.startswith(_PNG) and len(value) <= _MOST_PICTURE):
+        if value is None or (isinstance(value, bytes) and value.startswith(_PNG) and len(value) <= MOST_PICTURE):
             return
-        found = f"it is no PNG file of at most {_MOST_PICTURE >> 20} MiB"
+        found = f"it is no PNG file of at most {MOST_PICTURE >> 20} MiB"
         raise InputError("put a picture on a card", found, "Give the bytes of one.")
 
     def __attrs_post_init__(self) -> None:

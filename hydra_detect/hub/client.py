@@ -1,4 +1,4 @@
-"""Every request to a Hub, and every error of its client in our words: the only importer of huggingface_hub.
+"""Every request to a Hub, and every error of its client in our words; it and `failures` alone import huggingface_hub.
 
 Reading is tried again where the answer was lost or put off. Writing is not: what became of a commit whose answer was
 lost has to be looked up first, which is the matter of `push`. The client sizes its downloads and hashes none of them;

@@ -10,7 +10,7 @@
     head.sig             a signature over the others, if there is one
     releases.json        every release so far, each with the digest of its config.json
     channels.json        which release is in production, and which was before
-    heads/<name>/...     in a pack of many heads: all these of one head, but for README.md
+    heads/<name>/...     in a pack of many heads: all these of one head
     index.json           in a pack: its heads at a glance
 """
 

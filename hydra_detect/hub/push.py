@@ -116,18 +116,7 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
     """
     store, target, hub = Store.open(store), _target(repo), Hub(endpoint)
     found = heads.whole(store.head(head), heads.find(store, HeadRef(head, version)).number)
-    about = about or About()
-    config, contents, beside = _release_of(store, hub, found, target, needs)
-    text = codec.encode(config, limit=layout.LIMITS[layout.CONFIG])
-    upload = Upload(
-        target=target,
-        number=config.release,
-        config=files.sha256(text),
-        contents={**_signed({layout.CONFIG: text, **contents}, sign_with), **about.files()},
-        card=cards.of_head(config, beside, target, about),
-        glance=_glance(config) if target.head else None,
-        title=message or f"{config.name}: release v{config.release}",
-    )
+    upload = _head_upload(store, hub, found, target, about or About(), message, needs=needs, sign_with=sign_with)
     return _pushed(store, hub, upload, found.record, private=private)
 
 
@@ -142,18 +131,34 @@ def push_to_pack(
     """
     target, hub = _target(f"{repo}/{version.head}"), Hub(endpoint)
     whole = heads.whole(store.head(version.head), version.number)
-    config, contents, beside = _release_of(store, hub, whole, target, ())
+    upload = _head_upload(store, hub, whole, target, About(), message)
+    if upload.glance and is_reference:
+        upload = attrs.evolve(upload, glance=attrs.evolve(upload.glance, is_reference=True))
+    return _pushed(store, hub, upload, whole.record, private=False)
+
+
+def _head_upload(
+    store: Store,
+    hub: Hub,
+    version: VersionRecord,
+    target: HubRef,
+    about: About,
+    message: str,
+    *,
+    needs: Iterable[str] = (),
+    sign_with: str | os.PathLike[str] | None = None,
+) -> Upload:
+    config, contents, beside = _release_of(store, hub, version, target, needs)
     text = codec.encode(config, limit=layout.LIMITS[layout.CONFIG])
-    upload = Upload(
+    return Upload(
         target=target,
         number=config.release,
         config=files.sha256(text),
-        contents={layout.CONFIG: text, **contents},
-        card=cards.of_head(config, beside, target, About()),
-        glance=attrs.evolve(_glance(config), is_reference=is_reference),
+        contents={**_signed({layout.CONFIG: text, **contents}, sign_with), **about.files()},
+        card=cards.of_head(config, beside, target, about),
+        glance=_glance(config) if target.head else None,
         title=message or f"{config.name}: release v{config.release}",
     )
-    return _pushed(store, hub, upload, whole.record, private=False)
 
 
 def _glance(config: HeadConfig) -> Glance:

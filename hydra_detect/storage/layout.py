@@ -100,7 +100,7 @@ class StoreLayout:
         return self.every_run / check_name(head)
 
     def on_hub(self, digest: Digest) -> Path:
-        """Where weights lie on a Hub, by their digest."""
+        """Where a thing lies on a Hub, by the digest of its identity or of the reference that was asked for."""
         return self.root / HUB / f"{digest.hex}.json"
 
     def kind(self, kind: str) -> Path:
