@@ -60,6 +60,20 @@ def test_where_there_is_room_the_lowest_score_is_no_limit():
     assert agreement([one], [other], most=2).near_limits == 0
 
 
+@pytest.mark.parametrize(("width", "near"), [(20.0, 2), (21.0, 0)])
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_what_rounding_lets_in_pushes_the_last_one_out(width, near, is_swapped):
+    """Of a head that has all it may have, the last goes where one of a doubtful overlap came; no further ones do."""
+    boxes = [[0, 0, 10, 10], [0, 0, width, 10], [50, 50, 60, 60], [70, 70, 80, 80]]
+    full = owls([boxes[0], boxes[2], boxes[3]], (0.9, 0.6, 0.4))
+    let = owls([boxes[0], boxes[1], boxes[2]], (0.9, 0.8, 0.6))
+    pair = [[full], [let]][:: -1 if is_swapped else 1]
+    told = agreement(*pair, most=3)
+    assert (told.vanished, told.appeared, told.near_limits) == (1, 1, near)
+    two = owls([boxes[0], boxes[1]], (0.9, 0.8))
+    assert agreement([full], [two], most=2).near_limits == near
+
+
 @pytest.mark.parametrize(("width", "near"), [(20.0, 1), (20.001, 1), (21.0, 0)])
 def test_near_a_limit_of_overlap(width, near):
     """What is lacking and overlaps another by just the limit of suppression was decided by rounding."""

@@ -77,7 +77,8 @@ def agreement(
         score_limits: Scores below which detections are dropped.
         overlap_limit: Overlap from which one of two detections is dropped.
         margin: How near to a limit rounding decides.
-        most: Detections that a head may have in a picture: where it has as many, its lowest score is a limit, too.
+        most: Detections that a head may have in a picture: where it has as many, its lowest score is a limit, too, and
+            each that rounding let in pushed one out.
 
     Raises:
         InputError: If there are not as many of the one as of the other.
@@ -86,18 +87,14 @@ def agreement(
     if len(before) != len(after):
         found = f"there are {len(before)} pictures of the one and {len(after)} of the other"
         raise InputError("compare detections", found, "Give the same pictures in the same order.")
+    limits = _Limits(scores=tuple(score_limits), overlap=overlap_limit, margin=margin, most=most)
     boxes, scores, counts = [0.0], [0.0], np.zeros(4, dtype=int)
     for one, other in zip(before, after, strict=True):
         rows, places = _pairs(one, other)
         boxes += np.abs(one.boxes[rows] - other.boxes[places]).max(axis=1, initial=0.0).tolist()
         scores += np.abs(one.scores[rows] - other.scores[places]).tolist()
         lacking = [np.setdiff1d(np.arange(len(part)), own) for part, own in ((one, rows), (other, places))]
-        near = sum(
-            _is_near(part, place, [*score_limits, *_lowest(against, part.heads[place], most)], overlap_limit, margin)
-            for part, against, own in zip((one, other), (other, one), lacking, strict=True)
-            for place in own.tolist()
-        )
-        counts += [len(rows), len(lacking[0]), len(lacking[1]), near]
+        counts += [len(rows), len(lacking[0]), len(lacking[1]), limits.decide((one, other), lacking)]
     matched, vanished, appeared, near_limits = counts.tolist()
     return Agreement(
         pictures=len(before),
@@ -108,6 +105,44 @@ def agreement(
         appeared=appeared,
         near_limits=near_limits,
     )
+
+
+@attrs.frozen(kw_only=True)
+class _Limits:
+    """Where rounding decides whether there is a detection: the arguments of `agreement`."""
+
+    scores: tuple[float, ...]
+    overlap: float
+    margin: float
+    most: int | None
+
+    def decide(self, both: tuple[Detections, Detections], lacking: Sequence[NDArray[np.int64]]) -> int:
+        """Return on how many rows that one of the two lacks rounding decided, at a limit or for want of room."""
+        decided = 0
+        for head in {str(part.heads[row]) for part, rows in zip(both, lacking, strict=True) for row in rows.tolist()}:
+            near, below = [], []
+            for part, against, rows in zip(both, both[::-1], lacking, strict=True):
+                end = self._end_of_room(against, head)
+                own = [row for row in rows.tolist() if part.heads[row] == head]
+                is_near = [self._is_near(part, row, end) for row in own]
+                near.append(sum(is_near))
+                below.append(sum(part.scores[row] < end for row, one in zip(own, is_near, strict=True) if not one))
+            decided += sum(near) + sum(map(min, near, below[::-1]))
+        return decided
+
+    def _end_of_room(self, found: Detections, head: str) -> float:
+        """Return the lowest score of a head's detections if the picture has no room for more, else minus infinity."""
+        own = found.scores[np.array(found.heads) == head]
+        return float(own.min()) if self.most is not None and len(own) >= self.most else -np.inf
+
+    def _is_near(self, found: Detections, row: int, end: float) -> bool:
+        """Whether a detection is near to a limit of score, or of overlap with another of its kind."""
+        if (np.abs(found.scores[row] - np.array([*self.scores, end])) <= self.margin).any():
+            return True
+        same = _of_one_kind(found[[row]], found)[0]
+        same[row] = False
+        overlaps = box_iou(found.boxes[[row]], found.boxes[same])
+        return bool((np.abs(overlaps - self.overlap) <= self.margin).any())
 
 
 def _of_one_kind(one: Detections, other: Detections) -> NDArray[np.bool_]:
@@ -127,19 +162,3 @@ def _pairs(one: Detections, other: Detections) -> tuple[NDArray[np.int64], NDArr
             places.append(place)
             overlaps[:, place] = 0
     return np.array(rows, dtype=np.int64), np.array(places, dtype=np.int64)
-
-
-def _lowest(found: Detections, head: str, most: int | None) -> list[float]:
-    """Return the lowest score of a head's detections, if the picture has no room for more."""
-    own = [float(score) for score, name in zip(found.scores, found.heads, strict=True) if name == head]
-    return [min(own)] if most is not None and len(own) >= most else []
-
-
-def _is_near(found: Detections, place: int, score_limits: Sequence[float], overlap_limit: float, margin: float) -> bool:
-    """Whether a detection is near to a limit of score, or of overlap with another of its kind."""
-    if any(abs(float(found.scores[place]) - limit) <= margin for limit in score_limits):
-        return True
-    same = _of_one_kind(found[[place]], found)[0]
-    same[place] = False
-    overlaps = box_iou(found.boxes[[place]], found.boxes[same])
-    return bool((np.abs(overlaps - overlap_limit) <= margin).any())
