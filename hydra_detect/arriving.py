@@ -69,14 +69,12 @@ class Arrival:
 
     Args:
         head: The version.
-        contract: What it was made on.
         backbone: That backbone; None where the store is known to have it.
         reference: The full head that a compact one leans on; None for a full one, and where the store has it.
 
     """
 
     head: ArrivingHead
-    contract: BackboneContract
     backbone: ArrivingBackbone | None = None
     reference: ArrivingHead | None = None
 
@@ -107,7 +105,7 @@ class Arrival:
         check_name(self.head.name)
         if backbone is None:
             likely = self.backbone.name if self.backbone else self.head.record.backbone_name
-            backbone = name_in(store, self.contract, likely=likely)
+            backbone = name_in(store, self.head.record.backbone, likely=likely)
         if self.backbone:
             backbones.publish(store, backbone, self.backbone.record, self.backbone.tensors)
         record = attrs.evolve(self.head.record, backbone_name=backbone)
@@ -129,7 +127,7 @@ class Arrival:
         with _alone(manager.store, own.name):
             with contextlib.suppress(NotFoundError), files.unless_damaged():
                 return references.find(manager.store, self.head.record, asked).ref
-            _check_fits(manager.store, own.name, self.contract)
+            _check_fits(manager.store, own.name, self.head.record.backbone)
             record = attrs.evolve(own.record, backbone_name=backbone)
             return manager.create(own.name, own.tensors, record, attachments=own.files).ref
 
@@ -180,9 +178,9 @@ def name_in(store: Store, contract: BackboneContract, *, likely: str) -> str:
     return held_as(store, contract, likely=likely) or likely
 
 
-def held_as(store: Store, contract: BackboneContract, *, likely: str) -> str | None:
+def held_as(store: Store, contract: BackboneContract, *, likely: str = "") -> str | None:
     """Return the name under which a store has a backbone, as `name_in`; None where it has it not."""
-    for name in (likely, *backbones.names(store)):
+    for name in filter(None, [likely, *backbones.names(store)]):
         with files.unless_damaged():
             if not backbones.find(store, name).record.contract.differences(contract):
                 return name

@@ -16,7 +16,7 @@ def arrival(store, name="owl"):
     """Return a head of the store as one that comes from elsewhere."""
     version = VersionManager(store).active("moth")
     head = ArrivingHead(name=name, record=version.record, tensors=heads.tensors(store, version), files={})
-    return Arrival(head=head, contract=version.record.backbone)
+    return Arrival(head=head)
 
 
 def is_same(version, record):

@@ -122,7 +122,6 @@ class Bundle:
         )
         arrival = Arrival(
             head=own.noted(where),
-            contract=self.backbone.contract,
             backbone=ArrivingBackbone(name=self.origin.backbone, record=self.backbone, tensors=self.backbone_tensors),
             reference=leant,
         )

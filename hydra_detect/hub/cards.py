@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from hydra_detect.measure.metrics import Metrics
     from hydra_detect.records import HeadRecord
 
-HEAD_TAG, BACKBONE_TAG, PACK_TAG = "hydra-head", "hydra-backbone", "hydra-pack"
-_LIBRARY, _PIPELINE = "hydra-detect", "object-detection"
+_PIPELINE = "object-detection"
+_ALWAYS = {"library_name": "hydra-detect", "pipeline_tag": _PIPELINE}
 _MOST_CLASSES = 20
 _PNG, MOST_PICTURE = b"\x89PNG\r\n\x1a\n", 5 << 20
 _FEW = 100  # samples, of which the card says how few they are
@@ -84,12 +84,9 @@ def of_head(config: HeadConfig, beside: Beside, target: HubRef, about: About) ->
     """
     record = config.record
     facts = {
-        "library_name": _LIBRARY,
-        "pipeline_tag": _PIPELINE,
-        "base_model": config.backbone.repo,
-        "base_model_relation": "adapter",
-        **({"license": about.license} if about.license else {}),
-        "tags": [HEAD_TAG, *(f"signal:{name}" for name in record.class_names[:_MOST_CLASSES])],
+        **_made_on(config.backbone.repo),
+        **_licence(about),
+        "tags": [layout.HEAD_TAG, *_signals(record.class_names)],
         **_model_index(config.name, beside.evaluation),
     }
     lines = [
@@ -121,12 +118,7 @@ def of_backbone(config: BackboneConfig, target: HubRef, about: About) -> bytes:
     """Return the card of a backbone, as `of_head` does of a head."""
     contract = config.record.contract
     sizes = contract.preprocessing
-    facts = {
-        "library_name": _LIBRARY,
-        "pipeline_tag": _PIPELINE,
-        **({"license": about.license} if about.license else {}),
-        "tags": [BACKBONE_TAG],
-    }
+    facts = {**_ALWAYS, **_licence(about), "tags": [layout.BACKBONE_TAG]}
     levels = [f"{level.name}: {level.channels} channels, stride {level.stride}" for level in contract.levels]
     rows = {
         "architecture": contract.architecture.name,
@@ -157,13 +149,8 @@ def of_backbone(config: BackboneConfig, target: HubRef, about: About) -> bytes:
 def of_pack(repo: str, heads: Mapping[str, Glance]) -> bytes:
     """Return the card of a repository of many heads."""
     signals = sorted({name for one in heads.values() for name in one.class_names})
-    facts = {
-        "library_name": _LIBRARY,
-        "pipeline_tag": _PIPELINE,
-        "base_model": sorted({one.backbone_repo for one in heads.values()}),
-        "base_model_relation": "adapter",
-        "tags": [HEAD_TAG, PACK_TAG, *(f"signal:{name}" for name in signals[:_MOST_CLASSES])],
-    }
+    backbones = sorted({one.backbone_repo for one in heads.values()})
+    facts = {**_made_on(backbones), "tags": [layout.HEAD_TAG, layout.PACK_TAG, *_signals(signals)]}
     lines = [
         f"# {repo.partition('/')[2]}",
         "",
@@ -177,6 +164,18 @@ def of_pack(repo: str, heads: Mapping[str, Glance]) -> bytes:
         "",
     ]
     return _written(facts, lines)
+
+
+def _made_on(backbones: str | list[str]) -> dict[str, Any]:
+    return {**_ALWAYS, "base_model": backbones, "base_model_relation": "adapter"}
+
+
+def _licence(about: About) -> dict[str, Any]:
+    return {"license": about.license} if about.license else {}
+
+
+def _signals(names: Sequence[str]) -> list[str]:
+    return [f"{layout.SIGNAL_TAG}{name}" for name in names[:_MOST_CLASSES]]
 
 
 def _written(facts: Mapping[str, Any], lines: Sequence[str]) -> bytes:

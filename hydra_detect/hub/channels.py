@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_TRIES = 10
+_MOST_PREVIOUS = 1_000
 
 
 def promote_release(ref: str | HubRef, *, endpoint: str | None = None) -> Channels:
@@ -50,22 +51,17 @@ def promote_release(ref: str | HubRef, *, endpoint: str | None = None) -> Channe
         if releases.get(number) is None:
             there = listed_numbers(map(int, releases.releases)) or "none"
             raise NotFoundError(asked, f"there is no release {number}", f"There are: {there}.")
+        if wanted.tag not in hub.tags(wanted.repo):
+            raise NotFoundError(
+                asked, f"the release has lost its tag {wanted.tag}", "Push it again, which gives it that."
+            )
         if before is None:
             return Channels(production=number)
         if before.production == number:
             return before
         return Channels(production=number, previous=(before.production, *before.previous)[:_MOST_PREVIOUS])
 
-    made = _changed(hub, wanted, step, asked) if wanted.tag in hub.tags(wanted.repo) else None
-    if made is None:
-        step(_releases(hub, wanted), None)  # which says it if there is no such release
-        raise NotFoundError(asked, f"the release has lost its tag {wanted.tag}", "Push it again, which gives it that.")
-    return made
-
-
-def _releases(hub: Hub, wanted: HubRef) -> Releases:
-    snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo))
-    return snapshot.document(Releases, layout.path_of(layout.folder_of(wanted.head), layout.RELEASES)) or Releases()
+    return _changed(hub, wanted, step, asked)
 
 
 def rollback_release(ref: str | HubRef, *, endpoint: str | None = None) -> Channels:
@@ -103,9 +99,6 @@ def rollback_release(ref: str | HubRef, *, endpoint: str | None = None) -> Chann
     return _changed(Hub(endpoint), wanted, step, asked)
 
 
-_MOST_PREVIOUS = 1_000
-
-
 def _changed(hub: Hub, wanted: HubRef, step: Callable[[Releases, Channels | None], Channels], asked: str) -> Channels:
     """Write what a step makes of the channels, seen once; whatever else became of them meanwhile is left alone.
 
@@ -129,11 +122,7 @@ def _changed(hub: Hub, wanted: HubRef, step: Callable[[Releases, Channels | None
         try:
             hub.commit(wanted.repo, {path: codec.encode(after)}, parent=snapshot.commit, title=title, text="")
         except HubError as error:
-            is_moved = client.is_outdated(error)
-            pause = 0.0 if is_moved or not error.facts.get("is_uncertain") else next(pauses, -1.0)
-            if pause < 0 or not (is_moved or error.facts.get("is_uncertain")):
-                raise
-            time.sleep(pause)
+            time.sleep(client.pause_after(error, pauses))
         else:
             return after
     raise ConflictError(asked, f"others changed it {MOST_TRIES} times meanwhile", "Run it again when it is quieter.")

@@ -8,6 +8,7 @@ here each file is hashed against the listing of its commit.
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,13 +23,14 @@ from hydra_detect.names import one_line, shown
 from hydra_detect.storage import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 LIBRARY = "hydra-detect"
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between the tries of a request that got no answer, or was put off."""
 
+_LONGEST_AFTER_OTHERS = 0.2
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 T = TypeVar("T")
@@ -58,11 +60,11 @@ class Listed:
 
 @attrs.frozen(kw_only=True)
 class FoundRepo:
-    """A repository that a search found.
+    """A repository of heads, as a search shows it; all of it is what its owner says.
 
     Args:
         repo: "org/repo".
-        tags: What it is tagged with.
+        tags: What it is tagged with: "hydra-head", "signal:owl".
         downloads: Of late, as the Hub counts them.
         likes: How many people like it.
         changed_at: When it was changed last, ISO 8601; "" if that is not told.
@@ -74,6 +76,15 @@ class FoundRepo:
     downloads: int
     likes: int
     changed_at: str
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """What its heads find."""
+        return tuple(tag.removeprefix(layout.SIGNAL_TAG) for tag in self.tags if tag.startswith(layout.SIGNAL_TAG))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**attrs.asdict(self), "signals": list(self.signals)}
 
 
 class Hub:
@@ -108,7 +119,8 @@ class Hub:
 
         """
         where = f"{repo}@{revision}" if revision else repo
-        info = self._read(f"find {where} on {self.endpoint}", self._api.repo_info, repo, revision=revision or None)
+        asked = f"find {where} on {self.endpoint}"
+        info = self._read(asked, lambda: self._api.repo_info(repo, revision=revision or None))
         return str(info.sha)
 
     def listing(self, repo: str, commit: str, folder: str = "") -> dict[str, Listed]:
@@ -148,7 +160,7 @@ class Hub:
         _check_size(listed.size, limit, asked)
 
         def body(_anew: bool) -> bytes:  # noqa: FBT001  of one caller
-            return self._read(asked, self._body, repo, commit, path, most=listed.size)
+            return self._read(asked, lambda: self._body(repo, commit, path, most=listed.size))
 
         return self._proven(asked, listed, body)
 
@@ -162,7 +174,7 @@ class Hub:
 
         """
         asked = f"read {path} of {repo}"
-        data = self._read(asked, self._body, repo, revision or "main", path, most=limit)
+        data = self._read(asked, lambda: self._body(repo, revision or "main", path, most=limit))
         _check_size(len(data), limit, asked)
         return data
 
@@ -200,8 +212,8 @@ class Hub:
         places: list[Path] = []
 
         def body(anew: bool) -> bytes:  # noqa: FBT001  of one caller
-            where = self._read(asked, self._api.hf_hub_download, repo, path, revision=commit, force_download=anew)
-            places[:] = [Path(where)]
+            download = self._api.hf_hub_download
+            places[:] = [Path(self._read(asked, lambda: download(repo, path, revision=commit, force_download=anew)))]
             real = places[0].resolve()  # the client's snapshots are links to its blobs
             return files.read_whole(real, limit=limit, asked=asked)
 
@@ -218,7 +230,8 @@ class Hub:
             HubError: If this login may not, or there was no answer.
 
         """
-        self._read(f"make {repo} on {self.endpoint}", self._api.create_repo, repo, private=private, exist_ok=True)
+        asked = f"make {repo} on {self.endpoint}"
+        self._read(asked, lambda: self._api.create_repo(repo, private=private, exist_ok=True))
 
     def commit(self, repo: str, contents: Mapping[str, bytes], *, parent: str, title: str, text: str) -> str:
         """Write files as one commit on the main branch, which has to stand at `parent`; return it.
@@ -247,12 +260,12 @@ class Hub:
 
     def commits(self, repo: str) -> list[tuple[str, str]]:
         """Return the commits of the main branch, newest first, each with its title and text."""
-        made = self._read(f"read the history of {repo}", self._api.list_repo_commits, repo)
+        made = self._read(f"read the history of {repo}", lambda: self._api.list_repo_commits(repo))
         return [(str(one.commit_id), f"{one.title}\n{one.message}") for one in made]
 
     def tags(self, repo: str) -> dict[str, str]:
         """Return the commit of each tag."""
-        refs = self._read(f"list the tags of {repo}", self._api.list_repo_refs, repo)
+        refs = self._read(f"list the tags of {repo}", lambda: self._api.list_repo_refs(repo))
         return {str(tag.name): str(tag.target_commit) for tag in refs.tags}
 
     def tag(self, repo: str, name: str, commit: str) -> None:
@@ -264,7 +277,7 @@ class Hub:
         """
         asked = f"tag {repo} with {name} on {self.endpoint}"
         try:
-            self._read(asked, self._api.create_tag, repo, tag=name, revision=commit)
+            self._read(asked, lambda: self._api.create_tag(repo, tag=name, revision=commit))
         except HubError as error:
             if error.facts.get("status") != CONFLICT:
                 raise
@@ -291,12 +304,12 @@ class Hub:
 
         return self._read(f"search {self.endpoint}", found)
 
-    def _read(self, asked: str, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    def _read(self, asked: str, call: Callable[[], T]) -> T:
         """Make a request that changes nothing when it is repeated, until there is an answer."""
         for pause in (*PAUSES, None):
             try:
                 with told(asked):
-                    return call(*arguments, **options)
+                    return call()
             except HubError as error:
                 if pause is None or not error.facts.get("is_uncertain"):
                     raise
@@ -323,9 +336,23 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def is_outdated(error: HubError) -> bool:
-    """Whether a commit was refused because the branch had moved on."""
-    return error.facts.get("status") == OUTDATED
+def pause_after(error: HubError, pauses: Iterator[float]) -> float:
+    """Return how many seconds to wait before looking again where a branch stands, after a commit that failed.
+
+    Args:
+        error: What became of it: the branch had moved on, or nobody knows, or it was refused for good.
+        pauses: Those of `PAUSES` that are left, for when nobody knows.
+
+    Raises:
+        HubError: The error itself, where no waiting helps.
+
+    """
+    if error.facts.get("status") == OUTDATED:
+        return random.uniform(0, _LONGEST_AFTER_OTHERS)  # noqa: S311  so that those who wait do not meet again
+    pause = next(pauses, None) if error.facts.get("is_uncertain") else None
+    if pause is None:
+        raise error
+    return pause
 
 
 def _check_size(size: int, limit: int, asked: str) -> None:

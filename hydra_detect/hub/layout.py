@@ -49,6 +49,10 @@ LIMITS: Mapping[str, int] = MappingProxyType(
 )
 """Every file that is ever downloaded, and how many bytes it may have."""
 
+HEAD_TAG, BACKBONE_TAG, PACK_TAG = "hydra-head", "hydra-backbone", "hydra-pack"
+SIGNAL_TAG = "signal:"
+"""What a card is tagged with, for the Hub's search; behind the last one comes the name of what a head finds."""
+
 MOST_ENTRIES = 10_000
 """Files and folders that a listing may have: a folder of one release has ten."""
 

@@ -6,7 +6,6 @@ a Hub is remembered by what they are; that is believed of nothing else, and look
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,12 +14,11 @@ from attrs import validators as check
 from hydra_detect import codec
 from hydra_detect.arriving import sound
 from hydra_detect.codec import Record
-from hydra_detect.errors import HydraDetectError
 from hydra_detect.hub import refs
 from hydra_detect.hub.documents import Place
 from hydra_detect.names import Digest
 from hydra_detect.records import BackboneRecord, HeadRecord
-from hydra_detect.storage import backbones, files, heads, layout, owners
+from hydra_detect.storage import backbones, derived, files, heads, layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,20 +151,12 @@ def _of_ref(endpoint: str, ref: HubRef) -> Digest:
 
 
 def _remember(store: Store, key: Digest, where: tuple[str, Place], *, is_only: bool = False) -> None:
-    """Write what is known. That is a help, and no more: where it cannot be written, it is asked for again."""
+    """Write what is known; where it cannot be written, it is asked for again."""
     there = () if is_only else _known(store, key)
     if where in there:
         return
     known, target = Known(places=(*there, where)[:_MOST_PLACES]), store.layout.on_hub(key)
-    aside = store.layout.staging / owners.staging_name()
-    with contextlib.suppress(OSError, HydraDetectError):
-        store.check_writable("remember where something lies on a Hub")
-        try:
-            files.make_branch(store.disk, store.root, store.layout.staging, target.parent)
-            files.write_new(store.disk, aside, codec.encode(known))
-            store.disk.replace(aside, target)
-        finally:
-            files.discard(store.disk, aside)
+    derived.keep(store, target, codec.encode(known), "remember where something lies on a Hub")
 
 
 def places(store: Store, endpoint: str, record: BackboneRecord | HeadRecord) -> list[Place]:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra_detect.arriving import Arrival, ArrivingBackbone, ArrivingHead
+from hydra_detect.arriving import Arrival, ArrivingBackbone, ArrivingHead, held_as
 from hydra_detect.errors import ConflictError, InputError, NotFoundError
 from hydra_detect.hub import client, origins
 from hydra_detect.hub.channels import promote_release
@@ -149,11 +149,11 @@ def _leant_on(store: Store, versions: Iterable[VersionRecord]) -> list[VersionRe
 
 def _backbone(store: Store, detector: HydraDetector) -> ArrivingBackbone:
     """Return the backbone that a detector runs."""
-    for name in backbones.names(store):
-        stored = backbones.find(store, name)
-        if not stored.record.contract.differences(detector.backbone.contract):
-            return ArrivingBackbone(name=name, record=stored.record, tensors=backbones.tensors(store, stored))
-    raise NotFoundError("save a detector", "its store has its backbone no more", "Put that into the store again.")
+    name = held_as(store, detector.backbone.contract)
+    if name is None:
+        raise NotFoundError("save a detector", "its store has its backbone no more", "Put that into the store again.")
+    stored = backbones.find(store, name)
+    return ArrivingBackbone(name=name, record=stored.record, tensors=backbones.tensors(store, stored))
 
 
 def _arrival(store: Store, version: VersionRecord) -> Arrival:
@@ -162,7 +162,6 @@ def _arrival(store: Store, version: VersionRecord) -> Arrival:
     leant = references.find(store, version.record, f"save {version.ref}") if version.record.compact else None
     return Arrival(
         head=_head(store, version),
-        contract=version.record.backbone,
         backbone=ArrivingBackbone(name=own.name, record=own.record, tensors=backbones.tensors(store, own)),
         reference=_head(store, leant) if leant else None,
     )

@@ -99,7 +99,7 @@ def pull(
     manager = VersionManager(store, actor=actor)
     version = arrival.add_to(
         manager,
-        backbone=_backbone_name(store, arrival.contract, config=release.config),
+        backbone=_backbone_name(store, release.config.record.backbone, likely=release.config.record.backbone_name),
         is_same=lambda one, _record: _is_of(store, one, hub, release),
     )
     _remember(store, hub, arrival, release)
@@ -215,11 +215,9 @@ def _check_release(
         listed = release.snapshot.document(Releases, layout.path_of(folder, layout.RELEASES)) or Releases()
         own = listed.get(asked.release)
         if number != asked.release or own is None or own.config != release.digest:
-            found = (
-                f"the tag {asked.tag} stands at release {number}"
-                if number != asked.release
-                else (f"what the tag {asked.tag} stands at is not what {layout.RELEASES} lists as that release")
-            )
+            found = f"what the tag {asked.tag} stands at is not what {layout.RELEASES} lists as that release"
+            if number != asked.release:
+                found = f"the tag {asked.tag} stands at release {number}"
             raise ConflictError(what, found, "Somebody moved it: ask whoever published it, or name the commit.")
     newest = origins.newest_release(store, hub.endpoint, asked)
     is_held = signing.pinned_key(wanted.repo) is not None
@@ -227,46 +225,41 @@ def _check_release(
     if number < newest and not is_on_purpose:
         found = f"that is release {number} now, and {newest} was pulled before"
         named = "" if is_held else f" name it ('{attrs.evolve(wanted, revision=f'v{number}')}'), or"
-        raise ConflictError(
-            what, found, f"To go back on purpose,{named} pull it with allow_older=True (--allow-older)."
-        )
+        remedy = f"To go back on purpose,{named} pull it with allow_older=True (--allow-older)."
+        raise ConflictError(what, found, remedy)
 
 
 def _arrival(store: Store, hub: Hub, asked: HubRef, release: Opened[HeadConfig], name: str) -> Arrival:
     """Return the head with all that it needs and the store has not, each by the commit and digest that it names."""
-    config = release.config
-    contract = config.record.backbone
-    head, signer = receiving.head(release, name=name)
-    origin = Origin(
-        endpoint=hub.endpoint,
-        place=release.place,
-        revision=asked.revision,
-        release=config.release,
-        config=release.digest,
-        signer=signer,
-    )
-    head = attrs.evolve(head, files={**head.files, stored.ORIGIN: codec.encode(origin)})
-    has_backbone = held_as(store, contract, likely=config.record.backbone_name) is not None
+    record = release.config.record
+    has_backbone = held_as(store, record.backbone, likely=record.backbone_name) is not None
     return Arrival(
-        head=head,
-        contract=contract,
+        head=_head(hub, release, name=name, revision=asked.revision),
         backbone=None if has_backbone else _backbone(hub, release),
         reference=_reference(store, hub, release),
     )
 
 
-def _backbone_name(
-    store: Store, contract: BackboneContract, *, config: HeadConfig | None = None, likely: str = ""
-) -> str:
+def _head(hub: Hub, release: Opened[HeadConfig], *, name: str, revision: str) -> ArrivingHead:
+    """Return a head with its origin beside it: what it is at which revision."""
+    head, signer = receiving.head(release, name=name)
+    origin = Origin(
+        endpoint=hub.endpoint,
+        place=release.place,
+        revision=revision,
+        release=release.config.release,
+        config=release.digest,
+        signer=signer,
+    )
+    return attrs.evolve(head, files={**head.files, stored.ORIGIN: codec.encode(origin)})
+
+
+def _backbone_name(store: Store, contract: BackboneContract, *, likely: str) -> str:
     """Return what a backbone is called here: as it is, or as there unless another one is called so."""
-    likely = config.record.backbone_name if config else likely
-    is_taken = bool(
-        store.backbone(likely).numbers()
-    )  # first: it may be the same one that somebody else brings just now
-    held = held_as(store, contract, likely=likely)
-    if held:
-        return held
-    return f"{likely[:40]}-{contract.digest.short}" if is_taken else likely
+    # Looked at first: it may be the same one, which somebody else brings just now.
+    is_taken = bool(store.backbone(likely).numbers())
+    new = f"{likely[:40]}-{contract.digest.short}" if is_taken else likely
+    return held_as(store, contract, likely=likely) or new
 
 
 def _free_name(store: Store, hub: Hub, release: Opened[HeadConfig]) -> str:
@@ -320,16 +313,7 @@ def _reference(store: Store, hub: Hub, release: Opened[HeadConfig]) -> ArrivingH
     if own.tensors != record.compact.reference or own.compact or differences:
         found = f"{place}, which it names as what it leans on, is another head: {own.tensors.short}"
         raise IncompatibleError(f"pull {release.place}", found, "Ask whoever published it.", differences=differences)
-    head, signer = receiving.head(there, name=_free_name(store, hub, there))
-    origin = Origin(
-        endpoint=hub.endpoint,
-        place=place,
-        revision=place.commit,
-        release=there.config.release,
-        config=there.digest,
-        signer=signer,
-    )
-    return attrs.evolve(head, files={**head.files, stored.ORIGIN: codec.encode(origin)})
+    return _head(hub, there, name=_free_name(store, hub, there), revision=place.commit)
 
 
 def _has_reference(store: Store, record: HeadRecord) -> bool:
@@ -358,13 +342,9 @@ def _try_out(store: Store, arrival: Arrival) -> None:
 def _is_of(store: Store, version: VersionRecord, hub: Hub, release: Opened[HeadConfig]) -> bool:
     """Whether a version was pulled from there with the same config, be it at another commit: others publish, too."""
     origin, place = origins.origin_of(store, version), release.place
-    if origin is None or (origin.endpoint, origin.place.repo, origin.place.head) != (
-        hub.endpoint,
-        place.repo,
-        place.head,
-    ):
+    if origin is None or origin.config != release.digest or not _is_signed(origin):
         return False
-    return origin.config == release.digest and _is_signed(origin)
+    return (origin.endpoint, origin.place.repo, origin.place.head) == (hub.endpoint, place.repo, place.head)
 
 
 def _remember(store: Store, hub: Hub, arrival: Arrival, release: Opened[HeadConfig]) -> None:

@@ -27,7 +27,7 @@ from hydra_detect.hub.snapshots import Snapshot
 from hydra_detect.measure.calibration import Calibration
 from hydra_detect.measure.metrics import Metrics
 from hydra_detect.names import HeadRef
-from hydra_detect.storage import backbones, files, heads, manifests, references
+from hydra_detect.storage import backbones, heads, manifests, references
 from hydra_detect.storage import layout as stored
 from hydra_detect.storage.store import Store
 
@@ -153,7 +153,6 @@ def _head_upload(
     return Upload(
         target=target,
         number=config.release,
-        config=files.sha256(text),
         contents={**_signed({layout.CONFIG: text, **contents}, sign_with), **about.files()},
         card=cards.of_head(config, beside, target, about),
         glance=_glance(config) if target.head else None,
@@ -219,7 +218,6 @@ def push_backbone(
     upload = Upload(
         target=target,
         number=config.release,
-        config=files.sha256(text),
         contents={**_signed({layout.CONFIG: text, **contents}, sign_with), **(about or About()).files()},
         card=cards.of_backbone(config, target, about or About()),
         title=message or f"{backbone}: release v{config.release}",

@@ -6,7 +6,6 @@ is lost, it is looked up whether the commit is there: so there is exactly one, o
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING
 
@@ -18,9 +17,10 @@ from hydra_detect.hub import cards, client, layout, refs
 from hydra_detect.hub.documents import HEAD, Channels, Glance, Index, Release, Releases
 from hydra_detect.hub.snapshots import Snapshot
 from hydra_detect.records import utc_now
+from hydra_detect.storage import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from hydra_detect.hub.client import Hub
     from hydra_detect.hub.refs import HubRef
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 MOST_TRIES = 40
 """How often others may be first: of eight who publish into one pack at once the last has seven before it."""
-
-_LONGEST_PAUSE = 0.2
 
 
 @attrs.frozen(kw_only=True)
@@ -39,7 +37,6 @@ class Upload:
     Args:
         target: The repository, and which head of a pack; its revision is not looked at.
         number: Of the release.
-        config: SHA-256 of its config.json.
         contents: Its files by name, config.json among them, without the card.
         card: Its README.md.
         glance: What the index of a pack says of it; None for a repository of one.
@@ -50,12 +47,16 @@ class Upload:
 
     target: HubRef
     number: int
-    config: Digest
     contents: Mapping[str, bytes] = attrs.field(repr=False)
     card: bytes = attrs.field(repr=False)
     glance: Glance | None = None
     title: str
     kind: str = HEAD
+
+    @property
+    def config(self) -> Digest:
+        """SHA-256 of its config.json: what tells it from every other release."""
+        return files.sha256(self.contents[layout.CONFIG])
 
     @property
     def tag(self) -> str:
@@ -99,7 +100,7 @@ def _committed(hub: Hub, upload: Upload) -> tuple[str, bool]:
             return hub.commit(repo, contents, parent=snapshot.commit, title=upload.title, text=_text(upload)), True
         except HubError as error:
             was_tried = True
-            pause = random.uniform(0, _LONGEST_PAUSE) if client.is_outdated(error) else _next(pauses, error)  # noqa: S311
+            pause = client.pause_after(error, pauses)
         time.sleep(pause)
     found = f"others changed it {MOST_TRIES} times meanwhile"
     raise HubError(f"publish {upload.tag} in {repo}", found, "Run it again when it is quieter there.")
@@ -110,14 +111,6 @@ def _check_signed(snapshot: Snapshot, upload: Upload) -> None:
     if layout.SIGNATURE in upload.contents and snapshot.listed(upload.at(layout.SIGNATURE)) is None:
         found = "it is there already, and not signed"
         raise ConflictError(f"sign {upload.tag} in {upload.target.repo}", found, "Make a new version, and sign that.")
-
-
-def _next(pauses: Iterator[float], error: HubError) -> float:
-    """Return how long to wait before it is looked up what became of a commit; raise where no waiting helps."""
-    pause = next(pauses, None) if error.facts.get("is_uncertain") else None
-    if pause is None:
-        raise error
-    return pause
 
 
 def _text(upload: Upload) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from typing import TYPE_CHECKING
 
 from hydra_detect.errors import InputError, NotFoundError
-from hydra_detect.hub import cards, documents, layout
+from hydra_detect.hub import documents, layout
 from hydra_detect.hub.client import Hub
 from hydra_detect.hub.documents import Index
 from hydra_detect.hub.refs import HubRef, check_repo
@@ -15,39 +13,15 @@ from hydra_detect.hub.refs import HubRef, check_repo
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hydra_detect.hub.client import FoundRepo
     from hydra_detect.hub.documents import Glance
 
-_SIGNAL = "signal:"
 _MOST = 1_000
-
-
-@attrs.frozen(kw_only=True)
-class FoundHead:
-    """A repository of heads, as a search shows it; all of it is what its owner says.
-
-    Args:
-        repo: "org/repo".
-        signals: What its heads find.
-        downloads: Of late, as the Hub counts them.
-        likes: How many people like it.
-        changed_at: When it was changed last, ISO 8601; "" if that is not told.
-
-    """
-
-    repo: str
-    signals: tuple[str, ...]
-    downloads: int
-    likes: int
-    changed_at: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return attrs.asdict(self)
 
 
 def search(
     text: str = "", *, backbone: str | None = None, most: int = 50, endpoint: str | None = None
-) -> list[FoundHead]:
+) -> list[FoundRepo]:
     """Return the heads on a Hub that fit a backbone, or all there are; the most downloaded first.
 
     Args:
@@ -65,17 +39,7 @@ def search(
     if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= _MOST:
         raise InputError("search the Hub", f"most is {most!r:.40}", f"Give a whole number from 1 to {_MOST}.")
     made_on = [f"base_model:adapter:{check_repo(backbone)}"] if backbone else []
-    found = Hub(endpoint).search(cards.HEAD_TAG, *made_on, text=text, most=most)
-    return [
-        FoundHead(
-            repo=one.repo,
-            signals=tuple(tag.removeprefix(_SIGNAL) for tag in one.tags if tag.startswith(_SIGNAL)),
-            downloads=one.downloads,
-            likes=one.likes,
-            changed_at=one.changed_at,
-        )
-        for one in found
-    ]
+    return Hub(endpoint).search(layout.HEAD_TAG, *made_on, text=text, most=most)
 
 
 def list_pack(ref: str | HubRef, *, endpoint: str | None = None) -> Mapping[str, Glance]:

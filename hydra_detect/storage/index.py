@@ -7,12 +7,11 @@ and, where the store can be written, written back. Deleting the file loses nothi
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra_detect import codec
 from hydra_detect.errors import HydraDetectError
-from hydra_detect.storage import files, layout, owners, pointers, sealed
+from hydra_detect.storage import derived, files, layout, pointers, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,13 +102,4 @@ def _save(store: Store, entries: dict[str, dict[str, Any]]) -> None:
     data = sealed.seal({"format": FORMAT, "heads": entries})
     if len(data) > MAX_BYTES:
         return  # it could not be read again
-    temporary = store.layout.staging / owners.staging_name()
-    # A store that cannot be written, or not by this version, has no index, and needs none.
-    with contextlib.suppress(OSError, HydraDetectError):
-        store.check_writable("write the index of heads")
-        try:
-            files.make_branch(store.disk, store.root, store.layout.staging)
-            files.write_new(store.disk, temporary, data)
-            store.disk.replace(temporary, store.layout.index)
-        finally:
-            files.discard(store.disk, temporary)
+    derived.keep(store, store.layout.index, data, "write the index of heads")

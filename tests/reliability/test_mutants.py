@@ -32,9 +32,8 @@ SYNCED_FOR = {
 }  # fmt: skip
 NAMED_FOR = {
     "bundles/export.py": (EXPORTED,),
-    "hub/origins.py": ("test_hub_pull.py::test_offline",),
     "storage/files.py": ("crash, promote newest",),
-    "storage/index.py": ("test_index.py",),
+    "storage/derived.py": ("test_index.py",),
     "storage/items.py": ("crash, create",),
     "storage/recovery.py": ("crash, create", "crash, prune"),
     "storage/renaming.py": ("crash, rename",),
