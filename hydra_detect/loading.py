@@ -141,7 +141,7 @@ def whole_tensors(store: Store, version: VersionRecord) -> dict[str, RawTensor]:
 
 
 def try_out_backbone(record: BackboneRecord, tensors: Mapping[str, RawTensor]) -> None:
-    """Build a backbone that came from elsewhere, and run it once over a small black picture.
+    """Build a backbone that came from elsewhere, and run it once over a small picture of noise.
 
     Raises:
         CheckpointError: If names or shapes are not those of the network.
@@ -152,7 +152,8 @@ def try_out_backbone(record: BackboneRecord, tensors: Mapping[str, RawTensor]) -
     """
     with _building(), torch.inference_mode():
         network = Backbone(record.contract, tensors)
-        pixels = torch.zeros(1, record.contract.architecture.in_channels, _TRIED, _TRIED)
+        channels, source = record.contract.architecture.in_channels, torch.Generator().manual_seed(0)
+        pixels = torch.randn(1, channels, _TRIED, _TRIED, generator=source)  # a black one would hide what overflows
         _check_numbers(network([Prepared(pixels, (_TRIED, _TRIED), (_TRIED, _TRIED))]).maps.values())
 
 

@@ -6,6 +6,7 @@ of each config. So whether a number is taken, and taking it, is one commit.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,14 +16,14 @@ from attrs import validators as check
 
 from hydra_detect import codec, fields
 from hydra_detect.codec import Record
-from hydra_detect.errors import RecordError, near_matches
+from hydra_detect.errors import CheckpointError, CorruptError, RecordError, near_matches
 from hydra_detect.hub import layout, refs
 from hydra_detect.names import Digest, check_name, shown
 from hydra_detect.records import BackboneRecord, HeadRecord
 from hydra_detect.storage import layout as stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 HEAD, BACKBONE = "hydra-head", "hydra-backbone"
 
@@ -30,6 +31,8 @@ _MOST_NOTES = 2_000
 _MOST_ANCHORS, _MOST_BOXES, _MOST_PIXELS = 64, 20_000, 10_000
 _A_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _NUMBER = [check.ge(1), check.le(stored.HIGHEST)]
+
+REMEDY = "Ask whoever published it; nothing was kept."
 
 R = TypeVar("R", bound=Record)
 
@@ -209,9 +212,21 @@ def read(kind: type[R], data: bytes, what: str, *, limit: int = codec.MAX_JSON_B
         RecordError: If its schema is newer, or a field at any depth is missing, unknown or of the wrong kind.
 
     """
-    document = codec.decode(kind, data, what, limit=limit)
+    with strangers_own():
+        document = codec.decode(kind, data, what, limit=limit)
     check_known(document, what)
     return document
+
+
+@contextlib.contextmanager
+def strangers_own() -> Iterator[None]:
+    """Say of what is wrong with a stranger's file whom to ask: nobody here has a copy to restore it from."""
+    try:
+        yield
+    except (CheckpointError, CorruptError, RecordError) as error:
+        if "schema" in error.facts:  # of a newer version, which does help
+            raise
+        raise type(error)(error.asked, error.found, REMEDY, **error.facts) from None
 
 
 def check_known(record: Record, what: str) -> None:

@@ -18,7 +18,7 @@ from hydra_detect.arriving import Arrival, held_as
 from hydra_detect.errors import ConflictError, HubError, IncompatibleError, NotFoundError
 from hydra_detect.hub import client, layout, origins, receiving, signing
 from hydra_detect.hub.client import Hub
-from hydra_detect.hub.documents import BackboneConfig, Channels, HeadConfig, Place, Releases
+from hydra_detect.hub.documents import BackboneConfig, Channels, HeadConfig, Place, Releases, strangers_own
 from hydra_detect.hub.origins import Origin
 from hydra_detect.hub.refs import HubRef
 from hydra_detect.hub.snapshots import Snapshot
@@ -153,7 +153,8 @@ def pull_backbone(
         held = name or _backbone_name(store, record.contract, likely=release.config.name)
         backbones.check_free(store, held, record)
         arriving, _signer = receiving.backbone(release)
-        try_out_backbone(arriving.record, arriving.tensors)
+        with strangers_own():
+            try_out_backbone(arriving.record, arriving.tensors)
         backbones.publish(store, held, arriving.record, arriving.tensors)
     origins.remember(store, hub.endpoint, record, release.place)
     origins.remember_ref(store, hub.endpoint, wanted, release.place)
@@ -327,16 +328,18 @@ def _try_out(store: Store, arrival: Arrival) -> None:
     """Build what came and run it once, before anything of it is kept."""
     from hydra_detect.loading import try_out_backbone, try_out_head  # torch is loaded where something came, not before
 
-    record, reference = arrival.head.record, None
-    if arrival.backbone:
-        try_out_backbone(arrival.backbone.record, arrival.backbone.tensors)
-    if arrival.reference:
-        try_out_head(arrival.reference.record, arrival.reference.tensors)
-        reference = arrival.reference.record, arrival.reference.tensors
-    elif record.compact:
+    record, own = arrival.head.record, arrival.reference
+    with strangers_own():
+        if arrival.backbone:
+            try_out_backbone(arrival.backbone.record, arrival.backbone.tensors)
+        if own:
+            try_out_head(own.record, own.tensors)
+    reference = (own.record, own.tensors) if own else None
+    if record.compact and not reference:
         version, weights = references.load(store, record, f"try out {arrival.head.name}")
         reference = version.record, weights
-    try_out_head(record, arrival.head.tensors, reference)
+    with strangers_own():
+        try_out_head(record, arrival.head.tensors, reference)
 
 
 def _is_of(store: Store, version: VersionRecord, hub: Hub, release: Opened[HeadConfig]) -> bool:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from hydra_detect.names import Digest
     from hydra_detect.tensors import RawTensor
 
-_REMEDY = "Ask whoever published it; nothing was kept."
 _NAMED = {layout.TENSORS, layout.BESIDE}
 
 C = TypeVar("C", HeadConfig, BackboneConfig)
@@ -85,7 +84,7 @@ class Opened(Generic[C]):
         found_digest = there.sha256 if there and there.sha256 else files.sha256(data).hex  # of which it is proven to be
         if (len(data), found_digest) != (size, digest.hex):
             found = f"its SHA-256 is not the {digest.short}... that its config says"
-            raise CorruptError(f"read {name} of {self.place}", found, _REMEDY)
+            raise CorruptError(f"read {name} of {self.place}", found, documents.REMEDY)
         return data
 
 
@@ -113,12 +112,12 @@ def opened(snapshot: Snapshot, head: str, kind: type[C]) -> Opened[C]:
     strange = set(config.files) - _NAMED
     if strange or layout.TENSORS not in config.files:
         found = f"it lists {listed(map(shown, strange))}" if strange else f"it lists no {layout.TENSORS}"
-        raise CorruptError(asked, f"{found}, unlike any release", _REMEDY)
+        raise CorruptError(asked, f"{found}, unlike any release", documents.REMEDY)
     for name, (size, _digest) in config.files.items():
         there = snapshot.listed(layout.path_of(place.folder, name))
         if there is None or there.size != size or size > layout.LIMITS[name]:
             found = f"of {name} it says {size} bytes, and its commit {there.size if there else 'nothing'}"
-            raise CorruptError(asked, f"{found}; {layout.LIMITS[name]} are allowed", _REMEDY)
+            raise CorruptError(asked, f"{found}; {layout.LIMITS[name]} are allowed", documents.REMEDY)
     return Opened(place=place, config=config, digest=files.sha256(text), text=text, snapshot=snapshot)
 
 
@@ -142,7 +141,8 @@ def identified(snapshot: Snapshot, head: str) -> Opened[HeadConfig] | Opened[Bac
 
 
 def _kind(text: bytes, what: str) -> object:
-    document = codec.loads(text, what)
+    with documents.strangers_own():
+        document = codec.loads(text, what)
     return document.get("kind") if isinstance(document, dict) else None
 
 
@@ -201,7 +201,7 @@ def _checked(release: Opened[HeadConfig] | Opened[BackboneConfig]) -> tuple[dict
     where = str(HubRef(release.place.repo, release.place.head))
     if release.config.published_as != where:
         found = f"it was signed as {release.config.published_as}, and lies at {where}"
-        raise HubError(f"pull {release.place}", found, "Ask whoever published it; nothing was kept.")
+        raise HubError(f"pull {release.place}", found, documents.REMEDY)
     return contents, key.stem
 
 
@@ -210,4 +210,5 @@ def _weights(
 ) -> dict[str, RawTensor]:
     """Return the weights of a release: safetensors, finite, and those that its record names."""
     what = f"the weights of {release.place}"
-    return artifacts.decode_weights(contents[layout.TENSORS], release.config.record.tensors, what)
+    with documents.strangers_own():
+        return artifacts.decode_weights(contents[layout.TENSORS], release.config.record.tensors, what)
