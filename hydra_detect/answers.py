@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hydra_detect import batches
+    from hydra_detect.engine.found import Found
     from hydra_detect.names import HeadRef
     from hydra_detect.nets.heads import HeadOutput
     from hydra_detect.records import VersionRecord
@@ -87,7 +88,24 @@ def _raw(calibrated: float, temperature: float) -> float:
     return max(0.0, raw - _MARGIN * max(1.0, temperature))
 
 
-def detections(
+def of_batch(
+    jobs: Sequence[batches.Job], heads: Mapping[str, LoadedHead], found: Found, encoded: float, reading: Reading
+) -> list[Detections]:
+    """Return what heads found in each picture of a batch, which took `encoded` seconds to encode."""
+    share = 1.0 / len(jobs)
+    spans = {name: seconds * share for name, seconds in zip(heads, found.seconds, strict=True)}
+    return [
+        _of_picture(
+            job,
+            [(head, output[place]) for head, output in zip(heads.values(), found.outputs, strict=True)],
+            Timing(job.seconds, encoded * share, spans, found.shared * share),
+            reading,
+        )
+        for place, job in enumerate(jobs)
+    ]
+
+
+def _of_picture(
     job: batches.Job, found: Sequence[tuple[LoadedHead, HeadOutput]], timing: Timing, reading: Reading
 ) -> Detections:
     """Return what all heads found in one picture as one value."""

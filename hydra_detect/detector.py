@@ -19,7 +19,6 @@ import torch
 
 from hydra_detect import answers, batches, pictures, watching
 from hydra_detect.answers import LoadedHead
-from hydra_detect.detections import Detections, Timing
 from hydra_detect.engine import engines
 from hydra_detect.errors import InputError, NotFoundError, near_matches
 from hydra_detect.loading import Shelf
@@ -36,8 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from hydra_detect.detections import Detections
     from hydra_detect.engine.engines import Engine
     from hydra_detect.engine.found import Memory
+    from hydra_detect.hub.cards import About
     from hydra_detect.hub.push import Pushed
     from hydra_detect.records import VersionRecord
 
@@ -113,10 +114,6 @@ class HydraDetector:
         detector = cls(store, made(module, device=place, dtype=precision))
         if heads is None:
             heads = detector.registry.fitting(stored.record.contract)
-        elif isinstance(heads, str | HeadRef):
-            raise InputError(
-                f"load heads {heads!s}", "heads is one reference, not a list", f"Write heads=[{str(heads)!r}]."
-            )
         for ref in one_version_each(heads):
             detector.load_head(ref)
         if watch is not None:
@@ -130,6 +127,7 @@ class HydraDetector:
         heads: Iterable[str | HeadRef] | None = None,
         *,
         store: str | os.PathLike[str] | Store | None = None,
+        allow_older: bool = False,
         endpoint: str | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
@@ -141,7 +139,8 @@ class HydraDetector:
             source: "org/backbone", or a folder that `save_pretrained` wrote.
             heads: "org/hydra-whistle@v3", "org/pack/whistle@v3", or names in the store; None for all of a pack.
             store: Where they are kept; None for $HYDRA_DETECT_STORE, or one at home.
-            endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
+            allow_older: As for `hub.pull.pull`, like the next.
+            endpoint: See there.
             device: As for `from_store`, like the next two.
             dtype: See there.
             engine: See there.
@@ -152,7 +151,8 @@ class HydraDetector:
         """
         from hydra_detect.hub import pretrained
 
-        place, backbone, refs = pretrained.gathered(source, heads, store=store, endpoint=endpoint)
+        hub: dict[str, Any] = {"allow_older": allow_older, "endpoint": endpoint}
+        place, backbone, refs = pretrained.gathered(source, heads, store=store, **hub)
         return cls.from_store(place, refs, backbone=backbone, device=device, dtype=dtype, engine=engine)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
@@ -162,12 +162,21 @@ class HydraDetector:
         return pretrained.save(self, folder)
 
     def push_to_hub(
-        self, repo: str, *, private: bool = False, message: str = "", endpoint: str | None = None
+        self,
+        repo: str,
+        *,
+        private: bool = False,
+        message: str = "",
+        about: About | None = None,
+        sign_with: str | os.PathLike[str] | None = None,
+        endpoint: str | None = None,
     ) -> list[Pushed]:
         """Publish backbone and loaded heads as one repository; `hub.push.push` says what that means, and raises."""
         from hydra_detect.hub import pretrained
 
-        return pretrained.publish(self, repo, private=private, message=message, endpoint=endpoint)
+        return pretrained.publish(
+            self, repo, private=private, message=message, about=about, sign_with=sign_with, endpoint=endpoint
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -184,14 +193,15 @@ class HydraDetector:
         """The loaded heads: name to version."""
         return {name: head.version for name, head in self._heads.items()}
 
-    def load_head(self, ref: str | HeadRef, *, endpoint: str | None = None) -> VersionRecord:
+    def load_head(self, ref: str | HeadRef, *, allow_older: bool = False, endpoint: str | None = None) -> VersionRecord:
         """Load a head, or another version of a loaded one; the change is one atomic assignment.
 
         Other heads are not touched, and a prediction in progress finishes with what it began with.
 
         Args:
             ref: "owl" for the active version, "owl@3" for that one; "org/hydra-owl@v3" is pulled first.
-            endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
+            allow_older: As for `hub.pull.pull`, like the next.
+            endpoint: See there.
 
         Returns:
             The version that is now loaded.
@@ -205,7 +215,7 @@ class HydraDetector:
         if isinstance(ref, str) and "/" in ref:  # which can only mean something on a Hub
             from hydra_detect.hub.pull import pull
 
-            ref = pull(ref, self.registry.store, endpoint=endpoint)
+            ref = pull(ref, self.registry.store, allow_older=allow_older, endpoint=endpoint)
         return self._install(ref, only_if_loaded=False)
 
     def swap(self, ref: str | HeadRef) -> VersionRecord:
@@ -371,17 +381,7 @@ class HydraDetector:
             encoded = time.perf_counter() - started
             wanted = [(head.network, reading.least_raw(name, head)) for name, head in heads.items()]
             found = self._engine.detect(features, wanted)
-        share = 1.0 / len(jobs)
-        spans = {name: seconds * share for name, seconds in zip(heads, found.seconds, strict=True)}
-        return [
-            answers.detections(
-                job,
-                [(head, output[place]) for head, output in zip(heads.values(), found.outputs, strict=True)],
-                Timing(job.seconds, encoded * share, spans, found.shared * share),
-                reading,
-            )
-            for place, job in enumerate(jobs)
-        ]
+        return answers.of_batch(jobs, heads, found, encoded, reading)
 
     def _loaded(self, names: Sequence[str] | None, verb: str = "run") -> Mapping[str, LoadedHead]:
         heads = self._heads

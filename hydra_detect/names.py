@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import re
 import reprlib
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 
@@ -28,6 +28,8 @@ _WINDOWS_DEVICES = frozenset(
 _FILE_NAME_FORBIDS = frozenset('/\\:*?"<>|')
 _LONGEST_FILE_NAME = 100
 _VERSIONS_END = 1_000_000_000
+
+T = TypeVar("T")
 _SHOWN = 80
 
 
@@ -160,15 +162,29 @@ class HeadRef:
         return cls(check_name(name), int(number) if at else None)
 
 
+def listed_refs(heads: Iterable[T]) -> list[T]:
+    """Return references as a list.
+
+    Raises:
+        InputError: If it is one reference, and no list.
+
+    """
+    if isinstance(heads, str) or not hasattr(heads, "__iter__"):
+        raise InputError(
+            f"load heads {heads!s}", "heads is one reference, not a list", f"Write heads=[{str(heads)!r}]."
+        )
+    return list(heads)
+
+
 def one_version_each(heads: Iterable[str | HeadRef]) -> list[HeadRef]:
     """Return references, each once.
 
     Raises:
         NameInvalidError: If one is none.
-        InputError: If one head is named in two versions.
+        InputError: If one head is named in two versions, or it is one reference, and no list.
 
     """
-    refs = list(dict.fromkeys(HeadRef.parse(ref) for ref in heads))
+    refs = list(dict.fromkeys(HeadRef.parse(ref) for ref in listed_refs(heads)))
     for place, ref in enumerate(refs):
         if any(other.name == ref.name for other in refs[:place]):
             raise InputError(

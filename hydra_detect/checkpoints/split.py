@@ -108,6 +108,7 @@ def split_checkpoint(  # noqa: PLR0913  each is a question of its own that a use
     attachments: Mapping[str, bytes] | None = None,
     progress: Callable[[int, int], None] | None = None,
     actor: str = "",
+    endpoint: str | None = None,
 ) -> SplitReport:
     """Split a trained torchvision Faster R-CNN into a frozen backbone and a head, and prove that nothing changed.
 
@@ -125,6 +126,7 @@ def split_checkpoint(  # noqa: PLR0913  each is a question of its own that a use
         attachments: Further small files to keep beside it, by name.
         progress: Called with proof inputs done and in all.
         actor: Who is at work, for the history.
+        endpoint: Address of the Hub that an `hf://` is on; None for the client's own ($HF_ENDPOINT).
 
     Returns:
         What was made, with measured sizes and the parity report.
@@ -142,7 +144,7 @@ def split_checkpoint(  # noqa: PLR0913  each is a question of its own that a use
     check_name(head)
     check_name(backbone, "backbone")
     wanted = SplitSettings.of(settings)
-    source = read_original(path)
+    source = read_original(path, endpoint=endpoint)
     parts = _sort(source, _resolve(source, wanted))
     names = _class_names(source, class_names, head, parts)
     _check_store(store, head, backbone, parts)

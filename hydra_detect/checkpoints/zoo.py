@@ -23,8 +23,12 @@ MODELS = tuple(name for name in faster_rcnn.__all__ if name.startswith("fasterrc
 _BACKGROUND = 1  # categories begin with the background, which is no user's class
 
 
-def read_original(path: str | os.PathLike[str]) -> Checkpoint:
+def read_original(path: str | os.PathLike[str], *, endpoint: str | None = None) -> Checkpoint:
     """Read an original: a file, `torchvision:NAME`, or `hf://ORG/REPO/FILE.safetensors@REVISION`.
+
+    Args:
+        path: Which.
+        endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
 
     Raises:
         NotFoundError: If there is no such file.
@@ -33,11 +37,11 @@ def read_original(path: str | os.PathLike[str]) -> Checkpoint:
 
     """
     if isinstance(path, str) and path.startswith(HUB_SCHEME):
-        return read_hub(path)
+        return read_hub(path, endpoint=endpoint)
     return read_torchvision(str(path)) if str(path).startswith(SCHEME) else read_checkpoint(path)
 
 
-def read_hub(address: str) -> Checkpoint:
+def read_hub(address: str, *, endpoint: str | None = None) -> Checkpoint:
     """Read `hf://ORG/REPO/FILE.safetensors@REVISION`, at the commit that the revision is just now.
 
     Raises:
@@ -46,7 +50,7 @@ def read_hub(address: str) -> Checkpoint:
     """
     from hydra_detect.hub.originals import fetched
 
-    file, pinned = fetched(address)
+    file, pinned = fetched(address, endpoint=endpoint)
     return attrs.evolve(read_checkpoint(file), file=pinned)
 
 

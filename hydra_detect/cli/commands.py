@@ -20,6 +20,7 @@ from hydra_detect.cli.options import (
     ERROR,
     PARTIAL,
     STOPPED,
+    EndpointOption,
     JsonOption,
     Several,
     StoreOption,
@@ -82,7 +83,7 @@ def run(arguments: list[str]) -> int:
 
 
 @app.command
-def split(
+def split(  # noqa: PLR0913  each is an option that a person may give
     checkpoint: str,
     /,
     *,
@@ -92,6 +93,7 @@ def split(
     class_name: Several = [],  # noqa: B006  cyclopts makes a new list at each call
     parity_input: Several = [],  # noqa: B006  same
     keep_original: Annotated[bool, Parameter(negative=())] = False,
+    endpoint: EndpointOption = None,
     json: JsonOption = False,
     settings: SplitOptions = SplitOptions(),  # noqa: B008  frozen
 ) -> int:
@@ -100,7 +102,8 @@ def split(
     Parameters
     ----------
     checkpoint
-        A .pth, .pt or .safetensors file, or torchvision:NAME for torchvision's own weights.
+        A .pth, .pt or .safetensors file, torchvision:NAME for torchvision's own weights, or
+        hf://ORG/REPO/FILE.safetensors@REVISION for one on a Hub.
     head
         Name for the head.
     backbone
@@ -111,6 +114,8 @@ def split(
         A picture, folder or pattern to prove it on, beside the seeded pictures.
     keep_original
         Keep a copy of the original file beside the head.
+    endpoint
+        Address of the Hub that an hf:// is on; else $HF_ENDPOINT, or the public one.
 
     """
     from hydra_detect.checkpoints.split import split_checkpoint
@@ -127,6 +132,7 @@ def split(
             parity_inputs=parity_input or None,
             keep_original=keep_original,
             progress=progress,
+            endpoint=endpoint,
         )
     output.say(output.as_json(report.to_dict()) if json else str(report))
     return 0

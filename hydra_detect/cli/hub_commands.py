@@ -9,7 +9,7 @@ import attrs
 from cyclopts import App, Parameter
 
 from hydra_detect.cli import output
-from hydra_detect.cli.options import JsonOption, Several, StoreOption, WholeNumber, store_folder
+from hydra_detect.cli.options import EndpointOption, JsonOption, Several, StoreOption, WholeNumber, store_folder
 from hydra_detect.errors import InputError
 from hydra_detect.names import one_line
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from hydra_detect.detections import Detections
     from hydra_detect.hub.cards import About
     from hydra_detect.names import HeadRef
-
-
-EndpointOption = Annotated[str | None, Parameter(help="address of the Hub; else $HF_ENDPOINT, or the public one")]
 
 
 @Parameter(name="*")

@@ -55,6 +55,7 @@ def _whole_number(kind: object, tokens: Sequence[Token]) -> int:
 
 StoreOption = Annotated[Path | None, Parameter(help=f"folder of the store; else ${STORE_VARIABLE}")]
 JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="print JSON for programs")]
+EndpointOption = Annotated[str | None, Parameter(help="address of the Hub; else $HF_ENDPOINT, or the public one")]
 ReasonOption = Annotated[str, Parameter(help=f"why, for the history; who is ${ACTOR_VARIABLE}, or user@host")]
 Integer = Annotated[int, Parameter(converter=_integer)]
 LongInteger = Annotated[int, Parameter(converter=_long_integer)]

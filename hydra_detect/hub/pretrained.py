@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra_detect.arriving import Arrival, ArrivingBackbone, ArrivingHead, held_as
-from hydra_detect.errors import ConflictError, InputError, NotFoundError
+from hydra_detect.errors import ConflictError, NotFoundError
 from hydra_detect.hub import client, origins
 from hydra_detect.hub.channels import promote_release
 from hydra_detect.hub.pull import pull, pull_backbone
 from hydra_detect.hub.push import push_backbone, push_to_pack
 from hydra_detect.hub.refs import HubRef, is_hub_ref
 from hydra_detect.hub.searching import list_pack
-from hydra_detect.names import HeadRef
+from hydra_detect.names import HeadRef, listed_refs
 from hydra_detect.storage import backbones, heads, layout, references
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from hydra_detect.detector import HydraDetector
+    from hydra_detect.hub.cards import About
     from hydra_detect.hub.push import Pushed
     from hydra_detect.records import VersionRecord
 
@@ -43,6 +44,7 @@ def gathered(
     heads: Iterable[str | HeadRef | HubRef] | None,
     *,
     store: str | os.PathLike[str] | Store | None,
+    allow_older: bool,
     endpoint: str | None,
 ) -> tuple[Store, str | None, list[HeadRef] | None]:
     """Return a store that has a backbone and heads, pulled where they are missing; the backbone's name, and versions.
@@ -51,10 +53,11 @@ def gathered(
         source: "org/backbone", or a folder that `save_pretrained` wrote.
         heads: References on the Hub, or names in the store; None for all heads of a pack that `source` is.
         store: Where they are put; None for `default_store`.
+        allow_older: As for `pull`.
         endpoint: Address of the Hub.
 
     """
-    asked = None if heads is None else listed_refs(heads)
+    asked = None if heads is None else [str(ref) for ref in listed_refs(heads)]
     if Path(source).is_dir():
         place, name = Store.open(source), None
     else:
@@ -63,23 +66,11 @@ def gathered(
         asked = _of_pack(place, HubRef.parse(source), endpoint) if asked is None else asked
     if asked is None:
         return place, name, None
-    return (
-        place,
-        name,
-        [pull(ref, place, endpoint=endpoint) if is_hub_ref(ref) else HeadRef.parse(ref) for ref in asked],
-    )
-
-
-def listed_refs(heads: Iterable[str | HeadRef | HubRef]) -> list[str]:
-    """Return references as texts.
-
-    Raises:
-        InputError: If it is one reference, and no list.
-
-    """
-    if isinstance(heads, str | HeadRef | HubRef):
-        raise InputError(f"load heads {heads!s}", "heads is one reference, not a list", f"Write [{str(heads)!r}].")
-    return [str(ref) for ref in heads]
+    there = [
+        pull(ref, place, allow_older=allow_older, endpoint=endpoint) if is_hub_ref(ref) else HeadRef.parse(ref)
+        for ref in asked
+    ]
+    return place, name, there
 
 
 def _of_pack(store: Store, source: HubRef, endpoint: str | None) -> list[str]:
@@ -122,22 +113,29 @@ def save(detector: HydraDetector, folder: str | os.PathLike[str]) -> Path:
     return target
 
 
-def publish(detector: HydraDetector, repo: str, *, private: bool, message: str, endpoint: str | None) -> list[Pushed]:
+def publish(
+    detector: HydraDetector,
+    repo: str,
+    *,
+    private: bool,
+    message: str,
+    about: About | None,
+    sign_with: str | os.PathLike[str] | None,
+    endpoint: str | None,
+) -> list[Pushed]:
     """Publish a detector as one repository: the backbone at its top, and each head that it runs in the pack below.
 
     The versions that it runs are in production there from then on.
     """
+    facts: dict[str, Any] = {"message": message, "about": about, "sign_with": sign_with, "endpoint": endpoint}
     store = detector.registry.store
     name = _backbone(store, detector).name
     loaded = {version.ref: version for version in detector.heads.values()}
     leant = {version.ref: version for version in _leant_on(store, loaded.values()) if version.ref not in loaded}
-    found = [push_backbone(store, name, repo, private=private, message=message, endpoint=endpoint)]
+    found = [push_backbone(store, name, repo, private=private, **facts)]
     for is_reference, versions in ((True, leant), (False, loaded)):
         in_order = sorted(versions.values(), key=lambda one: (one.record.compact is not None, one.head, one.number))
-        found += [
-            push_to_pack(store, one, repo, message=message, endpoint=endpoint, is_reference=is_reference)
-            for one in in_order
-        ]
+        found += [push_to_pack(store, one, repo, is_reference=is_reference, **facts) for one in in_order]
     for one in loaded.values():  # whoever takes the whole takes these
         promote_release(HubRef(repo, one.head, f"v{one.number}"), endpoint=endpoint)
     return found

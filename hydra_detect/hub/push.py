@@ -121,7 +121,15 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
 
 
 def push_to_pack(
-    store: Store, version: VersionRecord, repo: str, *, message: str, endpoint: str | None, is_reference: bool
+    store: Store,
+    version: VersionRecord,
+    repo: str,
+    *,
+    is_reference: bool,
+    message: str = "",
+    about: About | None = None,
+    sign_with: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
 ) -> Pushed:
     """Publish one version of many that belong together; one that only others lean on is marked as that.
 
@@ -131,7 +139,7 @@ def push_to_pack(
     """
     target, hub = _target(f"{repo}/{version.head}"), Hub(endpoint)
     whole = heads.whole(store.head(version.head), version.number)
-    upload = _head_upload(store, hub, whole, target, About(), message)
+    upload = _head_upload(store, hub, whole, target, about or About(), message, sign_with=sign_with)
     if upload.glance and is_reference:
         upload = attrs.evolve(upload, glance=attrs.evolve(upload.glance, is_reference=True))
     return _pushed(store, hub, upload, whole.record, private=False)

@@ -12,9 +12,9 @@ import attrs
 from hydra_detect.errors import NameInvalidError
 from hydra_detect.names import check_name, shown
 
-_PART = r"[A-Za-z0-9](?:[A-Za-z0-9]|[._-](?=[A-Za-z0-9])){0,95}"
+_PART = r"\w(?:\w|[.-](?=\w)){0,95}"
 _REPO = re.compile(f"{_PART}/{_PART}", re.ASCII)
-_REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_]|[./-](?=[A-Za-z0-9_])){0,199}", re.ASCII)
+_REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_+]|[./-](?=[A-Za-z0-9_])){0,199}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _RELEASE = re.compile(r"v([1-9][0-9]{0,8})", re.ASCII)
 _PARTS_OF_A_PACK = 3
@@ -34,7 +34,7 @@ def check_repo(value: str) -> str:
     """
     if isinstance(value, str) and _REPO.fullmatch(value):
         return value
-    found = "a repository is ORG/REPO, each of letters, digits and single '-', '_', '.' between them, 96 at most"
+    found = "a repository is ORG/REPO, each of letters, digits, '_' and single '-', '.' between them, 96 at most"
     raise NameInvalidError(f"use {shown(value)} as a repository", found, "Write it as on the Hub.", name=value)
 
 
