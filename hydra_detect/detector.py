@@ -156,7 +156,7 @@ class HydraDetector:
         return cls.from_store(place, refs, backbone=backbone, device=device, dtype=dtype, engine=engine)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Write backbone and loaded heads to a new folder: a store of just these, for `from_pretrained`."""
+        """Write backbone and loaded heads, numbered anew, to a new folder: a store of these, for `from_pretrained`."""
         from hydra_detect.hub import pretrained
 
         return pretrained.save(self, folder)

@@ -1,14 +1,21 @@
 """The Hub on the command line: push, pull, search and what is in production, in words and as JSON."""
 
 import json
+import shutil
 
 import publishing_fixtures
 import pytest
-from engine_fixtures import every_photograph
+from engine_fixtures import copied, every_photograph
+from originals import small
 from publishing_fixtures import BACKBONE, OWL
+from safetensors.torch import save_file
+from test_cli import OPTIONS
+from test_hub_push import again
+from test_hub_signing import key_pair
 
 from hydra_detect import HeadRegistry
 from hydra_detect.cli.commands import run
+from hydra_detect.hub.signing import KEYS_VARIABLE
 
 publisher, puller = publishing_fixtures.publisher, publishing_fixtures.puller
 
@@ -58,8 +65,51 @@ def test_what_is_in_production(publisher, say):
     assert say("hub", "promote", f"{OWL}@v1") == "release v1 is in production\n"
     assert "nothing was in production before" in say("hub", "rollback", OWL, code=2)
     publisher.push("owl", "org/pack/owl")
+    again(publisher)
+    publisher.push()
+    assert say("hub", "promote", f"{OWL}@v2") == "release v2 is in production\n"
+    assert json.loads(say("hub", "rollback", OWL, "--json")) == {"production": 1}
+    assert publisher.text(OWL, "channels.json")["production"] == 1
     assert say("hub", "heads", "org/pack").splitlines()[1].split()[:2] == ["owl", "v1"]
     assert json.loads(say("hub", "heads", "org/pack", "--json"))["owl"]["release"] == 1
+
+
+def test_what_it_needs_can_be_said(publisher, say, hub, tmp_path):
+    """Whose store knows of no Hub says where the backbone lies; where it is not that one, that is an error."""
+    store = copied(publisher.store, tmp_path)
+    shutil.rmtree(store.root / "hub")
+    said = ("push", "owl", "org/mine", "--store", str(store.root))
+    assert "it is not known where on" in say(*said, code=2)
+    assert "org/mine" not in hub.repos
+    assert say(*said, "--needs", BACKBONE).startswith("org/mine@v1 is at ")
+
+
+def test_older_and_signed(publisher, say, tmp_path, monkeypatch):
+    """A release is signed with --sign-with; an older one of a namespace that is held to a key needs --allow-older."""
+    store, other, keys = str(publisher.store.root), str(tmp_path / "other"), tmp_path / "keys"
+    keys.mkdir()
+    private, _public = key_pair(keys, "org")
+    signed = ("--store", store, "--sign-with", str(private))
+    say("push", "default", "org/signed-backbone", "--backbone", *signed)
+    for _ in range(2):
+        say("push", "owl", "org/signed", "--needs", "org/signed-backbone", *signed)
+        again(publisher)
+    monkeypatch.setenv(KEYS_VARIABLE, str(keys))
+    assert "it is not signed" in say("pull", BACKBONE, "--backbone", "--store", other, code=2)
+    pulled = ("pull", "org/signed@v1", "--store", other)
+    assert "org/signed@v2 is owl@1 here" in say("pull", "org/signed@v2", "--store", other)
+    assert "pull it with allow_older=True (--allow-older)" in say(*pulled, code=2)
+    assert "org/signed@v1 is owl@2 here" in say(*pulled, "--allow-older")
+
+
+def test_an_original_of_another_hub(hub, say, tmp_path):
+    """An original is split straight from the Hub that is named."""
+    save_file(small().state_dict(), tmp_path / "model.safetensors")
+    hub.repo("org/original", {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
+    address = "hf://org/original/model.safetensors"
+    told = say("split", address, "--head", "owl", "--store", str(tmp_path / "store"), *OPTIONS)
+    assert told.startswith("owl@1: ")
+    assert HeadRegistry(tmp_path / "store")["owl"].record.source.file.startswith("hf://org/original/model.safetensors@")
 
 
 def test_errors_are_one_sentence(publisher, say, tmp_path):

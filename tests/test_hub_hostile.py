@@ -4,10 +4,12 @@ import hashlib
 import json
 import pickle
 import struct
+from dataclasses import replace
 
 import numpy as np
 import publishing_fixtures
 import pytest
+from hub_faults import Alter
 from publishing_fixtures import BACKBONE, OWL
 
 from hydra_detect.errors import (
@@ -22,6 +24,7 @@ from hydra_detect.errors import (
 )
 from hydra_detect.hub import layout
 from hydra_detect.hub.pull import pull_backbone
+from hydra_detect.hub.searching import list_pack
 from hydra_detect.storage import artifacts
 from hydra_detect.tensors import RawTensor, tensors_digest
 
@@ -174,6 +177,35 @@ def test_a_config_that_is_too_large_is_not_read(puller, hub):
     before = len(hub.seen())
     refused(puller, told="such a file 262144 at most")
     assert not [one for one in hub.seen()[before:] if "/resolve/" in one.path]
+
+
+def test_weights_that_are_too_large_are_not_read(puller, hub, monkeypatch):
+    """Weights beyond what any artifact may have are refused by config and listing, and none of them is downloaded."""
+    monkeypatch.setattr(layout, "LIMITS", {**layout.LIMITS, "model.safetensors": 100_000})
+    before = len(hub.seen())
+    refused(puller, told="of model.safetensors it says 116964 bytes, .*; 100000 are allowed", ref=f"{OWL}@v1")
+    assert not [one for one in hub.seen()[before:] if one.path.endswith("model.safetensors")]
+
+
+def test_no_more_is_read_than_is_listed(puller, hub):
+    """Of a body that goes on beyond the size in the listing, no more than the chunk that passes it is held."""
+
+    def longer(reply):
+        return replace(reply, body=reply.body + b" " * (8 << 20), headers={})
+
+    hub.faults.on(Alter(longer), "GET", r"/resolve/.*/config\.json$", times=None)
+    error = refused(puller, told=r"\d+ bytes came twice whose digest is not that of the commit's listing")
+    assert int(error.found.split()[0]) < 1 << 20
+
+
+def test_an_index_that_is_too_large_is_not_read(publisher, hub, monkeypatch):
+    """Who looks at a pack reads no more of its index than any may have."""
+    publisher.push("owl", "org/pack/owl")
+    put(hub, {"index.json": b" " * (8 << 20)}, "org/pack")
+    monkeypatch.setattr(layout, "LIMITS", {**layout.LIMITS, "index.json": 100})
+    with pytest.raises(CorruptError, match=r"it has \d+ bytes, and such a file 100 at most") as caught:
+        list_pack("org/pack", endpoint=hub.endpoint)
+    assert int(caught.value.found.split()[2]) < 1 << 20
 
 
 def test_a_folder_of_many(puller, hub, monkeypatch):

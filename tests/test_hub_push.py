@@ -20,6 +20,7 @@ from hydra_detect.errors import (
     InputError,
     NameInvalidError,
     NotFoundError,
+    StoreError,
 )
 from hydra_detect.hub.channels import promote_release, rollback_release
 from hydra_detect.hub.push import push, push_backbone
@@ -315,28 +316,6 @@ def test_what_is_remembered_and_gone(publisher, hub):
         publisher.push()
 
 
-def test_what_stays_here(publisher, hub):
-    """No folder of this machine, nobody's name, and no file name of a sample is published."""
-    publisher.push()
-    every = b"".join(hub.repos[OWL].content(path) for path in hub.repos[OWL].head.files)
-    for private in (str(publisher.store.root.parent), "root@"):
-        assert private.encode() not in every
-
-
-def test_no_token_anywhere(publisher, hub, canary, caplog, capsys):
-    """The token is sent to the Hub, and is in no log, no output, no file of the store, and no error."""
-    publisher.push()
-    hub.faults.on(Status(401), "POST", "/commit/", times=None)
-    again(publisher)
-    with pytest.raises(HubError) as caught:
-        publisher.push()
-    texts = [str(caught.value), repr(caught.value), repr(vars(caught.value)), caplog.text, *capsys.readouterr()]
-    texts += [path.read_bytes().decode("latin1") for path in publisher.store.root.rglob("*") if path.is_file()]
-    assert not [text for text in texts if canary in text]
-    assert hub.leaks(canary) == []
-    assert hub.seen(host="hub")[-1].contains(canary)
-
-
 def test_who_may_not(publisher, hub, monkeypatch):
     """Without a token, with one that may only read, and with one for another namespace, nothing is changed."""
     for token in (None, hub.read_token, hub.other_token, hub.lab_token):
@@ -471,6 +450,32 @@ def test_a_whole_detector(publisher, hub, tmp_path):
     assert list(some.heads) == ["fox"]
 
 
+@pytest.mark.parametrize("fault", [None, Lose(), Status(412)], ids=["none", "lost", "412"])
+def test_what_others_leant_on_becomes_a_head_of_its_own(publisher, hub, tmp_path, fault):
+    """A head that was published because another leans on it is one of the pack once it is published itself."""
+    options = {"store": tmp_path / "there", "endpoint": hub.endpoint, "device": "cpu"}
+    HydraDetector.from_store(publisher.store, ["bat"], device="cpu").push_to_hub("org/whole", endpoint=hub.endpoint)
+    assert sorted(HydraDetector.from_pretrained("org/whole", **options).heads) == ["bat"]
+    before = dict(hub.repos["org/whole"].tags)
+    if fault:
+        hub.faults.on(fault, "POST", "/commit/")
+    made = publisher.push("owl", "org/whole/owl")
+    assert (str(made.ref), made.is_new) == ("org/whole/owl@v1", False)
+    assert hub.repos["org/whole"].tags == before
+    assert made.commit == before["owl-v1"]
+    assert sorted(HydraDetector.from_pretrained("org/whole", **options).heads) == ["bat", "owl"]
+
+
+def test_cards_of_a_whole_detector(publisher, hub):
+    """What a card is to say is on each card of a detector that is published as a whole."""
+    detector = HydraDetector.from_store(publisher.store, ["fox"], device="cpu")
+    detector.push_to_hub("org/whole", about=About(license="mit", data="Ours."), endpoint=hub.endpoint)
+    for path in ("README.md", "heads/fox/README.md"):
+        card = hub.repos["org/whole"].content(path).decode()
+        assert 'license: "mit"' in card
+        assert "Ours." in card
+
+
 def test_saved_in_a_folder(tmp_path):
     """A detector that was saved comes back from its folder; what stands there already is left alone."""
     store = copied(mixed(), tmp_path)
@@ -482,3 +487,16 @@ def test_saved_in_a_folder(tmp_path):
     assert VersionManager(folder).verify(depth="deep").is_sound
     with pytest.raises(ConflictError, match="there is a store already"):
         detector.save_pretrained(folder)
+    (tmp_path / "empty").mkdir()
+    assert detector.save_pretrained(tmp_path / "empty") == tmp_path / "empty"
+
+
+def test_saving_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    """Of a detector that cannot be saved to its end, nothing is left at its place or beside it."""
+    store = copied(mixed(), tmp_path)
+    detector = HydraDetector.from_store(store, ["owl", "fox"], device="cpu")
+    monkeypatch.setattr(VersionManager, "promote", lambda *_of, **_options: (_ for _ in ()).throw(OSError(28, "full")))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(StoreError, match="full"):
+        detector.save_pretrained(tmp_path / "saved")
+    assert sorted(tmp_path.iterdir()) == before

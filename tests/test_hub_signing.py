@@ -7,7 +7,7 @@ import pytest
 from publishing_fixtures import BACKBONE, BAT, OWL
 from test_hub_push import again
 
-from hydra_detect import HeadRegistry
+from hydra_detect import HeadRegistry, HydraDetector
 from hydra_detect.errors import ConflictError, ExtraMissingError, HubError, InputError
 from hydra_detect.hub import signing
 from hydra_detect.hub.origins import origin_of
@@ -99,6 +99,34 @@ def test_an_old_release_is_not_replayed(publisher, puller, private):
     with pytest.raises(ConflictError, match="that is release 1 now, and 2 was pulled before"):
         puller.pull("org/signed@v1")
     assert str(puller.pull("org/signed@v1", allow_older=True)) == "owl@2"
+
+
+def test_an_old_release_in_a_detector(publisher, puller, private):
+    """Detectors take an older release of such a namespace only if that is allowed, too."""
+    signed(publisher, private)
+    again(publisher)
+    publisher.push("owl", "org/signed", sign_with=private, needs=["org/signed-backbone"])
+    puller.pull("org/signed@v2")
+    options = {"store": puller.store, "endpoint": puller.hub.endpoint, "device": "cpu"}
+    with pytest.raises(ConflictError, match="and 2 was pulled before"):
+        HydraDetector.from_pretrained("org/signed-backbone", ["org/signed@v1"], **options)
+    running = HydraDetector.from_pretrained("org/signed-backbone", [], **options)
+    with pytest.raises(ConflictError, match="and 2 was pulled before"):
+        running.load_head("org/signed@v1", endpoint=puller.hub.endpoint)
+    loaded = running.load_head("org/signed@v1", allow_older=True, endpoint=puller.hub.endpoint)
+    again_loaded = HydraDetector.from_pretrained(
+        "org/signed-backbone", ["org/signed@v1"], allow_older=True, **options
+    ).heads["owl"]
+    assert loaded == again_loaded
+    assert loaded.number == 2
+
+
+def test_a_detector_is_signed_as_a_whole(publisher, puller, private, hub):
+    """Backbone and heads of a detector that is published with a key are signed with it."""
+    detector = HydraDetector.from_store(publisher.store, ["owl"], device="cpu")
+    detector.push_to_hub("org/whole", sign_with=private, endpoint=hub.endpoint)
+    ref = puller.pull("org/whole/owl@v1")
+    assert origin_of(puller.store, HeadRegistry(puller.store)[ref]).signer == "org"
 
 
 def test_one_signed_head_in_place_of_another(publisher, puller, private, hub):

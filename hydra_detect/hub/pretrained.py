@@ -19,7 +19,7 @@ from hydra_detect.hub.push import push_backbone, push_to_pack
 from hydra_detect.hub.refs import HubRef, is_hub_ref
 from hydra_detect.hub.searching import list_pack
 from hydra_detect.names import HeadRef, listed_refs
-from hydra_detect.storage import backbones, heads, layout, references
+from hydra_detect.storage import backbones, files, heads, layout, owners, references
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
@@ -94,23 +94,38 @@ def _of_pack(store: Store, source: HubRef, endpoint: str | None) -> list[str]:
 def save(detector: HydraDetector, folder: str | os.PathLike[str]) -> Path:
     """Write a new store that holds a detector's backbone and the versions that it runs, each the active one there.
 
+    They are numbered anew. The store is written beside the folder and then given its name: it is there whole, or not.
+
     Raises:
-        ConflictError: If the folder is not empty.
+        ConflictError: If there is a store already.
+        StoreError: If the folder holds other things, or the disk is full or not writable.
 
     """
-    source, target = detector.registry.store, Path(folder)
+    target, asked = Path(folder).absolute(), f"save a detector to {folder}"
     if Store.find(target) is not None:
-        raise ConflictError(
-            f"save a detector to {target}", "there is a store already", "Name a new or an empty folder."
-        )
-    manager = VersionManager(Store.create(target))
+        raise ConflictError(asked, "there is a store already", "Name a new or an empty folder.")
+    aside = target.with_name(f".{target.name}-{owners.staging_name()}")
+    store = Store.create(aside)
+    with files.explained(asked):
+        try:
+            _fill(VersionManager(store), detector)
+            if target.exists():
+                target.rmdir()  # empty, or it would have been refused
+            store.disk.rename(aside, target)
+        finally:
+            files.discard(store.disk, aside)  # gone already after a success
+    return target
+
+
+def _fill(manager: VersionManager, detector: HydraDetector) -> None:
+    """Put a detector's backbone and versions into an empty store."""
+    source = detector.registry.store
     for version in detector.heads.values():
         made = _arrival(source, version).add_to(manager, is_same=lambda one, record: one.record == record)
         manager.promote(made.head, made.number)
     if not detector.heads:
         stored = _backbone(source, detector)
         backbones.publish(manager.store, stored.name, stored.record, stored.tensors)
-    return target
 
 
 def publish(
@@ -129,20 +144,17 @@ def publish(
     """
     facts: dict[str, Any] = {"message": message, "about": about, "sign_with": sign_with, "endpoint": endpoint}
     store = detector.registry.store
-    name = _backbone(store, detector).name
     loaded = {version.ref: version for version in detector.heads.values()}
-    leant = {version.ref: version for version in _leant_on(store, loaded.values()) if version.ref not in loaded}
-    found = [push_backbone(store, name, repo, private=private, **facts)]
-    for is_reference, versions in ((True, leant), (False, loaded)):
+    asked, compact = f"publish a detector as {repo}", [one for one in loaded.values() if one.record.compact]
+    leant_on = [references.find(store, one.record, asked) for one in compact]
+    found = [push_backbone(store, _backbone(store, detector).name, repo, private=private, **facts)]
+    others = {one.ref: one for one in leant_on if one.ref not in loaded}
+    for is_reference, versions in ((True, others), (False, loaded)):
         in_order = sorted(versions.values(), key=lambda one: (one.record.compact is not None, one.head, one.number))
         found += [push_to_pack(store, one, repo, is_reference=is_reference, **facts) for one in in_order]
     for one in loaded.values():  # whoever takes the whole takes these
         promote_release(HubRef(repo, one.head, f"v{one.number}"), endpoint=endpoint)
     return found
-
-
-def _leant_on(store: Store, versions: Iterable[VersionRecord]) -> list[VersionRecord]:
-    return [references.find(store, one.record, f"publish {one.ref}") for one in versions if one.record.compact]
 
 
 def _backbone(store: Store, detector: HydraDetector) -> ArrivingBackbone:

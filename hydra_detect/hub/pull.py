@@ -258,8 +258,7 @@ def _head(hub: Hub, release: Opened[HeadConfig], *, name: str, revision: str) ->
 def _backbone_name(store: Store, contract: BackboneContract, *, likely: str) -> str:
     """Return what a backbone is called here: as it is, or as there unless another one is called so."""
     # Looked at first: it may be the same one, which somebody else brings just now.
-    is_taken = bool(store.backbone(likely).numbers())
-    new = f"{likely[:40]}-{contract.digest.short}" if is_taken else likely
+    new = f"{likely[:40]}-{contract.digest.short}" if backbones.is_taken(store, likely) else likely
     return held_as(store, contract, likely=likely) or new
 
 

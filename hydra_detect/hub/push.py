@@ -33,7 +33,7 @@ from hydra_detect.storage.store import Store
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from hydra_detect.records import BackboneRecord, HeadRecord, VersionRecord
 
@@ -96,7 +96,7 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
         message: Title of the commit.
         about: What the card is to say that no record does: licence, data, description, a picture.
         needs: Where the backbone lies, and what a compact head leans on: "org/backbone", "org/hydra-cells@v1". Left
-            out, where they were pushed to or pulled from.
+            out, where they were pushed to or pulled from: in the same repository, or where that was first.
         sign_with: File with the private key to sign it with (extra signing): an elliptic curve's, as PEM.
         endpoint: Address of the Hub; None for the client's own ($HF_ENDPOINT).
 
@@ -265,12 +265,12 @@ def _release_of(
     """Return the config of a version as a release, its other files, and what lies beside it."""
     record, asked = version.record, f"publish {version.ref}"
     backbones.check_holds(store, record.backbone, asked)
-    given, leant = _opened(hub, needs), None
+    need, leant = _Needs(store, hub, target.repo, _opened(hub, needs)), None
     if record.compact:
         own = references.find(store, record, asked)
-        leant = _place_of(store, hub, own.record, given, f"the reference {own.ref}")
+        leant = need.place_of(own.record, f"the reference {own.ref}")
     stored_backbone = backbones.find(store, name_in(store, record.backbone, likely=record.backbone_name))
-    place = _place_of(store, hub, stored_backbone.record, given, f"backbone {stored_backbone.name!r}")
+    place = need.place_of(stored_backbone.record, f"backbone {stored_backbone.name!r}")
     beside = Beside(
         split=_anonymous(_read(store, version, stored.SPLIT, Split)),
         evaluation=_read(store, version, stored.EVALUATION, Metrics),
@@ -303,26 +303,43 @@ def _opened(hub: Hub, needs: Iterable[str]) -> list[receiving.Opened[Any]]:
     return found
 
 
-def _place_of(
-    store: Store, hub: Hub, record: BackboneRecord | HeadRecord, given: list[receiving.Opened[Any]], what: str
-) -> Place:
-    """Return where something lies: as it was said just now, or as it is remembered, and still so.
+@attrs.frozen
+class _Needs:
+    """Where that lies which a release needs: as it was said just now, or as it is remembered, and still so.
 
-    Raises:
-        NotFoundError: If neither is.
+    Args:
+        store: Where it is remembered.
+        hub: Where it has to lie.
+        repo: Repository of the release, which is looked at first: what is published as a whole is to be taken as one.
+        given: What lies where somebody said.
 
     """
-    wanted = origins.identity(record)
-    for there in given:
-        if origins.identity(there.config.record) == wanted:
-            return there.place
-    for place in origins.places(store, hub.endpoint, record):
-        with contextlib.suppress(NotFoundError):  # it was there once
-            there = receiving.identified(Snapshot(hub, place.repo, place.commit), place.head)
+
+    store: Store
+    hub: Hub
+    repo: str
+    given: Sequence[receiving.Opened[Any]]
+
+    def place_of(self, record: BackboneRecord | HeadRecord, what: str) -> Place:
+        """Return where something lies.
+
+        Raises:
+            NotFoundError: If that is not known.
+
+        """
+        wanted = origins.identity(record)
+        for there in self.given:
             if origins.identity(there.config.record) == wanted:
-                return place
-    remedy = "Push it first (push, push_backbone), or say where it lies: needs=['org/repo']."
-    raise NotFoundError(f"publish what needs {what}", f"it is not known where on {hub.endpoint} that lies", remedy)
+                return there.place
+        places = origins.places(self.store, self.hub.endpoint, record)
+        for place in sorted(places, key=lambda one: one.repo != self.repo):
+            with contextlib.suppress(NotFoundError):  # it was there once
+                there = receiving.identified(Snapshot(self.hub, place.repo, place.commit), place.head)
+                if origins.identity(there.config.record) == wanted:
+                    return place
+        found = f"it is not known where on {self.hub.endpoint} that lies"
+        remedy = "Push it first (push, push_backbone), or say where it lies: needs=['org/repo']."
+        raise NotFoundError(f"publish what needs {what}", found, remedy)
 
 
 def _read(store: Store, version: VersionRecord, name: str, kind: type[Any]) -> Any:

@@ -89,19 +89,26 @@ def _committed(hub: Hub, upload: Upload) -> tuple[str, bool]:
     for _ in range(MOST_TRIES):
         snapshot = Snapshot(hub, repo, hub.commit_of(repo))
         releases, tagged = _releases(snapshot, upload), hub.tags(repo).get(upload.tag)
-        if releases.get(upload.number):
+        is_there = releases.get(upload.number) is not None
+        if is_there:
             _check_signed(snapshot, upload)
-            return _where(hub, upload, tagged), was_tried
-        if tagged:
+            contents = _unmarked(snapshot, upload)
+            if not contents:
+                return _where(hub, upload, tagged), was_tried
+        elif tagged:
             found = f"the tag {upload.tag} stands at {tagged[:12]} already, and no release of that number is there"
             raise ConflictError(f"publish {upload.tag} in {repo}", found, "See who gave it; delete it, or go on.")
-        contents = _contents(snapshot, upload, releases)
+        else:
+            contents = _contents(snapshot, upload, releases)
+        text = "" if is_there else _text(upload)
         try:
-            return hub.commit(repo, contents, parent=snapshot.commit, title=upload.title, text=_text(upload)), True
+            made = hub.commit(repo, contents, parent=snapshot.commit, title=upload.title, text=text)
         except HubError as error:
-            was_tried = True
-            pause = client.pause_after(error, pauses)
-        time.sleep(pause)
+            was_tried = was_tried or not is_there
+            time.sleep(client.pause_after(error, pauses))
+        else:
+            if not is_there:
+                return made, True
     found = f"others changed it {MOST_TRIES} times meanwhile"
     raise HubError(f"publish {upload.tag} in {repo}", found, "Run it again when it is quieter there.")
 
@@ -179,6 +186,16 @@ def _card(snapshot: Snapshot, upload: Upload, releases: Releases) -> dict[str, b
     there, newest = snapshot.listed(upload.at(layout.CARD)), releases.get(releases.newest)
     is_edited = there is not None and (newest is None or there.blob != newest.card)
     return {} if is_edited else {upload.at(layout.CARD): upload.card}
+
+
+def _unmarked(snapshot: Snapshot, upload: Upload) -> dict[str, bytes]:
+    """Return the index of a pack in which a head that was there for others to lean on is one of its own by now."""
+    index = snapshot.document(Index, layout.INDEX) if upload.glance else None
+    there = index and index.heads.get(upload.target.head)
+    if not (index and there and upload.glance) or not there.is_reference or upload.glance.is_reference:
+        return {}
+    own = attrs.evolve(there, is_reference=False)
+    return {layout.INDEX: codec.encode(attrs.evolve(index, heads={**index.heads, upload.target.head: own}))}
 
 
 def _where(hub: Hub, upload: Upload, tagged: str | None) -> str:

@@ -144,6 +144,13 @@ def check_holds(store: Store, contract: BackboneContract, asked: str) -> None:
     )
 
 
+def is_taken(store: Store, name: str) -> bool:
+    """Whether a name belongs to a backbone, be it a damaged one; what is published and not yet named has none."""
+    with files.unless_damaged():
+        return store.backbone(name).pointer().active is not None
+    return True
+
+
 def check_free(store: Store, name: str, record: BackboneRecord) -> StoredBackbone | None:
     """Return the backbone of this name if it is the same one, None if the name is free.
 
