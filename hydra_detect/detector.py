@@ -159,7 +159,7 @@ class HydraDetector:
         """Write backbone and loaded heads, numbered anew, to a new folder: a store of these, for `from_pretrained`."""
         from hydra_detect.hub import pretrained
 
-        return pretrained.save(self, folder)
+        return pretrained.save(self.registry.store, self.backbone.contract, self.heads.values(), folder)
 
     def push_to_hub(
         self,
@@ -174,8 +174,9 @@ class HydraDetector:
         """Publish backbone and loaded heads as one repository; `hub.push.push` says what that means, and raises."""
         from hydra_detect.hub import pretrained
 
+        own = self.registry.store, self.backbone.contract, self.heads.values()
         return pretrained.publish(
-            self, repo, private=private, message=message, about=about, sign_with=sign_with, endpoint=endpoint
+            *own, repo, private=private, message=message, about=about, sign_with=sign_with, endpoint=endpoint
         )
 
     def __enter__(self) -> Self:

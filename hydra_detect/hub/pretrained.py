@@ -24,9 +24,9 @@ from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from hydra_detect.detector import HydraDetector
+    from hydra_detect.contracts import BackboneContract
     from hydra_detect.hub.cards import About
     from hydra_detect.hub.push import Pushed
     from hydra_detect.records import VersionRecord
@@ -91,12 +91,21 @@ def _of_pack(store: Store, source: HubRef, endpoint: str | None) -> list[str]:
     return [str(HubRef(source.repo, name)) for name, glance in found.items() if not glance.is_reference]
 
 
-def save(detector: HydraDetector, folder: str | os.PathLike[str]) -> Path:
-    """Write a new store that holds a detector's backbone and the versions that it runs, each the active one there.
+def save(
+    source: Store, contract: BackboneContract, versions: Iterable[VersionRecord], folder: str | os.PathLike[str]
+) -> Path:
+    """Write a new store that holds a backbone and versions of heads, each the active one there.
 
     They are numbered anew. The store is written beside the folder and then given its name: it is there whole, or not.
 
+    Args:
+        source: Where they are.
+        contract: Weights and settings of the backbone.
+        versions: One of each head.
+        folder: Of the new store.
+
     Raises:
+        NotFoundError: If the source has no such backbone any more.
         ConflictError: If there is a store already.
         StoreError: If the folder holds other things, or the disk is full or not writable.
 
@@ -108,7 +117,7 @@ def save(detector: HydraDetector, folder: str | os.PathLike[str]) -> Path:
     store = Store.create(aside)
     with files.explained(asked):
         try:
-            _fill(VersionManager(store), detector)
+            _fill(VersionManager(store), source, contract, list(versions))
             if target.exists():
                 target.rmdir()  # empty, or it would have been refused
             store.disk.rename(aside, target)
@@ -117,19 +126,22 @@ def save(detector: HydraDetector, folder: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _fill(manager: VersionManager, detector: HydraDetector) -> None:
-    """Put a detector's backbone and versions into an empty store."""
-    source = detector.registry.store
-    for version in detector.heads.values():
+def _fill(
+    manager: VersionManager, source: Store, contract: BackboneContract, versions: Sequence[VersionRecord]
+) -> None:
+    """Put a backbone and versions into an empty store."""
+    for version in versions:
         made = _arrival(source, version).add_to(manager, is_same=lambda one, record: one.record == record)
         manager.promote(made.head, made.number)
-    if not detector.heads:
-        stored = _backbone(source, detector)
+    if not versions:
+        stored = _backbone(source, contract, "save a detector")
         backbones.publish(manager.store, stored.name, stored.record, stored.tensors)
 
 
 def publish(
-    detector: HydraDetector,
+    store: Store,
+    contract: BackboneContract,
+    versions: Iterable[VersionRecord],
     repo: str,
     *,
     private: bool,
@@ -138,30 +150,28 @@ def publish(
     sign_with: str | os.PathLike[str] | None,
     endpoint: str | None,
 ) -> list[Pushed]:
-    """Publish a detector as one repository: the backbone at its top, and each head that it runs in the pack below.
+    """Publish a backbone and versions of heads as one repository: it at the top, and each of them in the pack below.
 
-    The versions that it runs are in production there from then on.
+    The versions are in production there from then on. `save` has the first arguments, `push.push` the others.
     """
     facts: dict[str, Any] = {"message": message, "about": about, "sign_with": sign_with, "endpoint": endpoint}
-    store = detector.registry.store
-    loaded = {version.ref: version for version in detector.heads.values()}
+    loaded = {version.ref: version for version in versions}
     asked, compact = f"publish a detector as {repo}", [one for one in loaded.values() if one.record.compact]
     leant_on = [references.find(store, one.record, asked) for one in compact]
-    found = [push_backbone(store, _backbone(store, detector).name, repo, private=private, **facts)]
+    found = [push_backbone(store, _backbone(store, contract, asked).name, repo, private=private, **facts)]
     others = {one.ref: one for one in leant_on if one.ref not in loaded}
-    for is_reference, versions in ((True, others), (False, loaded)):
-        in_order = sorted(versions.values(), key=lambda one: (one.record.compact is not None, one.head, one.number))
+    for is_reference, group in ((True, others), (False, loaded)):
+        in_order = sorted(group.values(), key=lambda one: (one.record.compact is not None, one.head, one.number))
         found += [push_to_pack(store, one, repo, is_reference=is_reference, **facts) for one in in_order]
     for one in loaded.values():  # whoever takes the whole takes these
         promote_release(HubRef(repo, one.head, f"v{one.number}"), endpoint=endpoint)
     return found
 
 
-def _backbone(store: Store, detector: HydraDetector) -> ArrivingBackbone:
-    """Return the backbone that a detector runs."""
-    name = held_as(store, detector.backbone.contract)
+def _backbone(store: Store, contract: BackboneContract, asked: str) -> ArrivingBackbone:
+    name = held_as(store, contract)
     if name is None:
-        raise NotFoundError("save a detector", "its store has its backbone no more", "Put that into the store again.")
+        raise NotFoundError(asked, "its store has its backbone no more", "Put that into the store again.")
     stored = backbones.find(store, name)
     return ArrivingBackbone(name=name, record=stored.record, tensors=backbones.tensors(store, stored))
 
