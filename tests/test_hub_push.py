@@ -335,6 +335,19 @@ def test_names_that_cannot_be(publisher, repo):
     assert len(publisher.hub.seen()) == before
 
 
+def test_a_name_that_the_client_refuses(publisher):
+    """What the client alone knows of names is told in our words."""
+    with pytest.raises(InputError, match=r"cannot end by '\.git': 'org/owl\.git'\. Write names as on the Hub"):
+        publisher.push("owl", "org/owl.git")
+
+
+@pytest.mark.parametrize("repo", ["org/owl__2", "org/_owl", "org/owl_", "org/a.b-c_d"])
+def test_names_that_the_hub_takes(publisher, puller, repo):
+    """Underscores anywhere, and single dots and dashes between letters, go there and back."""
+    assert str(publisher.push("fox", repo).ref) == f"{repo}@v1"
+    assert str(puller.pull(f"{repo}@v1")) == "fox@1"
+
+
 def test_a_release_is_numbered_as_its_version(publisher):
     """Where to is a repository, and no release in it."""
     with pytest.raises(InputError, match="a release has the number of its version"):

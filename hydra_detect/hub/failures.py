@@ -83,7 +83,7 @@ def _known(asked: str, error: Exception) -> HydraDetectError | None:
         if isinstance(error, getattr(errors, name)):
             return kind(asked, found, remedy)
     if isinstance(error, errors.HFValidationError):
-        return InputError(asked, one_line(str(error))[:_MOST_TOLD], "Write names as on the Hub.")
+        return InputError(asked, one_line(str(error))[:_MOST_TOLD].rstrip("."), "Write names as on the Hub.")
     return None
 
 
