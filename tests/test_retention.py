@@ -6,7 +6,7 @@ import math
 import attrs
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from record_strategies import texts
 
@@ -22,17 +22,21 @@ numbers = st.sampled_from([*range(1, 13), *range(97, 103), *range(999_990, 1_000
 def heads(draw):
     """Draw the versions of a head and a state that names some of them, or some that are gone."""
     there = draw(st.lists(numbers, max_size=12, unique=True))
-    pins = draw(st.lists(numbers, max_size=3, unique=True))
+    named = st.sampled_from(there) | numbers if there else numbers
+    pins = draw(st.lists(named, max_size=3, unique=True))
     state = attrs.evolve(
         NOTHING,
-        active=draw(st.none() | numbers),
-        earlier=draw(st.lists(numbers, max_size=3)),
+        active=draw(st.none() | named),
+        earlier=draw(st.lists(named, max_size=3)),
         pins=[Pin(version=number, reason=draw(texts)) for number in pins],
     )
     return there, state
 
 
 @given(heads(), st.integers(1, 15))
+@example(([1, 2, 3], attrs.evolve(NOTHING, active=1)), 1)
+@example(([1, 2, 3], attrs.evolve(NOTHING, active=3, earlier=[1])), 1)
+@example(([1, 2, 3], attrs.evolve(NOTHING, pins=[Pin(version=1, reason="")])), 1)
 def test_what_is_never_dropped(head, keep):
     """The active, the previous and the pinned versions stay, and the last `keep` by number; nothing else does."""
     there, state = head

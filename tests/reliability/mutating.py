@@ -234,7 +234,8 @@ def run(tests, copy, states):
         command = [sys.executable, str(HERE / "safety.py"), *tests, str(states)]
     path = os.pathsep.join([str(copy), str(HERE), str(TESTS)])
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
-    surroundings = {**own, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": scratch}
+    # As in CI, where what is drawn is the same each time: so is the verdict.
+    surroundings = {**own, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": scratch, "CI": "1"}
     try:
         done = subprocess.run(
             command, env=surroundings, cwd=TESTS.parent, capture_output=True, text=True, timeout=SECONDS, check=False
