@@ -6,25 +6,28 @@ a Hub is remembered by what they are; that is believed of nothing else, and look
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import attrs
 from attrs import validators as check
 
 from hydra_detect import codec
-from hydra_detect.arriving import sound
 from hydra_detect.codec import Record
+from hydra_detect.errors import NotFoundError
 from hydra_detect.hub import refs
 from hydra_detect.hub.documents import Place
-from hydra_detect.names import Digest
+from hydra_detect.names import Digest, HeadRef
 from hydra_detect.records import BackboneRecord, HeadRecord
 from hydra_detect.storage import backbones, derived, files, heads, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from hydra_detect.hub.refs import HubRef
     from hydra_detect.records import VersionRecord
+    from hydra_detect.storage.items import Item
+    from hydra_detect.storage.manifests import Published
     from hydra_detect.storage.store import Store
 
 _LIMIT = 64 << 10
@@ -83,13 +86,10 @@ def origin_of(store: Store, version: VersionRecord) -> Origin | None:
         CorruptError: If that is damaged.
 
     """
-    if layout.ORIGIN not in version.files:
-        return None
-    data = store.head(version.head).read(version, layout.ORIGIN)
-    return codec.decode(Origin, data, f"{layout.ORIGIN} of {version.ref}", limit=_LIMIT)
+    return _origin(store.head(version.head), version)
 
 
-def pulled(store: Store, head: str | None = None) -> Iterator[tuple[VersionRecord, Origin]]:
+def pulled(store: Store, head: str | None = None) -> Iterator[tuple[HeadRef, Origin]]:
     """Yield the versions that were pulled, the newest of each head first; what is damaged is passed over.
 
     Args:
@@ -98,21 +98,37 @@ def pulled(store: Store, head: str | None = None) -> Iterator[tuple[VersionRecor
 
     """
     for name in heads.names(store) if head is None else [head]:
-        for version in reversed(sound(store, name)):
-            with files.unless_damaged():
-                origin = origin_of(store, version)
+        item = store.head(name)
+        for number in reversed(item.numbers()):
+            with contextlib.suppress(NotFoundError), files.unless_damaged():
+                origin = _origin(item, item.manifest(number))  # not the record: of hundreds few are asked for
                 if origin:
-                    yield version, origin
+                    yield HeadRef(name, number), origin
+
+
+def _origin(item: Item, version: Published) -> Origin | None:
+    if layout.ORIGIN not in version.files:
+        return None
+    what = f"{layout.ORIGIN} of {item.name}@{version.number}"
+    return codec.decode(Origin, item.read(version, layout.ORIGIN), what, limit=_LIMIT)
 
 
 def pinned(store: Store, endpoint: str, ref: HubRef, head: str | None) -> tuple[VersionRecord, Origin] | None:
     """Return the version that a reference was when it was pulled, under a name or any; None if it was not."""
-    return next((found for found in pulled(store, head) if found[1].is_of(endpoint, ref)), None)
+    return _first(store, head, lambda origin: origin.is_of(endpoint, ref))
 
 
 def at(store: Store, endpoint: str, place: Place, head: str | None) -> tuple[VersionRecord, Origin] | None:
     """Return the version that was pulled from a place, under a name or any."""
-    return next((one for one in pulled(store, head) if (one[1].endpoint, one[1].place) == (endpoint, place)), None)
+    return _first(store, head, lambda origin: (origin.endpoint, origin.place) == (endpoint, place))
+
+
+def _first(store: Store, head: str | None, is_it: Callable[[Origin], bool]) -> tuple[VersionRecord, Origin] | None:
+    for ref, origin in pulled(store, head):
+        if is_it(origin):
+            with contextlib.suppress(NotFoundError), files.unless_damaged():
+                return heads.find(store, ref), origin
+    return None
 
 
 def newest_release(store: Store, endpoint: str, ref: HubRef) -> int:
@@ -121,7 +137,7 @@ def newest_release(store: Store, endpoint: str, ref: HubRef) -> int:
     return max(
         (
             one.release
-            for _version, one in pulled(store)
+            for _ref, one in pulled(store)
             if (one.endpoint, one.place.repo, one.place.head) == wanted
             and one.revision in {f"v{one.release}", ref.revision}
         ),

@@ -79,7 +79,7 @@ def _of_pack(store: Store, source: HubRef, endpoint: str | None) -> list[str]:
     Offline these are the ones that were pulled of it, as they were last asked for.
     """
     if client.is_offline():
-        there = [origin for _version, origin in origins.pulled(store) if origin.place.repo == source.repo]
+        there = [origin for _ref, origin in origins.pulled(store) if origin.place.repo == source.repo]
         named = {
             origin.place.head: origin.revision for origin in reversed(there) if origin.revision != origin.place.commit
         }

@@ -273,7 +273,7 @@ def _free_name(store: Store, hub: Hub, release: Opened[HeadConfig]) -> str:
     owner = re.sub(r"[^a-z0-9]+", "-", place.repo.partition("/")[0].lower()).strip("-")
     for name in (config.name, f"{config.name[:30]}-{owner[:30]}"):
         is_taken = bool(store.head(name).numbers())  # first, as with backbones
-        theirs = {(one.endpoint, one.place.repo, one.place.head) for _version, one in origins.pulled(store, name)}
+        theirs = {(one.endpoint, one.place.repo, one.place.head) for _ref, one in origins.pulled(store, name)}
         if not is_taken or (hub.endpoint, place.repo, place.head) in theirs:
             return name
     found = f"the store has another head {config.name!r}, and another {name!r}"
