@@ -151,8 +151,9 @@ class HydraDetector:
         """
         from hydra_detect.hub import pretrained
 
-        hub: dict[str, Any] = {"allow_older": allow_older, "endpoint": endpoint}
-        place, backbone, refs = pretrained.gathered(source, heads, store=store, **hub)
+        place, backbone, refs = pretrained.gathered(
+            source, heads, store=store, allow_older=allow_older, endpoint=endpoint
+        )
         return cls.from_store(place, refs, backbone=backbone, device=device, dtype=dtype, engine=engine)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:

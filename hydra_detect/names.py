@@ -28,9 +28,9 @@ _WINDOWS_DEVICES = frozenset(
 _FILE_NAME_FORBIDS = frozenset('/\\:*?"<>|')
 _LONGEST_FILE_NAME = 100
 _VERSIONS_END = 1_000_000_000
+_SHOWN = 80
 
 T = TypeVar("T")
-_SHOWN = 80
 
 
 class _Short(reprlib.Repr):

@@ -80,6 +80,8 @@ def test_what_it_needs_can_be_said(publisher, say, hub, tmp_path):
     shutil.rmtree(store.root / "hub")
     said = ("push", "owl", "org/mine", "--store", str(store.root))
     assert "it is not known where on" in say(*said, code=2)
+    publisher.push()
+    assert "it is not known where on" in say(*said, "--needs", OWL, code=2)
     assert "org/mine" not in hub.repos
     assert say(*said, "--needs", BACKBONE).startswith("org/mine@v1 is at ")
 

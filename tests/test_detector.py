@@ -23,6 +23,8 @@ from hydra_detect.errors import (
     NotFoundError,
     StoreError,
 )
+from hydra_detect.hub.refs import HubRef
+from hydra_detect.names import HeadRef
 from hydra_detect.storage import layout
 
 
@@ -388,6 +390,8 @@ def test_bad_requests_are_refused_clearly(detector, split_store, tmp_path):
         (lambda: detector.load_head("owl"), NotFoundError, "owl"),
         (lambda: detector.load_head("rbc@7"), NotFoundError, "no version 7"),
         (lambda: HydraDetector.from_store(split_store, "rbc"), InputError, "one reference"),
+        (lambda: HydraDetector.from_store(split_store, HeadRef("rbc", 1)), InputError, "one reference"),
+        (lambda: HydraDetector.from_store(split_store, HubRef("org/rbc")), InputError, "one reference"),
         (lambda: HydraDetector.from_store(split_store, device="cuda:99"), DeviceError, "cuda:99"),
         (lambda: HydraDetector.from_store(split_store, backbone="defualt"), NotFoundError, "default"),
         (lambda: HydraDetector.from_store(tmp_path / "none"), StoreError, "no such folder"),

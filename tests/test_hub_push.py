@@ -501,7 +501,14 @@ def test_saved_in_a_folder(tmp_path):
     with pytest.raises(ConflictError, match="there is a store already"):
         detector.save_pretrained(folder)
     (tmp_path / "empty").mkdir()
-    assert detector.save_pretrained(tmp_path / "empty") == tmp_path / "empty"
+    for place in (tmp_path / "empty", tmp_path / "new" / "folder"):
+        assert detector.save_pretrained(place) == place
+        assert sorted(HydraDetector.from_pretrained(str(place), device="cpu").heads) == ["bat", "elk"]
+    detector.unload_head("bat")
+    detector.unload_head("elk")
+    alone = HydraDetector.from_pretrained(str(detector.save_pretrained(tmp_path / "alone")), device="cpu")
+    assert alone.heads == {}
+    assert alone.backbone.contract == detector.backbone.contract
 
 
 def test_saving_that_fails_leaves_nothing(tmp_path, monkeypatch):

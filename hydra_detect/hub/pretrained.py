@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra_detect.arriving import Arrival, ArrivingBackbone, ArrivingHead, held_as
+from hydra_detect.arriving import Arrival, ArrivingHead, held_as
 from hydra_detect.errors import ConflictError, NotFoundError
 from hydra_detect.hub import client, origins
 from hydra_detect.hub.channels import promote_release
@@ -24,7 +24,7 @@ from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.hub.cards import About
@@ -113,29 +113,21 @@ def save(
     target, asked = Path(folder).absolute(), f"save a detector to {folder}"
     if Store.find(target) is not None:
         raise ConflictError(asked, "there is a store already", "Name a new or an empty folder.")
+    stored = backbones.find(source, _backbone_name(source, contract, asked))
     aside = target.with_name(f".{target.name}-{owners.staging_name()}")
-    store = Store.create(aside)
     with files.explained(asked):
         try:
-            _fill(VersionManager(store), source, contract, list(versions))
+            manager = VersionManager(Store.create(aside))
+            backbones.publish(manager.store, stored.name, stored.record, backbones.tensors(source, stored))
+            for version in versions:
+                made = _arrival(source, version).add_to(manager, is_same=lambda one, record: one.record == record)
+                manager.promote(made.head, made.number)
             if target.exists():
                 target.rmdir()  # empty, or it would have been refused
-            store.disk.rename(aside, target)
+            source.disk.rename(aside, target)
         finally:
-            files.discard(store.disk, aside)  # gone already after a success
+            files.discard(source.disk, aside)  # gone already after a success
     return target
-
-
-def _fill(
-    manager: VersionManager, source: Store, contract: BackboneContract, versions: Sequence[VersionRecord]
-) -> None:
-    """Put a backbone and versions into an empty store."""
-    for version in versions:
-        made = _arrival(source, version).add_to(manager, is_same=lambda one, record: one.record == record)
-        manager.promote(made.head, made.number)
-    if not versions:
-        stored = _backbone(source, contract, "save a detector")
-        backbones.publish(manager.store, stored.name, stored.record, stored.tensors)
 
 
 def publish(
@@ -158,7 +150,7 @@ def publish(
     loaded = {version.ref: version for version in versions}
     asked, compact = f"publish a detector as {repo}", [one for one in loaded.values() if one.record.compact]
     leant_on = [references.find(store, one.record, asked) for one in compact]
-    found = [push_backbone(store, _backbone(store, contract, asked).name, repo, private=private, **facts)]
+    found = [push_backbone(store, _backbone_name(store, contract, asked), repo, private=private, **facts)]
     others = {one.ref: one for one in leant_on if one.ref not in loaded}
     for is_reference, group in ((True, others), (False, loaded)):
         in_order = sorted(group.values(), key=lambda one: (one.record.compact is not None, one.head, one.number))
@@ -168,23 +160,17 @@ def publish(
     return found
 
 
-def _backbone(store: Store, contract: BackboneContract, asked: str) -> ArrivingBackbone:
+def _backbone_name(store: Store, contract: BackboneContract, asked: str) -> str:
     name = held_as(store, contract)
     if name is None:
         raise NotFoundError(asked, "its store has its backbone no more", "Put that into the store again.")
-    stored = backbones.find(store, name)
-    return ArrivingBackbone(name=name, record=stored.record, tensors=backbones.tensors(store, stored))
+    return name
 
 
 def _arrival(store: Store, version: VersionRecord) -> Arrival:
-    """Return a version with all that it needs, as it goes into another store."""
-    own = backbones.find(store, version.record.backbone_name)
+    """Return a version with what it leans on, as it goes into another store that has its backbone."""
     leant = references.find(store, version.record, f"save {version.ref}") if version.record.compact else None
-    return Arrival(
-        head=_head(store, version),
-        backbone=ArrivingBackbone(name=own.name, record=own.record, tensors=backbones.tensors(store, own)),
-        reference=_head(store, leant) if leant else None,
-    )
+    return Arrival(head=_head(store, version), reference=_head(store, leant) if leant else None)
 
 
 def _head(store: Store, version: VersionRecord) -> ArrivingHead:

@@ -90,17 +90,15 @@ def _committed(hub: Hub, upload: Upload) -> tuple[str, bool]:
         snapshot = Snapshot(hub, repo, hub.commit_of(repo))
         releases, tagged = _releases(snapshot, upload), hub.tags(repo).get(upload.tag)
         is_there = releases.get(upload.number) is not None
-        if is_there:
-            _check_signed(snapshot, upload)
-            contents = _unmarked(snapshot, upload)
-            if not contents:
-                return _where(hub, upload, tagged), was_tried
-        elif tagged:
+        if tagged and not is_there:
             found = f"the tag {upload.tag} stands at {tagged[:12]} already, and no release of that number is there"
             raise ConflictError(f"publish {upload.tag} in {repo}", found, "See who gave it; delete it, or go on.")
-        else:
-            contents = _contents(snapshot, upload, releases)
-        text = "" if is_there else _text(upload)
+        if is_there:
+            _check_signed(snapshot, upload)
+        contents = _unmarked(snapshot, upload) if is_there else _contents(snapshot, upload, releases)
+        if not contents:
+            return _where(hub, upload, tagged), was_tried
+        text = "" if is_there else _text(upload)  # by which the commit of a release is known
         try:
             made = hub.commit(repo, contents, parent=snapshot.commit, title=upload.title, text=text)
         except HubError as error:
