@@ -477,6 +477,8 @@ def test_what_others_leant_on_becomes_a_head_of_its_own(publisher, hub, tmp_path
     assert hub.repos["org/whole"].tags == before
     assert made.commit == before["owl-v1"]
     assert sorted(HydraDetector.from_pretrained("org/whole", **options).heads) == ["bat", "owl"]
+    hub.repos["org/whole"].drop_ref("tag", "owl-v1")
+    assert publisher.push("owl", "org/whole/owl").commit == before["owl-v1"]  # not the one that changed the index
 
 
 def test_cards_of_a_whole_detector(publisher, hub):

@@ -107,18 +107,26 @@ def test_an_old_release_in_a_detector(publisher, puller, private):
     again(publisher)
     publisher.push("owl", "org/signed", sign_with=private, needs=["org/signed-backbone"])
     puller.pull("org/signed@v2")
+    args = ("org/signed-backbone", ["org/signed@v1"])
     options = {"store": puller.store, "endpoint": puller.hub.endpoint, "device": "cpu"}
     with pytest.raises(ConflictError, match="and 2 was pulled before"):
-        HydraDetector.from_pretrained("org/signed-backbone", ["org/signed@v1"], **options)
-    running = HydraDetector.from_pretrained("org/signed-backbone", [], **options)
+        HydraDetector.from_pretrained(*args, **options)
+    assert HydraDetector.from_pretrained(*args, allow_older=True, **options).heads["owl"].number == 2
+
+
+def test_an_old_release_in_a_running_detector(publisher, puller, private):
+    """So do running ones, and what they run stays."""
+    signed(publisher, private)
+    again(publisher)
+    publisher.push("owl", "org/signed", sign_with=private, needs=["org/signed-backbone"])
+    options = {"endpoint": puller.hub.endpoint}
+    running = HydraDetector.from_pretrained(
+        "org/signed-backbone", ["org/signed@v2"], store=puller.store, device="cpu", **options
+    )
     with pytest.raises(ConflictError, match="and 2 was pulled before"):
-        running.load_head("org/signed@v1", endpoint=puller.hub.endpoint)
-    loaded = running.load_head("org/signed@v1", allow_older=True, endpoint=puller.hub.endpoint)
-    again_loaded = HydraDetector.from_pretrained(
-        "org/signed-backbone", ["org/signed@v1"], allow_older=True, **options
-    ).heads["owl"]
-    assert loaded == again_loaded
-    assert loaded.number == 2
+        running.load_head("org/signed@v1", **options)
+    assert running.heads["owl"].number == 1
+    assert running.load_head("org/signed@v1", allow_older=True, **options).number == 2
 
 
 def test_a_detector_is_signed_as_a_whole(publisher, puller, private, hub):

@@ -123,7 +123,7 @@ def save(
                 made = _arrival(source, version).add_to(manager, is_same=lambda one, record: one.record == record)
                 manager.promote(made.head, made.number)
             if target.exists():
-                target.rmdir()  # empty, or it would have been refused
+                target.rmdir()  # empty, or it would have been refused; Windows renames onto nothing that is there
             source.disk.rename(aside, target)
         finally:
             files.discard(source.disk, aside)  # gone already after a success
