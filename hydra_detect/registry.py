@@ -16,9 +16,10 @@ from hydra_detect.storage.store import Store
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from hydra_detect.contracts import BackboneContract
+    from hydra_detect.hub.cards import About
     from hydra_detect.hub.push import Pushed
     from hydra_detect.records import VersionRecord
     from hydra_detect.storage.pointers import Pointer
@@ -197,18 +198,65 @@ class HeadRegistry:
         version: int | None = None,
         private: bool = False,
         message: str = "",
+        about: About | None = None,
+        needs: Iterable[str] = (),
+        sign_with: str | os.PathLike[str] | None = None,
         endpoint: str | None = None,
     ) -> Pushed:
-        """Publish one version of a head on a Hub; `hub.push.push` says what that means, takes more, and raises."""
+        """Publish one version of a head on a Hub; `hub.push.push` says what that means, and raises."""
         from hydra_detect.hub.push import push
 
-        return push(self.store, name, repo, version=version, private=private, message=message, endpoint=endpoint)
+        return push(
+            self.store,
+            name,
+            repo,
+            version=version,
+            private=private,
+            message=message,
+            about=about,
+            needs=needs,
+            sign_with=sign_with,
+            endpoint=endpoint,
+        )
 
-    def pull(self, ref: str, *, name: str | None = None, endpoint: str | None = None) -> HeadRef:
-        """Put a release from a Hub into the store; `hub.pull.pull` says what that means, takes more, and raises."""
+    def push_backbone(
+        self,
+        name: str,
+        repo: str,
+        *,
+        private: bool = False,
+        message: str = "",
+        about: About | None = None,
+        sign_with: str | os.PathLike[str] | None = None,
+        endpoint: str | None = None,
+    ) -> Pushed:
+        """Publish a backbone on a Hub; `hub.push.push_backbone` says what that means, and raises."""
+        from hydra_detect.hub.push import push_backbone
+
+        return push_backbone(
+            self.store,
+            name,
+            repo,
+            private=private,
+            message=message,
+            about=about,
+            sign_with=sign_with,
+            endpoint=endpoint,
+        )
+
+    def pull(
+        self, ref: str, *, name: str | None = None, allow_older: bool = False, endpoint: str | None = None
+    ) -> HeadRef:
+        """Put a release from a Hub into the store; `hub.pull.pull` says what that means, and raises."""
         from hydra_detect.hub.pull import pull
 
-        return pull(ref, self.store, name=name, endpoint=endpoint, actor=self.actor)
+        return pull(ref, self.store, name=name, allow_older=allow_older, endpoint=endpoint, actor=self.actor)
+
+    def pull_backbone(self, ref: str, *, name: str | None = None, endpoint: str | None = None) -> str:
+        """Put a backbone from a Hub into the store; `hub.pull.pull_backbone` says what that means, and raises."""
+        from hydra_detect.hub.pull import pull_backbone
+
+        return pull_backbone(ref, self.store, name=name, endpoint=endpoint)
 
     def backbones(self) -> list[str]:
         """Return the names of the backbones in the store."""

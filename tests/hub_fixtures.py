@@ -119,7 +119,7 @@ def keep_apart(monkeypatch, server):
     for name in [name for name in os.environ if name.upper().startswith(DROPPED)]:
         monkeypatch.delenv(name)
     home = server.folder
-    for name, value in {**SETTINGS, "HF_HOME": str(home)}.items():
+    for name, value in {**SETTINGS, "HF_HOME": str(home), "HOME": str(home)}.items():
         monkeypatch.setenv(name, value)
     values = {
         "ENDPOINT": NOWHERE, "HUGGINGFACE_CO_URL_TEMPLATE": NOWHERE + "/{repo_id}/resolve/{revision}/{filename}",

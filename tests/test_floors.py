@@ -67,7 +67,9 @@ DELEGATES = {
     "detector.HydraDetector.push_to_hub",
     "detector.HydraDetector.load_head",
     "registry.HeadRegistry.push",
+    "registry.HeadRegistry.push_backbone",
     "registry.HeadRegistry.pull",
+    "registry.HeadRegistry.pull_backbone",
     "checkpoints.read_hub",
     "versions._builder",
 }

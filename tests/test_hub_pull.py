@@ -236,7 +236,7 @@ FAULTS = {
 }
 
 
-REQUESTS = 16  # of one pull of a compact head, with its reference and the backbone
+REQUESTS = 17  # of one pull of a compact head, with its reference and the backbone
 
 
 @pytest.mark.parametrize("times", [1, None], ids=["once", "for ever"])

@@ -412,7 +412,10 @@ def test_promoted_and_rolled_back_on_the_hub(publisher, hub):
     assert commits(hub, OWL)[-2:] == ["v2 in production", "v1 in production"]
 
 
-@pytest.mark.parametrize("fault", [Lose(), Status(503), Status(412), Drop()], ids=["lost", "503", "412", "dropped"])
+TRANSIENT = {"lost": Lose(), "503": Status(503), "409": Status(409), "412": Status(412), "dropped": Drop()}
+
+
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
 def test_a_promotion_that_goes_wrong(publisher, hub, fault):
     """A promotion whose answer is lost or refused for now is made once."""
     publisher.push()
@@ -447,7 +450,7 @@ def test_a_whole_detector(publisher, hub, tmp_path):
     """A detector is published as one repository, and comes back with the same heads, which find the same."""
     detector = HydraDetector.from_store(publisher.store, ["bat", "fox"], device="cpu")
     made = detector.push_to_hub("org/whole", endpoint=hub.endpoint)
-    refs = ["org/whole@v1", "org/whole/owl@v1", "org/whole/fox@v1", "org/whole/bat@v1"]
+    refs = ["org/whole@v1", "org/whole/fox@v1", "org/whole/owl@v1", "org/whole/bat@v1"]
     assert [str(one.ref) for one in made] == refs
     options = {"store": tmp_path / "there", "endpoint": hub.endpoint, "device": "cpu"}
     there = HydraDetector.from_pretrained("org/whole", **options)

@@ -150,16 +150,18 @@ def verify(
     against: str | os.PathLike[str] | Checkpoint | None = None,
     inputs: Iterable[object] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    endpoint: str | None = None,
 ) -> Verification:
     """Prove once more that a stored head and its backbone are the original.
 
     Args:
         store: The store, or its path.
         head: Head, or one version of it.
-        against: The original: its path, `torchvision:NAME`, or what `read_checkpoint` returns. Without it, outputs
-            are compared with those recorded when it was split.
+        against: The original: its path, `torchvision:NAME`, an `hf://`, or what `read_checkpoint` returns. Without it,
+            outputs are compared with those recorded when it was split.
         inputs: Further pictures to compare on; needs `against`.
         progress: Called with inputs done and inputs in all.
+        endpoint: Address of the Hub that an `hf://` is on; None for the client's own ($HF_ENDPOINT).
 
     Raises:
         NotFoundError: If there is no such head, or no such original.
@@ -178,7 +180,7 @@ def verify(
                 "verify on further pictures", "there is no original to compare with", "Give the original (--against)."
             )
         return _verify_recorded(version, rebuilt, progress)
-    original = _original(against)
+    original = _original(against, endpoint)
     said = _own_words(version, original)
     try:
         report = prove(rebuilt, original.tensors, inputs=inputs, progress=progress)
@@ -195,6 +197,7 @@ def verify_all(
     against: str | os.PathLike[str] | Checkpoint | None = None,
     inputs: Iterable[object] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    endpoint: str | None = None,
 ) -> list[Verification]:
     """Verify several heads.
 
@@ -204,6 +207,7 @@ def verify_all(
         against: As for `verify`.
         inputs: As for `verify`.
         progress: As for `verify`, anew for each head.
+        endpoint: As for `verify`.
 
     Raises:
         NotFoundError: If there is no such head, or none at all.
@@ -211,7 +215,7 @@ def verify_all(
     """
     store = Store.open(store)
     inputs = None if inputs is None else list(pictures.iter_pictures(inputs))  # each head is compared on all of them
-    checkpoint = None if against is None else _original(against)
+    checkpoint = None if against is None else _original(against, endpoint)
     chosen = heads or [info.head for info in HeadRegistry(store).infos() if info.active is not None or info.problem]
     if not chosen:
         raise NotFoundError("verify the heads", f"the store {store.root} has none", "Split an original into it first.")
@@ -224,14 +228,16 @@ def compare_with_original(
     checkpoint: str | os.PathLike[str] | Checkpoint,
     *,
     inputs: Iterable[object] | None = None,
+    endpoint: str | None = None,
 ) -> ParityReport:
     """Compare a stored head and its backbone with the checkpoint they came from, stage by stage.
 
     Args:
         store: The store, or its path.
         head: Head, or one version of it.
-        checkpoint: The original: its path, `torchvision:NAME`, or what `read_checkpoint` returns.
+        checkpoint: The original: its path, `torchvision:NAME`, an `hf://`, or what `read_checkpoint` returns.
         inputs: Further pictures to compare on, anything that `predict` takes.
+        endpoint: As for `verify`.
 
     Returns:
         The report; it is a proof exactly when `report.equal`.
@@ -242,11 +248,11 @@ def compare_with_original(
     """
     store = Store.open(store)
     version = heads.find(store, head)
-    return prove(read_rebuilt(store, version), _original(checkpoint).tensors, inputs=inputs)
+    return prove(read_rebuilt(store, version), _original(checkpoint, endpoint).tensors, inputs=inputs)
 
 
-def _original(given: str | os.PathLike[str] | Checkpoint) -> Checkpoint:
-    return given if isinstance(given, Checkpoint) else read_original(given)
+def _original(given: str | os.PathLike[str] | Checkpoint, endpoint: str | None) -> Checkpoint:
+    return given if isinstance(given, Checkpoint) else read_original(given, endpoint=endpoint)
 
 
 def read_rebuilt(store: Store, version: VersionRecord) -> Rebuilt:

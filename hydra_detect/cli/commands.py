@@ -145,6 +145,7 @@ def verify(
     head: Several = [],  # noqa: B006  same
     against: str | None = None,
     parity_input: Several = [],  # noqa: B006  same
+    endpoint: EndpointOption = None,
     json: JsonOption = False,
 ) -> int:
     """Prove once more that stored heads are the originals they were split from; exit code 0 only on proof.
@@ -154,16 +155,24 @@ def verify(
     head
         Head to verify, or NAME@VERSION; all heads with an active version where none is named.
     against
-        The original checkpoint, or torchvision:NAME; without it the recorded outputs of the original are compared.
+        The original checkpoint, torchvision:NAME or an hf://; without it the recorded outputs of the original are
+        compared.
     parity_input
         A picture, folder or pattern to compare on beside the seeded pictures; needs --against.
+    endpoint
+        Address of the Hub that an hf:// is on; else $HF_ENDPOINT, or the public one.
 
     """
     from hydra_detect.checkpoints.proof import verify_all
 
     with progress_bar("proof") as progress:
         found = verify_all(
-            store_folder(store), head or None, against=against, inputs=parity_input or None, progress=progress
+            store_folder(store),
+            head or None,
+            against=against,
+            inputs=parity_input or None,
+            progress=progress,
+            endpoint=endpoint,
         )
     for item in found:
         output.say(output.as_json(item.to_dict()) if json else str(item))

@@ -25,7 +25,7 @@ class PushOptions:
     """How to publish, and what the card is to say that no record does."""
 
     private: Annotated[
-        bool, Parameter(negative=(), help="if the repository is made now, only its owners may see it")
+        bool, Parameter(negative=(), help="only its owners may see the repository: it is made so, or is so")
     ] = False
     message: Annotated[str, Parameter(help="title of the commit")] = ""
     license: Annotated[str, Parameter(help="for the card, as the Hub names it: mit, apache-2.0")] = ""

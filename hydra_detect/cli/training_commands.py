@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 
 from hydra_detect.cli import output
 from hydra_detect.cli.options import (
+    EndpointOption,
     Flag,
     Integer,
     JsonOption,
@@ -211,6 +212,7 @@ def train_original(  # noqa: PLR0913  same
     pyramid_channels: WholeNumber = 256,
     box_width: WholeNumber = 1024,
     backbone: str = "default",
+    endpoint: EndpointOption = None,
     how: ConfigOptions = ConfigOptions(),
     json: JsonOption = False,
 ) -> int:
@@ -223,7 +225,7 @@ def train_original(  # noqa: PLR0913  same
     architecture
         resnet18, resnet34, resnet50, resnet101, resnet152 or mobilenet_v3_large.
     weights
-        imagenet for torchvision's classifier; a detector's file, or torchvision:NAME; random ones if left out.
+        imagenet for torchvision's classifier; a detector's file, torchvision:NAME or an hf://; random ones if left out.
     min_size
         Shorter side of the resized picture, pixels.
     max_size
@@ -234,6 +236,8 @@ def train_original(  # noqa: PLR0913  same
         Width of the box head's linear layers.
     backbone
         Name of the new backbone.
+    endpoint
+        Address of the Hub that weights at an hf:// are on; else $HF_ENDPOINT, or the public one.
 
     """
     from hydra_detect.allocation import keep_freed_memory
@@ -259,6 +263,7 @@ def train_original(  # noqa: PLR0913  same
         config=config,
         seed=how.seed,
         device=how.device,
+        endpoint=endpoint,
         tools=Tools(cache=how.cache),
     )
     output.say(output.as_json(report.to_dict()) if json else str(report))

@@ -148,9 +148,6 @@ def of_backbone(config: BackboneConfig, target: HubRef, about: About) -> bytes:
 
 def of_pack(repo: str, heads: Mapping[str, Glance]) -> bytes:
     """Return the card of a repository of many heads."""
-    signals = sorted({name for one in heads.values() for name in one.class_names})
-    backbones = sorted({one.backbone_repo for one in heads.values()})
-    facts = {**_made_on(backbones), "tags": [layout.HEAD_TAG, layout.PACK_TAG, *_signals(signals)]}
     lines = [
         f"# {repo.partition('/')[2]}",
         "",
@@ -163,7 +160,29 @@ def of_pack(repo: str, heads: Mapping[str, Glance]) -> bytes:
         "```",
         "",
     ]
-    return _written(facts, lines)
+    return _written(_many(heads), lines)
+
+
+def of_whole(card: bytes, heads: Mapping[str, Glance]) -> bytes:
+    """Return the card of a backbone in whose repository heads lie, too: a search for heads that fit it finds them.
+
+    Args:
+        card: As this module wrote it, with heads or without.
+        heads: All that lie there.
+
+    """
+    _opening, *lines = card.decode().split("\n")
+    end = lines.index("---")
+    facts = {name: json.loads(value) for name, _colon, value in (line.partition(": ") for line in lines[:end])}
+    more = _many(heads)
+    return _written({**facts, **more, "tags": [layout.BACKBONE_TAG, *more["tags"]]}, lines[end + 2 :])
+
+
+def _many(heads: Mapping[str, Glance]) -> dict[str, Any]:
+    """Return what the Hub is to find the heads of a repository by: what they were made on, and what they detect."""
+    signals = sorted({name for one in heads.values() for name in one.class_names})
+    backbones = sorted({one.backbone_repo for one in heads.values()})
+    return {**_made_on(backbones), "tags": [layout.HEAD_TAG, layout.PACK_TAG, *_signals(signals)]}
 
 
 def _made_on(backbones: str | list[str]) -> dict[str, Any]:

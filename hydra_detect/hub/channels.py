@@ -12,6 +12,7 @@ from hydra_detect.errors import ConflictError, HubError, NameInvalidError, NotFo
 from hydra_detect.hub import client, layout, refs
 from hydra_detect.hub.client import Hub
 from hydra_detect.hub.documents import Channels, Releases
+from hydra_detect.hub.ignoring import check_takes_all
 from hydra_detect.hub.refs import HubRef
 from hydra_detect.hub.snapshots import Snapshot
 
@@ -35,7 +36,7 @@ def promote_release(ref: str | HubRef, *, endpoint: str | None = None) -> Channe
     Raises:
         NameInvalidError: If the reference names no release.
         NotFoundError: If there is no such repository or release, or its tag is gone.
-        ConflictError: If somebody else changes it at the same time.
+        ConflictError: If somebody else changes it at the same time, or a .gitignore there would leave it out.
         CorruptError: If a document there is damaged.
         RecordError: If a document there has a key that there is not.
         InputError: If the endpoint is neither https nor on this machine.
@@ -77,7 +78,7 @@ def rollback_release(ref: str | HubRef, *, endpoint: str | None = None) -> Chann
     Raises:
         NameInvalidError: If it is no reference, or names a revision.
         NotFoundError: If there is no such repository, or nothing was in production before.
-        ConflictError: If somebody else changes it at the same time.
+        ConflictError: If somebody else changes it at the same time, or a .gitignore there would leave it out.
         CorruptError: If a document there is damaged.
         RecordError: If a document there has a key that there is not.
         InputError: If the endpoint is neither https nor on this machine.
@@ -103,7 +104,7 @@ def _changed(hub: Hub, wanted: HubRef, step: Callable[[Releases, Channels | None
     """Write what a step makes of the channels, seen once; whatever else became of them meanwhile is left alone.
 
     Raises:
-        ConflictError: If somebody else changed them.
+        ConflictError: If somebody else changed them, or a .gitignore there would leave them out.
 
     """
     folder, pauses, seen, after = layout.folder_of(wanted.head), iter(client.PAUSES), None, None
@@ -118,6 +119,7 @@ def _changed(hub: Hub, wanted: HubRef, step: Callable[[Releases, Channels | None
             return after
         if before != seen:
             raise ConflictError(asked, "somebody else changed what is in production meanwhile", "Look, then repeat it.")
+        check_takes_all(snapshot, folder, asked)
         title = f"{refs.tag_of(wanted.head, after.production)} in production"
         try:
             hub.commit(wanted.repo, {path: codec.encode(after)}, parent=snapshot.commit, title=title, text="")

@@ -1,26 +1,28 @@
-"""Every request to a Hub, and every error of its client in our words; it and `failures` alone import huggingface_hub.
+"""Every request to a Hub, and every error of its client in our words.
+
+It, `downloads` and `failures` alone import huggingface_hub.
 
 Reading is tried again where the answer was lost or put off. Writing is not: what became of a commit whose answer was
-lost has to be looked up first, which is the matter of `push`. The client sizes its downloads and hashes none of them;
-here each file is hashed against the listing of its commit.
+lost has to be looked up first, which is the matter of `push`. Each file is hashed against the listing of its commit.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import random
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
+from attrs import validators as check
 
-from hydra_detect.errors import CorruptError, HubError, InputError
-from hydra_detect.hub import layout
-from hydra_detect.hub.failures import CONFLICT, OUTDATED, told
+from hydra_detect.errors import ConflictError, CorruptError, HubError, InputError
+from hydra_detect.hub import downloads, layout
+from hydra_detect.hub.failures import CONFLICT, OUTDATED, said, told
+from hydra_detect.hub.refs import is_commit
 from hydra_detect.names import one_line, shown
-from hydra_detect.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -46,8 +48,8 @@ class Listed:
     """A file in the listing of a commit: its size, the git digest of its blob, and of a large one its SHA-256."""
 
     size: int
-    blob: str
-    sha256: str | None
+    blob: str = attrs.field(validator=check.matches_re(r"[0-9a-f]{40}"))
+    sha256: str | None = attrs.field(validator=check.optional(check.matches_re(r"[0-9a-f]{64}")))
 
     def is_of(self, data: bytes) -> bool:
         """Whether these are its bytes, by its strongest digest."""
@@ -118,9 +120,15 @@ class Hub:
             HubError: If access was refused, or there was no answer.
 
         """
+        from huggingface_hub import constants
+
         where = f"{repo}@{revision}" if revision else repo
         asked = f"find {where} on {self.endpoint}"
-        info = self._read(asked, lambda: self._api.repo_info(repo, revision=revision or None))
+        seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        info = self._read(asked, lambda: self._api.repo_info(repo, revision=revision or None, timeout=seconds))
+        if not is_commit(str(info.sha)):
+            found = f"it answers with {shown(str(info.sha))}, which is no commit"
+            raise HubError(asked, found, "See what answers at that address.")
         return str(info.sha)
 
     def listing(self, repo: str, commit: str, folder: str = "") -> dict[str, Listed]:
@@ -149,7 +157,7 @@ class Hub:
         return self._read(asked, entries)
 
     def read(self, repo: str, commit: str, path: str, listed: Listed, *, limit: int) -> bytes:
-        """Return a small file of a commit, proven to be the listed one.
+        """Return a file of a commit, proven to be the listed one; other bytes are asked for once more.
 
         Raises:
             CorruptError: If it is larger than such a file may be, or other bytes came twice.
@@ -158,11 +166,12 @@ class Hub:
         """
         asked = f"read {path} of {repo}@{commit[:12]}"
         _check_size(listed.size, limit, asked)
-
-        def body(_anew: bool) -> bytes:  # noqa: FBT001  of one caller
-            return self._read(asked, lambda: self._body(repo, commit, path, most=listed.size))
-
-        return self._proven(asked, listed, body)
+        for _ in range(2):
+            data = self._body(asked, repo, commit, path, most=listed.size)
+            if listed.is_of(data):
+                return data
+        found = f"{len(data)} bytes came twice whose digest is not that of the commit's listing"
+        raise CorruptError(asked, found, "Somebody between here and the Hub changes what it sends: see who.")
 
     def glance(self, repo: str, revision: str, path: str, *, limit: int) -> bytes:
         """Return a small file as it is at a revision just now, unproven: for people to choose by.
@@ -174,64 +183,45 @@ class Hub:
 
         """
         asked = f"read {path} of {repo}"
-        data = self._read(asked, lambda: self._body(repo, revision or "main", path, most=limit))
+        data = self._body(asked, repo, revision or "main", path, most=limit)
         _check_size(len(data), limit, asked)
         return data
 
-    def _body(self, repo: str, revision: str, path: str, *, most: int) -> bytes:
-        """Return the body of a file, and no more than a little over so many bytes of it."""
-        from huggingface_hub import get_session, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # theirs
+    def _body(self, asked: str, repo: str, revision: str, path: str, *, most: int) -> bytes:
+        """Return the body of a file, and no more than a little over so many bytes of it.
 
-        url = hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint)
-        plain = {"Accept-Encoding": "identity"}
-        headers = build_hf_headers(library_name=LIBRARY, library_version=self._version, headers=plain)
-        with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
-            if response.status_code >= 400:  # noqa: PLR2004  HTTP's errors begin there
-                response.read()
-            hf_raise_for_status(response)
-            chunks, size = [], 0
-            for chunk in response.iter_bytes():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > most:
-                    break
-        return b"".join(chunks)
-
-    def cached(self, repo: str, commit: str, path: str, listed: Listed, *, limit: int) -> tuple[Path, bytes]:
-        """Return where the client's cache holds a large file of a commit, and the file, proven to be the listed one.
-
-        Raises:
-            CorruptError: If it is larger than the limit, or other bytes came twice.
-            HubError: If access was refused, or there was no answer.
-            StoreError: If the cache cannot be read or written.
-
+        Where connections break, it goes on from there, for as long as each time a little more of it came.
         """
-        asked = f"download {path} of {repo}@{commit[:12]}"
-        _check_size(listed.size, limit, asked)
-        places: list[Path] = []
+        from huggingface_hub import hf_hub_url
 
-        def body(anew: bool) -> bytes:  # noqa: FBT001  of one caller
-            download = self._api.hf_hub_download
-            places[:] = [Path(self._read(asked, lambda: download(repo, path, revision=commit, force_download=anew)))]
-            real = places[0].resolve()  # the client's snapshots are links to its blobs
-            return files.read_whole(real, limit=limit, asked=asked)
-
-        def forget() -> None:
-            places[0].resolve().unlink(missing_ok=True)  # or everybody else would be given it, too
-
-        data = self._proven(asked, listed, body, forget)
-        return places[0], data
+        url, held, before = hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint), io.BytesIO(), 0
+        agent = {"library_name": LIBRARY, "library_version": self._version}
+        while True:
+            try:
+                self._read(asked, lambda: downloads.receive(held, url, most=most, agent=agent))
+            except HubError as error:
+                if not error.facts.get("is_uncertain") or held.tell() <= before:
+                    raise
+                before = held.tell()
+            else:
+                return held.getvalue()
 
     def create(self, repo: str, *, private: bool) -> None:
-        """Make a repository, unless it is there.
+        """Make a repository, unless it is there; a private one is looked at once more, for it may have been there.
 
         Raises:
+            ConflictError: If it is to be private and is there already, for everybody to see.
             HubError: If this login may not, or there was no answer.
 
         """
-        asked = f"make {repo} on {self.endpoint}"
+        from huggingface_hub import constants
+
+        asked, seconds = f"make {repo} on {self.endpoint}", constants.HF_HUB_DOWNLOAD_TIMEOUT
         self._read(asked, lambda: self._api.create_repo(repo, private=private, exist_ok=True))
+        if private and not self._read(asked, lambda: self._api.repo_info(repo, timeout=seconds)).private:
+            found = "it is there already, and everybody may see it; nothing was sent"
+            remedy = "Make it private on its page, or publish elsewhere."
+            raise ConflictError(f"publish in {repo} as private", found, remedy)
 
     def commit(self, repo: str, contents: Mapping[str, bytes], *, parent: str, title: str, text: str) -> str:
         """Write files as one commit on the main branch, which has to stand at `parent`; return it.
@@ -254,7 +244,7 @@ class Hub:
             except ValueError as error:  # the card, which the Hub is asked to look at before anything is sent
                 if "metadata" not in str(error):
                     raise
-                found = f"the Hub refuses the card: {one_line(str(error))[:300]}"
+                found = f"the Hub refuses the card{said(str(error))}"
                 raise InputError(asked, found, "See what the card is to say: licence, description.") from None
         return str(made.oid)
 
@@ -316,18 +306,6 @@ class Hub:
             time.sleep(pause)
         raise AssertionError  # the last try returns or raises
 
-    def _proven(
-        self, asked: str, listed: Listed, body: Callable[[bool], bytes], forget: Callable[[], None] = lambda: None
-    ) -> bytes:
-        """Return a file whose digest is that of the listing; other bytes are thrown away, and asked for once more."""
-        for anew in (False, True):
-            data = body(anew)
-            if listed.is_of(data):
-                return data
-            forget()
-        found = f"{len(data)} bytes came twice whose digest is not that of the commit's listing"
-        raise CorruptError(asked, found, "Somebody between here and the Hub changes what it sends: see who.")
-
 
 def is_offline() -> bool:
     """Whether the client was told to ask nobody (HF_HUB_OFFLINE)."""
@@ -347,7 +325,7 @@ def pause_after(error: HubError, pauses: Iterator[float]) -> float:
         HubError: The error itself, where no waiting helps.
 
     """
-    if error.facts.get("status") == OUTDATED:
+    if error.facts.get("status") in {CONFLICT, OUTDATED}:
         return random.uniform(0, _LONGEST_AFTER_OTHERS)  # noqa: S311  so that those who wait do not meet again
     pause = next(pauses, None) if error.facts.get("is_uncertain") else None
     if pause is None:

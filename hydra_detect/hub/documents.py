@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HEAD, BACKBONE = "hydra-head", "hydra-backbone"
 
 _MOST_NOTES = 2_000
-_MOST_ANCHORS, _MOST_BOXES, _MOST_PIXELS = 64, 20_000, 10_000
+_MOST_ANCHORS, _MOST_BOXES, _MOST_POINTS, _MOST_PIXELS = 64, 20_000, 128, 10_000
 _A_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _NUMBER = [check.ge(1), check.le(stored.HIGHEST)]
 
@@ -109,16 +109,22 @@ class HeadConfig(Record):
 
 def _check_sizes(name: str, record: HeadRecord) -> None:
     """Refuse what would cost more than any head does: a stranger chose these numbers."""
-    settings, sizes = record.settings, record.backbone.preprocessing
-    for what, value, most in (
+    settings = record.settings
+    limits = [
         ("anchors at a place", settings.anchors_per_location, _MOST_ANCHORS),
         ("proposals before suppression", settings.rpn_pre_nms_top_n, _MOST_BOXES),
         ("proposals", settings.rpn_post_nms_top_n, _MOST_BOXES),
         ("detections", settings.detections_per_image, _MOST_BOXES),
-        ("pixels a side", sizes.max_size, _MOST_PIXELS),
-    ):
-        if value > most:
-            raise RecordError(f"describe head {name!r}", f"it has {value} {what}", f"Publish it with {most} at most.")
+        ("points across a crop", settings.roi_size * settings.roi_sampling_ratio, _MOST_POINTS),
+        ("pixels a side", record.backbone.preprocessing.max_size, _MOST_PIXELS),
+    ]
+    for what, value, most in limits:
+        _check_size(f"head {name!r}", what, value, most)
+
+
+def _check_size(named: str, what: str, value: int, most: int) -> None:
+    if value > most:
+        raise RecordError(f"describe {named}", f"it has {value} {what}", f"Publish it with {most} at most.")
 
 
 @attrs.frozen(kw_only=True)
@@ -131,6 +137,11 @@ class BackboneConfig(Record):
     files: Mapping[str, tuple[int, Digest]]
     release: int = attrs.field(default=1, validator=_NUMBER)
     kind: str = attrs.field(default=BACKBONE, validator=check.in_((BACKBONE,)))
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse larger pictures than any network looks at."""
+        sizes = self.record.contract.preprocessing
+        _check_size(f"backbone {self.name!r}", "pixels a side", sizes.max_size, _MOST_PIXELS)
 
 
 @attrs.frozen(kw_only=True)
@@ -194,9 +205,16 @@ class Glance(Record):
 
 @attrs.frozen(kw_only=True)
 class Index(Record):
-    """The index.json of a pack: its heads by name, each with its newest release."""
+    """The index.json of a pack: its heads by name, each with its newest release.
+
+    Args:
+        heads: By name.
+        card: Git's digest of the card at the top as it was written last: another one there was edited.
+
+    """
 
     heads: Mapping[str, Glance] = attrs.field(factory=dict)
+    card: str = attrs.field(default="", validator=check.max_len(40))
 
     @heads.validator
     def _check(self, _attribute: object, value: Mapping[str, Glance]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra_detect.errors import HubError, HydraDetectError, InputError, NotFoundError, StoreError
 from hydra_detect.names import one_line
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONFLICT, OUTDATED = 409, 412
-"""HTTP's words for a name that is taken, and for a branch that has moved on."""
+"""HTTP's words for a name that is taken or a branch that others write to, and for one that has moved on."""
 
 _TOO_MANY, _SERVER = 429, 500
 _TRANSPORTS = {"httpx", "httpx2", "httpcore", "httpcore2"}
 _LOG_IN = "Log in with 'hf auth login', or set HF_TOKEN to a token that may do this."
 _LATER = "See whether the network and the Hub are up, then run it again: it goes on where it was."
 _PAGE = "See its page for what it has."
-_MOST_TOLD = 200
+_MOST_TOLD, _MOST_LOOKED_AT = 200, 64 << 10
 
 _KNOWN = {
     "LocalEntryNotFoundError": (HubError, "there was no answer, however often the client asked", _LATER),
@@ -93,7 +93,7 @@ def _of_the_network(asked: str, error: BaseException | None) -> HubError | None:
 
     if isinstance(error, HfHubHTTPError):
         status = int(error.response.status_code)
-        found = f"it answered {status}{_message(error)}"
+        found = f"it answered {status}{said(str(error.server_message or ''))}"
         uncertain = status >= _SERVER or status == _TOO_MANY
         remedy = _LATER if uncertain or status in {CONFLICT, OUTDATED} else _LOG_IN
         return HubError(asked, found, remedy, status=status, is_uncertain=uncertain)
@@ -103,10 +103,10 @@ def _of_the_network(asked: str, error: BaseException | None) -> HubError | None:
     return _of_the_network(asked, error.__cause__) if isinstance(error, RuntimeError) else None
 
 
-def _message(error: Any) -> str:
-    """Return what the Hub itself says, in one short line; were it to repeat our token, that would be left out."""
+def said(text: str) -> str:
+    """Return what the Hub itself says, in one short line behind a colon; our token, if it repeats that, is left out."""
     from huggingface_hub import get_token
 
-    said, token = str(error.server_message or ""), get_token()
-    said = one_line(said.replace(token, "***") if token else said)[:_MOST_TOLD]
-    return f": {said}" if said else ""
+    text, token = text[:_MOST_LOOKED_AT], get_token()
+    told = one_line(text.replace(token, "***") if token else text)[:_MOST_TOLD]
+    return f": {told}" if told else ""

@@ -2,7 +2,7 @@
 
 ::
 
-    README.md            the card, for people; never downloaded
+    README.md            the card, for people; no pull downloads it
     config.json          what the release is: its record, what it depends on, the digests of its other files
     model.safetensors    weights
     beside.json          what was measured of them, and who must not be asked again
@@ -35,6 +35,7 @@ RELEASES = "releases.json"
 CHANNELS = "channels.json"
 INDEX = "index.json"
 HEADS = "heads"
+IGNORE = ".gitignore"
 
 LIMITS: Mapping[str, int] = MappingProxyType(
     {
@@ -45,6 +46,7 @@ LIMITS: Mapping[str, int] = MappingProxyType(
         RELEASES: codec.MAX_JSON_BYTES,
         CHANNELS: 64 << 10,
         INDEX: codec.MAX_JSON_BYTES,
+        CARD: 1 << 20,
     }
 )
 """Every file that is ever downloaded, and how many bytes it may have."""

@@ -1,21 +1,23 @@
-"""An original straight from a Hub: `hf://org/repo/model.safetensors@revision`, through the client's own cache.
+"""An original straight from a Hub: `hf://org/repo/model.safetensors@revision`.
 
-Only safetensors: what a stranger pickled is not read, whatever it is called.
+Only safetensors: what a stranger pickled is not read, whatever it is called. What was downloaded once is kept by its
+digest, at `~/.cache/hydra-detect/originals`, and proven again each time.
 """
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from hydra_detect.errors import CheckpointError, NotFoundError
 from hydra_detect.hub.client import Hub
 from hydra_detect.hub.refs import HubRef
 from hydra_detect.names import shown
-from hydra_detect.storage import artifacts
+from hydra_detect.storage import artifacts, files, owners
+from hydra_detect.storage.disk import FAST, Disk
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from hydra_detect.hub.client import Listed
 
 SCHEME = "hf://"
 _SUFFIX = ".safetensors"
@@ -31,6 +33,7 @@ def fetched(address: str, *, endpoint: str | None = None) -> tuple[Path, str]:
         NotFoundError: If there is no such repository, revision or file.
         CorruptError: If it is too large, or other bytes came twice.
         HubError: If access was refused, or there was no answer.
+        StoreError: If it cannot be kept.
 
     """
     asked = f"read {shown(address)}"
@@ -45,5 +48,25 @@ def fetched(address: str, *, endpoint: str | None = None) -> tuple[Path, str]:
     there = hub.listing(ref.repo, commit, path.rpartition("/")[0]).get(path)
     if there is None:
         raise NotFoundError(asked, f"{ref.repo}@{commit[:12]} has no {path}", "See its page for what it has.")
-    file, _data = hub.cached(ref.repo, commit, path, there, limit=artifacts.MAX_TENSORS_BYTES)
-    return file, f"{SCHEME}{ref.repo}/{path}@{commit}"
+    target = Path.home() / ".cache" / "hydra-detect" / "originals" / f"{there.sha256 or there.blob}{_SUFFIX}"
+    if not _is_kept(target, there):
+        _keep(target, hub.read(ref.repo, commit, path, there, limit=artifacts.MAX_TENSORS_BYTES), asked)
+    return target, f"{SCHEME}{ref.repo}/{path}@{commit}"
+
+
+def _is_kept(target: Path, there: Listed) -> bool:
+    with files.unless_damaged():
+        return there.is_of(files.read_whole(target, limit=artifacts.MAX_TENSORS_BYTES, asked=f"read {target}"))
+    return False
+
+
+def _keep(target: Path, data: bytes, asked: str) -> None:
+    """Write a file in place of the one that is there: whole, or not at all."""
+    disk, aside = Disk(FAST), target.with_name(owners.staging_name())
+    with files.explained(asked):
+        try:
+            files.make_folder(disk, target.parent)
+            files.write_new(disk, aside, data)
+            disk.replace(aside, target)
+        finally:
+            files.discard(disk, aside)  # gone already after a success

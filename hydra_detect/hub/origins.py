@@ -65,6 +65,16 @@ class Origin(Record):
             return False
         return bool(ref.revision) and ref.revision in {self.revision, self.place.commit}
 
+    @property
+    def seen_release(self) -> int | None:
+        """The release that its tag led to; None if it was asked for as something else."""
+        return self.release if self.revision == f"v{self.release}" else None
+
+    def is_release(self, endpoint: str, place: Place, config: Digest) -> bool:
+        """Whether it is what lies at a place, with the same config, be it at another commit: others publish, too."""
+        there = (self.endpoint, self.place.repo, self.place.head, self.config)
+        return there == (endpoint, place.repo, place.head, config)
+
     def __str__(self) -> str:
         """Return it in one line: what it is there, and at which commit."""
         where = refs.HubRef(self.place.repo, self.place.head, self.revision)
@@ -113,14 +123,23 @@ def _origin(item: Item, version: Published) -> Origin | None:
     return codec.decode(Origin, item.read(version, layout.ORIGIN), what, limit=_LIMIT)
 
 
-def pinned(store: Store, endpoint: str, ref: HubRef, head: str | None) -> tuple[VersionRecord, Origin] | None:
-    """Return the version that a reference was when it was pulled, under a name or any; None if it was not."""
-    return _first(store, head, lambda origin: origin.is_of(endpoint, ref))
+def remembered(store: Store, endpoint: str, ref: HubRef, head: str | None) -> tuple[VersionRecord, Origin] | None:
+    """Return the version that a reference was when it was last asked for, under a name or any; None if it was not."""
+    place = place_of_ref(store, endpoint, ref)
+    found = at(store, endpoint, place, head) if place else None
+    return found or _first(store, head, lambda origin: origin.is_of(endpoint, ref))
 
 
 def at(store: Store, endpoint: str, place: Place, head: str | None) -> tuple[VersionRecord, Origin] | None:
     """Return the version that was pulled from a place, under a name or any."""
     return _first(store, head, lambda origin: (origin.endpoint, origin.place) == (endpoint, place))
+
+
+def published(
+    store: Store, endpoint: str, place: Place, config: Digest, head: str | None
+) -> tuple[VersionRecord, Origin] | None:
+    """Return the version that was pulled from a repository with a config, at whatever commit."""
+    return _first(store, head, lambda origin: origin.is_release(endpoint, place, config))
 
 
 def _first(store: Store, head: str | None, is_it: Callable[[Origin], bool]) -> tuple[VersionRecord, Origin] | None:
@@ -131,18 +150,22 @@ def _first(store: Store, head: str | None, is_it: Callable[[Origin], bool]) -> t
     return None
 
 
-def newest_release(store: Store, endpoint: str, ref: HubRef) -> int:
-    """Return the highest release that was pulled of a head there, by its tag or by the same branch; 0 if none was."""
+def newest_release(store: Store, endpoint: str, ref: HubRef, *, is_held: bool) -> int:
+    """Return the highest release that was pulled of a head there, by its tag or by the same branch; 0 if none was.
+
+    Args:
+        store: Where they are.
+        endpoint: Address of the Hub.
+        ref: The head, and the branch.
+        is_held: Whether its namespace is held to a key: then whatever was signed has its number from there.
+
+    """
     wanted = (endpoint, ref.repo, ref.head)
-    return max(
-        (
-            one.release
-            for _ref, one in pulled(store)
-            if (one.endpoint, one.place.repo, one.place.head) == wanted
-            and one.revision in {f"v{one.release}", ref.revision}
-        ),
-        default=0,
-    )
+    theirs = [one for _ref, one in pulled(store) if (one.endpoint, one.place.repo, one.place.head) == wanted]
+    proven = [
+        one.release for one in theirs if one.seen_release or one.revision == ref.revision or (is_held and one.signer)
+    ]
+    return max(proven, default=0)
 
 
 def identity(record: BackboneRecord | HeadRecord) -> Digest:
@@ -193,13 +216,19 @@ def _known(store: Store, key: Digest) -> tuple[tuple[str, Place], ...]:
     return ()
 
 
+def remember_backbone(store: Store, endpoint: str, place: Place) -> None:
+    """Remember that a place holds the one release of a backbone, which is all that its repository ever means."""
+    for revision in ("", "v1"):
+        remember_ref(store, endpoint, refs.HubRef(place.repo, place.head, revision), place)
+
+
 def held_backbone(store: Store, endpoint: str, ref: HubRef) -> str | None:
-    """Return the name of a backbone that came from a repository, or went there: such a one has one content for ever."""
+    """Return the name of the backbone that a reference was when it was asked for, or that was published as it."""
+    asked = place_of_ref(store, endpoint, ref)
     for name in backbones.names(store):
         with files.unless_damaged():
             there = places(store, endpoint, backbones.find(store, name).record)
             own = [one for one in there if (one.repo, one.head) == (ref.repo, ref.head)]
-            asked = place_of_ref(store, endpoint, ref)
-            if own and (asked in own or ref.revision in {"", "v1", *(one.commit for one in own)}):
+            if asked in own or ref.revision in {one.commit for one in own}:
                 return name
     return None

@@ -10,8 +10,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from hydra_detect.arriving import Arrival, ArrivingHead, held_as
-from hydra_detect.errors import ConflictError, NotFoundError
+from hydra_detect.errors import ConflictError, InputError, NotFoundError
 from hydra_detect.hub import client, origins
 from hydra_detect.hub.channels import promote_release
 from hydra_detect.hub.pull import pull, pull_backbone
@@ -59,6 +61,9 @@ def gathered(
     """
     asked = None if heads is None else [str(ref) for ref in listed_refs(heads)]
     if Path(source).is_dir():
+        if store is not None:
+            found = f"{source} is a folder, and a store of its own"
+            raise InputError(f"load {source}", found, "Leave out store=, or name a repository on a Hub.")
         place, name = Store.open(source), None
     else:
         place = Store.create(default_store() if store is None else store)
@@ -74,21 +79,32 @@ def gathered(
 
 
 def _of_pack(store: Store, source: HubRef, endpoint: str | None) -> list[str]:
-    """Return the heads of a pack, each as it is in production, without those there for others to lean on.
+    """Return the heads of a pack, without those there for others to lean on.
 
-    Offline these are the ones that were pulled of it, as they were last asked for.
+    Each is the one in production; where a commit, branch or other tag is named, the one that lies there. A release
+    names the backbone alone, which has only one. Offline these are the ones that were pulled so.
     """
+    hub = client.Hub(endpoint)
+    if source.release is not None:
+        source = attrs.evolve(source, revision="")
     if client.is_offline():
-        there = [origin for _ref, origin in origins.pulled(store) if origin.place.repo == source.repo]
-        named = {
-            origin.place.head: origin.revision for origin in reversed(there) if origin.revision != origin.place.commit
-        }
-        return [str(HubRef(source.repo, head, revision)) for head, revision in sorted(named.items()) if head]
+        return _pulled_of_pack(store, source, hub.endpoint)
+    if source.revision:
+        source = attrs.evolve(source, revision=hub.commit_of(source.repo, source.revision))
     try:
         found = list_pack(source, endpoint=endpoint)
     except NotFoundError:  # it is no pack
         return []
-    return [str(HubRef(source.repo, name)) for name, glance in found.items() if not glance.is_reference]
+    return [str(attrs.evolve(source, head=name)) for name, glance in found.items() if not glance.is_reference]
+
+
+def _pulled_of_pack(store: Store, source: HubRef, endpoint: str) -> list[str]:
+    if source.revision:
+        backbone = origins.place_of_ref(store, endpoint, source)
+        source = attrs.evolve(source, revision=backbone.commit if backbone else source.revision)
+    there = {origin.place.head for _ref, origin in origins.pulled(store) if origin.place.repo == source.repo}
+    asked = [attrs.evolve(source, head=name) for name in sorted(filter(None, there))]
+    return [str(ref) for ref in asked if origins.remembered(store, endpoint, ref, None)]
 
 
 def save(
@@ -150,11 +166,15 @@ def publish(
     loaded = {version.ref: version for version in versions}
     asked, compact = f"publish a detector as {repo}", [one for one in loaded.values() if one.record.compact]
     leant_on = [references.find(store, one.record, asked) for one in compact]
-    found = [push_backbone(store, _backbone_name(store, contract, asked), repo, private=private, **facts)]
-    others = {one.ref: one for one in leant_on if one.ref not in loaded}
-    for is_reference, group in ((True, others), (False, loaded)):
-        in_order = sorted(group.values(), key=lambda one: (one.record.compact is not None, one.head, one.number))
-        found += [push_to_pack(store, one, repo, is_reference=is_reference, **facts) for one in in_order]
+    stored = backbones.find(store, _backbone_name(store, contract, asked))
+    found = [push_backbone(store, stored.name, repo, private=private, **facts)]
+    places = {origins.identity(stored.record): found[0].place}
+    whole = {one.ref: one for one in leant_on} | loaded
+    # what is leant on before what leans on it, and the releases of a head in their order: they only go up
+    for one in sorted(whole.values(), key=lambda one: (one.record.compact is not None, one.head, one.number)):
+        made = push_to_pack(store, one, repo, is_reference=one.ref not in loaded, places=places, **facts)
+        places[origins.identity(one.record)] = made.place
+        found.append(made)
     for one in loaded.values():  # whoever takes the whole takes these
         promote_release(HubRef(repo, one.head, f"v{one.number}"), endpoint=endpoint)
     return found

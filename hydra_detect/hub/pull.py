@@ -16,22 +16,24 @@ import attrs
 from hydra_detect import codec
 from hydra_detect.arriving import Arrival, held_as
 from hydra_detect.errors import ConflictError, HubError, IncompatibleError, NotFoundError
-from hydra_detect.hub import client, layout, origins, receiving, signing
+from hydra_detect.hub import client, origins, receiving, signing
 from hydra_detect.hub.client import Hub
-from hydra_detect.hub.documents import BackboneConfig, Channels, HeadConfig, Place, Releases, strangers_own
+from hydra_detect.hub.documents import BackboneConfig, HeadConfig, Place, strangers_own
 from hydra_detect.hub.origins import Origin
 from hydra_detect.hub.refs import HubRef
+from hydra_detect.hub.resolving import check_age, check_tag, is_listed, located
 from hydra_detect.hub.snapshots import Snapshot
 from hydra_detect.names import HeadRef, check_name
-from hydra_detect.storage import backbones, files, references
+from hydra_detect.storage import backbones, files, locks, references
 from hydra_detect.storage import layout as stored
 from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
 
-    from hydra_detect.arriving import ArrivingBackbone, ArrivingHead
+    from hydra_detect.arriving import ArrivingHead
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.hub.receiving import Opened
     from hydra_detect.records import HeadRecord, VersionRecord
@@ -88,23 +90,44 @@ def pull(
         return found.ref
     asked, place = located(hub, wanted)
     store = Store.create(store)
-    before = origins.at(store, hub.endpoint, place, name)
-    if before and _is_signed(before[1]) and asked.release in {None, before[1].release}:
-        origins.remember_ref(store, hub.endpoint, wanted, place)
-        return before[0].ref
-    release = receiving.opened(Snapshot(hub, place.repo, place.commit), place.head, HeadConfig)
-    _check_release(store, hub, wanted, asked, release, allow_older=allow_older)
-    arrival = _arrival(store, hub, asked, release, name or _free_name(store, hub, release))
-    _try_out(store, arrival)
-    manager = VersionManager(store, actor=actor)
-    version = arrival.add_to(
-        manager,
-        backbone=_backbone_name(store, release.config.record.backbone, likely=release.config.record.backbone_name),
-        is_same=lambda one, _record: _is_of(store, one, hub, release),
-    )
-    _remember(store, hub, arrival, release)
-    origins.remember_ref(store, hub.endpoint, wanted, place)
+    before, what = origins.at(store, hub.endpoint, place, name), f"pull {wanted}"
+    if before and _is_signed(before[1]) and asked.release in {None, before[1].seen_release}:
+        version, origin = before
+        check_age(store, hub, wanted, asked, origin.release, allow_older=allow_older)
+    else:
+        release = receiving.opened(Snapshot(hub, place.repo, place.commit), place.head, HeadConfig)
+        check_tag(asked, release, what)
+        check_age(store, hub, wanted, asked, release.config.release, allow_older=allow_older)
+        version = _taken(store, hub, asked, release, name=name, actor=actor)
+    own = origins.origin_of(store, version)  # the same release may have come at another commit
+    origins.remember_ref(store, hub.endpoint, wanted, own.place if own else place)
     return version.ref
+
+
+def _taken(
+    store: Store, hub: Hub, asked: HubRef, release: Opened[HeadConfig], *, name: str | None, actor: str
+) -> VersionRecord:
+    """Put a release into the store with all that it needs, once it is seen to be whole and to run."""
+    there = origins.published(store, hub.endpoint, release.place, release.digest, name)
+    if there and _is_signed(there[1]):
+        return there[0]
+    record = release.config.record
+    has_backbone = held_as(store, record.backbone, likely=record.backbone_name) is not None
+    backbone = None if has_backbone else _backbone(hub, release)
+    is_release = backbone is not None and is_listed(backbone)  # asked before anything is kept, as all is
+    arrival = _arrival(store, hub, asked, release, backbone)
+    _try_out(store, arrival)
+    with contextlib.nullcontext() if name else _naming(store):
+        arrival = _named(store, hub, arrival, release, name)
+        version = arrival.add_to(
+            VersionManager(store, actor=actor),
+            backbone=_backbone_name(store, record.backbone, likely=record.backbone_name),
+            is_same=lambda one, _record: _is_of(store, one, hub, release),
+        )
+    _remember(store, hub, arrival, release)
+    if backbone:
+        _remember_backbone(store, hub, backbone, is_release=is_release)
+    return version
 
 
 def pull_backbone(
@@ -141,12 +164,15 @@ def pull_backbone(
     if name is not None:
         check_name(name, "backbone")
     there = Store.find(store)
-    known = origins.held_backbone(there, hub.endpoint, wanted) if there else None
-    if known and name in {None, known}:
-        return known
+    if there and (wanted.is_fixed or not wanted.revision or client.is_offline()):
+        known = origins.held_backbone(there, hub.endpoint, wanted)
+        if known and name in {None, known}:
+            return known
     _check_may_ask(wanted)
     snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo, wanted.revision))
-    release, store = receiving.opened(snapshot, wanted.head, BackboneConfig), Store.create(store)
+    release = receiving.opened(snapshot, wanted.head, BackboneConfig)
+    check_tag(wanted, release, f"pull {wanted}")
+    is_release, store = is_listed(release), Store.create(store)
     record = release.config.record
     held = held_as(store, record.contract, likely=name or release.config.name)
     if held is None or (name and held != name):
@@ -156,18 +182,22 @@ def pull_backbone(
         with strangers_own():
             try_out_backbone(arriving.record, arriving.tensors)
         backbones.publish(store, held, arriving.record, arriving.tensors)
-    origins.remember(store, hub.endpoint, record, release.place)
+    _remember_backbone(store, hub, release, is_release=is_release)
     origins.remember_ref(store, hub.endpoint, wanted, release.place)
     return held
+
+
+def _remember_backbone(store: Store, hub: Hub, there: Opened[BackboneConfig], *, is_release: bool) -> None:
+    """Remember where a backbone lies, and if it is the release there, that it is what the repository's name means."""
+    origins.remember(store, hub.endpoint, there.config.record, there.place)
+    if is_release:
+        origins.remember_backbone(store, hub.endpoint, there.place)
 
 
 def _pulled(store: Store | None, hub: Hub, wanted: HubRef, name: str | None) -> VersionRecord | None:
     """Return what was pulled already, where that answers for ever, or where nobody may be asked."""
     if store and (wanted.is_fixed or client.is_offline()):
-        found = origins.pinned(store, hub.endpoint, wanted, name)
-        if found is None and client.is_offline():
-            place = origins.place_of_ref(store, hub.endpoint, wanted)
-            found = origins.at(store, hub.endpoint, place, name) if place else None
+        found = origins.remembered(store, hub.endpoint, wanted, name)
         if found and _is_signed(found[1]):
             return found[0]
     _check_may_ask(wanted)
@@ -185,65 +215,20 @@ def _check_may_ask(wanted: HubRef) -> None:
         raise HubError(f"pull {wanted}", found, "Pull it once while that is not set.")
 
 
-def located(hub: Hub, wanted: HubRef) -> tuple[HubRef, Place]:
-    """Return what is asked for, the release in production if no revision is, and the commit that it is just now."""
-    if not wanted.revision:
-        snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo))
-        folder = layout.folder_of(wanted.head)
-        channels = snapshot.document(Channels, layout.path_of(folder, layout.CHANNELS))
-        if channels is None:
-            return wanted, Place(repo=wanted.repo, commit=snapshot.commit, head=wanted.head)
-        wanted = attrs.evolve(wanted, revision=f"v{channels.production}")
-    return wanted, Place(repo=wanted.repo, commit=hub.commit_of(wanted.repo, wanted.tag), head=wanted.head)
-
-
-def _check_release(
-    store: Store, hub: Hub, wanted: HubRef, asked: HubRef, release: Opened[HeadConfig], *, allow_older: bool
-) -> None:
-    """See that a tag stands at its own release, and that nobody is led back to an older one.
-
-    Whoever names an older one gets it, and whoever asks for what is in production, which may have been rolled back;
-    from a namespace that is held to a key, only if that is allowed, too: who replays an old signed release has no other
-    way.
-
-    Raises:
-        ConflictError: If not.
-
-    """
-    number, what = release.config.release, f"pull {wanted}"
-    if asked.release is not None:
-        folder = layout.folder_of(asked.head)
-        listed = release.snapshot.document(Releases, layout.path_of(folder, layout.RELEASES)) or Releases()
-        own = listed.get(asked.release)
-        if number != asked.release or own is None or own.config != release.digest:
-            found = f"what the tag {asked.tag} stands at is not what {layout.RELEASES} lists as that release"
-            if number != asked.release:
-                found = f"the tag {asked.tag} stands at release {number}"
-            raise ConflictError(what, found, "Somebody moved it: ask whoever published it, or name the commit.")
-    newest = origins.newest_release(store, hub.endpoint, asked)
-    is_held = signing.pinned_key(wanted.repo) is not None
-    is_on_purpose = allow_older or (not is_held and (wanted.is_fixed or not wanted.revision))
-    if number < newest and not is_on_purpose:
-        found = f"that is release {number} now, and {newest} was pulled before"
-        named = "" if is_held else f" name it ('{attrs.evolve(wanted, revision=f'v{number}')}'), or"
-        remedy = f"To go back on purpose,{named} pull it with allow_older=True (--allow-older)."
-        raise ConflictError(what, found, remedy)
-
-
-def _arrival(store: Store, hub: Hub, asked: HubRef, release: Opened[HeadConfig], name: str) -> Arrival:
+def _arrival(
+    store: Store, hub: Hub, asked: HubRef, release: Opened[HeadConfig], backbone: Opened[BackboneConfig] | None
+) -> Arrival:
     """Return the head with all that it needs and the store has not, each by the commit and digest that it names."""
-    record = release.config.record
-    has_backbone = held_as(store, record.backbone, likely=record.backbone_name) is not None
     return Arrival(
-        head=_head(hub, release, name=name, revision=asked.revision),
-        backbone=None if has_backbone else _backbone(hub, release),
+        head=_head(hub, release, revision=asked.revision),
+        backbone=receiving.backbone(backbone)[0] if backbone else None,
         reference=_reference(store, hub, release),
     )
 
 
-def _head(hub: Hub, release: Opened[HeadConfig], *, name: str, revision: str) -> ArrivingHead:
+def _head(hub: Hub, release: Opened[HeadConfig], *, revision: str) -> ArrivingHead:
     """Return a head with its origin beside it: what it is at which revision."""
-    head, signer = receiving.head(release, name=name)
+    head, signer = receiving.head(release)
     origin = Origin(
         endpoint=hub.endpoint,
         place=release.place,
@@ -262,26 +247,44 @@ def _backbone_name(store: Store, contract: BackboneContract, *, likely: str) -> 
     return held_as(store, contract, likely=likely) or new
 
 
-def _free_name(store: Store, hub: Hub, release: Opened[HeadConfig]) -> str:
+@contextlib.contextmanager
+def _naming(store: Store) -> Iterator[None]:
+    """Choose names and use them alone: of two heads of one name that come at once, each is to have its own."""
+    path, asked = store.layout.lock("naming", "heads"), "name what was pulled"
+    with files.explained(asked):
+        files.ensure_folder(store.disk, path.parent, asked)
+    with locks.held(path, asked):
+        yield
+
+
+def _named(store: Store, hub: Hub, arrival: Arrival, release: Opened[HeadConfig], name: str | None) -> Arrival:
+    """Return what came under the names that it gets here."""
+    head, reference, place = arrival.head, arrival.reference, release.config.reference
+    head = attrs.evolve(head, name=name or _free_name(store, hub, head.name, release.place))
+    if reference and place:
+        reference = attrs.evolve(reference, name=_free_name(store, hub, reference.name, place))
+    return attrs.evolve(arrival, head=head, reference=reference)
+
+
+def _free_name(store: Store, hub: Hub, there: str, place: Place) -> str:
     """Return what a head is called here: as there, or if that is something else here, with its namespace behind it.
 
     Raises:
         ConflictError: If both are something else.
 
     """
-    config, place = release.config, release.place
     owner = re.sub(r"[^a-z0-9]+", "-", place.repo.partition("/")[0].lower()).strip("-")
-    for name in (config.name, f"{config.name[:30]}-{owner[:30]}"):
+    for name in (there, f"{there[:30]}-{owner[:30]}"):
         is_taken = bool(store.head(name).numbers())  # first, as with backbones
         theirs = {(one.endpoint, one.place.repo, one.place.head) for _ref, one in origins.pulled(store, name)}
         if not is_taken or (hub.endpoint, place.repo, place.head) in theirs:
             return name
-    found = f"the store has another head {config.name!r}, and another {name!r}"
+    found = f"the store has another head {there!r}, and another {name!r}"
     raise ConflictError(f"pull {place}", found, "Say what to call it here: name=... (--name).")
 
 
-def _backbone(hub: Hub, release: Opened[HeadConfig]) -> ArrivingBackbone:
-    """Return the backbone that a head names, from where it says.
+def _backbone(hub: Hub, release: Opened[HeadConfig]) -> Opened[BackboneConfig]:
+    """Open the backbone that a head names, where it says.
 
     Raises:
         IncompatibleError: If another one lies there.
@@ -293,8 +296,7 @@ def _backbone(hub: Hub, release: Opened[HeadConfig]) -> ArrivingBackbone:
     if differences:
         found = f"{place}, which it names as its backbone, is another one: {'; '.join(differences)}"
         raise IncompatibleError(f"pull {release.place}", found, "Ask whoever published it.", differences=differences)
-    arriving, _signer = receiving.backbone(there)
-    return arriving
+    return there
 
 
 def _reference(store: Store, hub: Hub, release: Opened[HeadConfig]) -> ArrivingHead | None:
@@ -313,7 +315,7 @@ def _reference(store: Store, hub: Hub, release: Opened[HeadConfig]) -> ArrivingH
     if own.tensors != record.compact.reference or own.compact or differences:
         found = f"{place}, which it names as what it leans on, is another head: {own.tensors.short}"
         raise IncompatibleError(f"pull {release.place}", found, "Ask whoever published it.", differences=differences)
-    return _head(hub, there, name=_free_name(store, hub, there), revision=place.commit)
+    return _head(hub, there, revision=place.commit)
 
 
 def _has_reference(store: Store, record: HeadRecord) -> bool:
@@ -343,17 +345,13 @@ def _try_out(store: Store, arrival: Arrival) -> None:
 
 def _is_of(store: Store, version: VersionRecord, hub: Hub, release: Opened[HeadConfig]) -> bool:
     """Whether a version was pulled from there with the same config, be it at another commit: others publish, too."""
-    origin, place = origins.origin_of(store, version), release.place
-    if origin is None or origin.config != release.digest or not _is_signed(origin):
-        return False
-    return (origin.endpoint, origin.place.repo, origin.place.head) == (hub.endpoint, place.repo, place.head)
+    origin = origins.origin_of(store, version)
+    return origin is not None and origin.is_release(hub.endpoint, release.place, release.digest) and _is_signed(origin)
 
 
 def _remember(store: Store, hub: Hub, arrival: Arrival, release: Opened[HeadConfig]) -> None:
-    """Remember where the weights lie that came, for whoever publishes what needs them: what was seen to be there."""
+    """Remember where the heads lie that came, for whoever publishes what needs them: what was seen to be there."""
     config = release.config
     origins.remember(store, hub.endpoint, config.record, release.place)
-    if arrival.backbone:
-        origins.remember(store, hub.endpoint, arrival.backbone.record, config.backbone)
     if arrival.reference and config.reference:
         origins.remember(store, hub.endpoint, arrival.reference.record, config.reference)

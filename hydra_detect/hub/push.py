@@ -33,8 +33,9 @@ from hydra_detect.storage.store import Store
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from hydra_detect.names import Digest
     from hydra_detect.records import BackboneRecord, HeadRecord, VersionRecord
 
 _WHO = re.compile(r", made \S+ by [^;]*")
@@ -57,6 +58,11 @@ class Pushed:
     commit: str
     url: str
     is_new: bool
+
+    @property
+    def place(self) -> Place:
+        """Where it lies, for ever: what needs it says that."""
+        return Place(repo=self.ref.repo, commit=self.commit, head=self.ref.head)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -92,7 +98,7 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
         head: Name of the head.
         repo: "org/repo" for a repository of this head alone, "org/pack/name" for one of many.
         version: Number of the version; None for the active one.
-        private: Whether a repository that is made for it is to be seen by its owners alone.
+        private: Whether the repository is to be seen by its owners alone: it is made so, or has to be so already.
         message: Title of the commit.
         about: What the card is to say that no record does: licence, data, description, a picture.
         needs: Where the backbone lies, and what a compact head leans on: "org/backbone", "org/hydra-cells@v1". Left
@@ -107,8 +113,9 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
         CorruptError: If the version is damaged, or a document there.
         RecordError: If its record is larger than a release may be, or a document there has a key that there is not.
         StoreError: If the system refuses to read the store.
-        ConflictError: If the number or its tag belongs to another release, the repository to something else, or the
-            release is there and not signed.
+        ConflictError: If the number or its tag belongs to another release, the repository to something else, the
+            release is there and not signed, a repository that is to be private is there and is not, or a .gitignore
+            there would leave files of it out.
         InputError: If the key is none, or the endpoint is neither https nor on this machine.
         ExtraMissingError: If it is to be signed, and model-signing is not installed.
         HubError: If this login may not, or there was no answer.
@@ -116,7 +123,8 @@ def push(  # noqa: PLR0913  each is a question of its own that a user may have
     """
     store, target, hub = Store.open(store), _target(repo), Hub(endpoint)
     found = heads.whole(store.head(head), heads.find(store, HeadRef(head, version)).number)
-    upload = _head_upload(store, hub, found, target, about or About(), message, needs=needs, sign_with=sign_with)
+    need = _Needs(store, hub, target.repo, given=_opened(hub, needs))
+    upload = _head_upload(need, found, target, about or About(), message, sign_with=sign_with)
     return _pushed(store, hub, upload, found.record, private=private)
 
 
@@ -126,6 +134,7 @@ def push_to_pack(
     repo: str,
     *,
     is_reference: bool,
+    places: Mapping[Digest, Place],
     message: str = "",
     about: About | None = None,
     sign_with: str | os.PathLike[str] | None = None,
@@ -133,30 +142,40 @@ def push_to_pack(
 ) -> Pushed:
     """Publish one version of many that belong together; one that only others lean on is marked as that.
 
+    Args:
+        store: As for `push`.
+        version: The version.
+        repo: Of the pack.
+        is_reference: Whether it is there for others to lean on alone.
+        places: Where those of them lie that were published before it, each by its `origins.identity`.
+        message: As for `push`.
+        about: As for `push`.
+        sign_with: As for `push`.
+        endpoint: As for `push`.
+
     Raises:
         HydraDetectError: As for `push`.
 
     """
     target, hub = _target(f"{repo}/{version.head}"), Hub(endpoint)
     whole = heads.whole(store.head(version.head), version.number)
-    upload = _head_upload(store, hub, whole, target, about or About(), message, sign_with=sign_with)
+    need = _Needs(store, hub, repo, places=places)
+    upload = _head_upload(need, whole, target, about or About(), message, sign_with=sign_with)
     if upload.glance and is_reference:
         upload = attrs.evolve(upload, glance=attrs.evolve(upload.glance, is_reference=True))
     return _pushed(store, hub, upload, whole.record, private=False)
 
 
 def _head_upload(
-    store: Store,
-    hub: Hub,
+    need: _Needs,
     version: VersionRecord,
     target: HubRef,
     about: About,
     message: str,
     *,
-    needs: Iterable[str] = (),
-    sign_with: str | os.PathLike[str] | None = None,
+    sign_with: str | os.PathLike[str] | None,
 ) -> Upload:
-    config, contents, beside = _release_of(store, hub, version, target, needs)
+    config, contents, beside = _release_of(need, version, target)
     text = codec.encode(config, limit=layout.LIMITS[layout.CONFIG])
     return Upload(
         target=target,
@@ -207,7 +226,8 @@ def push_backbone(
         CorruptError: If it is damaged, or a document there.
         RecordError: If a document there has a key that there is not.
         StoreError: If the system refuses to read the store.
-        ConflictError: If the repository belongs to something else, or the backbone is there and not signed.
+        ConflictError: If the repository belongs to something else, the backbone is there and not signed, or as for
+            `push` it is not private or has a .gitignore.
         InputError: If `repo` names a head in a pack, the key is none, or the endpoint is neither https nor here.
         ExtraMissingError: If it is to be signed, and model-signing is not installed.
         HubError: If this login may not, or there was no answer.
@@ -246,12 +266,12 @@ def _pushed(store: Store, hub: Hub, upload: Upload, record: BackboneRecord | Hea
     target = upload.target
     hub.create(target.repo, private=private)
     commit, is_new = release(hub, upload)
-    origins.remember(store, hub.endpoint, record, Place(repo=target.repo, commit=commit, head=target.head))
-    ref = attrs.evolve(target, revision=f"v{upload.number}")
-    url = f"{hub.endpoint}/{target.repo}"
-    return Pushed(
-        ref=ref, commit=commit, url=f"{url}/tree/{commit}/{layout.folder_of(target.head)}".rstrip("/"), is_new=is_new
-    )
+    url = f"{hub.endpoint}/{target.repo}/tree/{commit}/{layout.folder_of(target.head)}".rstrip("/")
+    made = Pushed(ref=attrs.evolve(target, revision=f"v{upload.number}"), commit=commit, url=url, is_new=is_new)
+    origins.remember(store, hub.endpoint, record, made.place)
+    if upload.kind == documents.BACKBONE:
+        origins.remember_backbone(store, hub.endpoint, made.place)
+    return made
 
 
 def _signed(contents: dict[str, bytes], key: str | os.PathLike[str] | None) -> dict[str, bytes]:
@@ -259,13 +279,10 @@ def _signed(contents: dict[str, bytes], key: str | os.PathLike[str] | None) -> d
     return contents if key is None else {**contents, layout.SIGNATURE: signing.sign(contents, key)}
 
 
-def _release_of(
-    store: Store, hub: Hub, version: VersionRecord, target: HubRef, needs: Iterable[str]
-) -> tuple[HeadConfig, dict[str, bytes], Beside]:
+def _release_of(need: _Needs, version: VersionRecord, target: HubRef) -> tuple[HeadConfig, dict[str, bytes], Beside]:
     """Return the config of a version as a release, its other files, and what lies beside it."""
-    record, asked = version.record, f"publish {version.ref}"
+    store, record, asked, leant = need.store, version.record, f"publish {version.ref}", None
     backbones.check_holds(store, record.backbone, asked)
-    need, leant = _Needs(store, hub, target.repo, _opened(hub, needs)), None
     if record.compact:
         own = references.find(store, record, asked)
         leant = need.place_of(own.record, f"the reference {own.ref}")
@@ -305,20 +322,22 @@ def _opened(hub: Hub, needs: Iterable[str]) -> list[receiving.Opened[Any]]:
 
 @attrs.frozen
 class _Needs:
-    """Where that lies which a release needs: as it was said just now, or as it is remembered, and still so.
+    """Where that lies which a release needs: as it was said or published just now, or as it is remembered and still so.
 
     Args:
         store: Where it is remembered.
         hub: Where it has to lie.
         repo: Repository of the release, which is looked at first: what is published as a whole is to be taken as one.
         given: What lies where somebody said.
+        places: Where that lies which was published just now, by its identity: a store that cannot be written forgets.
 
     """
 
     store: Store
     hub: Hub
     repo: str
-    given: Sequence[receiving.Opened[Any]]
+    given: Sequence[receiving.Opened[Any]] = ()
+    places: Mapping[Digest, Place] = attrs.field(factory=dict)
 
     def place_of(self, record: BackboneRecord | HeadRecord, what: str) -> Place:
         """Return where something lies.
@@ -331,7 +350,8 @@ class _Needs:
         for there in self.given:
             if origins.identity(there.config.record) == wanted:
                 return there.place
-        places = origins.places(self.store, self.hub.endpoint, record)
+        places = [self.places[wanted]] if wanted in self.places else []
+        places += origins.places(self.store, self.hub.endpoint, record)
         for place in sorted(places, key=lambda one: one.repo != self.repo):
             with contextlib.suppress(NotFoundError):  # it was there once
                 there = receiving.identified(Snapshot(self.hub, place.repo, place.commit), place.head)

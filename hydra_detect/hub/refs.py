@@ -38,6 +38,11 @@ def check_repo(value: str) -> str:
     raise NameInvalidError(f"use {shown(value)} as a repository", found, "Write it as on the Hub.", name=value)
 
 
+def is_commit(value: object) -> bool:
+    """Whether this is a whole commit: 40 lower-case hex digits."""
+    return isinstance(value, str) and _COMMIT.fullmatch(value) is not None
+
+
 def check_commit(value: str) -> str:
     """Return `value` if it is a whole commit: 40 hex digits.
 
@@ -45,7 +50,7 @@ def check_commit(value: str) -> str:
         NameInvalidError: For anything else.
 
     """
-    if isinstance(value, str) and _COMMIT.fullmatch(value):
+    if is_commit(value):
         return value
     found = "it is not 40 lower-case hex digits"
     raise NameInvalidError(f"read {shown(value)} as a commit", found, "Give the whole commit.", name=value)
@@ -111,7 +116,7 @@ class HubRef:
     @property
     def is_fixed(self) -> bool:
         """Whether it means the same for ever: a release is published once, and a commit is its own digest."""
-        return self.release is not None or bool(_COMMIT.fullmatch(self.revision))
+        return self.release is not None or is_commit(self.revision)
 
 
 def tag_of(head: str, release: int) -> str:

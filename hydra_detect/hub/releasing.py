@@ -15,6 +15,7 @@ from hydra_detect import codec
 from hydra_detect.errors import ConflictError, HubError, listed
 from hydra_detect.hub import cards, client, layout, refs
 from hydra_detect.hub.documents import HEAD, Channels, Glance, Index, Release, Releases
+from hydra_detect.hub.ignoring import check_takes_all
 from hydra_detect.hub.snapshots import Snapshot
 from hydra_detect.records import utc_now
 from hydra_detect.storage import files
@@ -75,7 +76,8 @@ def release(hub: Hub, upload: Upload) -> tuple[str, bool]:
         The commit, and whether it was made now: the same release may have been there before.
 
     Raises:
-        ConflictError: If the number, a higher one or the repository belongs to something else.
+        ConflictError: If the number, a higher one or the repository belongs to something else, or a .gitignore there
+            would leave files of it out.
         HubError: If this login may not, or there was no answer; `remedy` says what may have happened.
 
     """
@@ -87,8 +89,9 @@ def release(hub: Hub, upload: Upload) -> tuple[str, bool]:
 def _committed(hub: Hub, upload: Upload) -> tuple[str, bool]:
     repo, pauses, was_tried = upload.target.repo, iter(client.PAUSES), False
     for _ in range(MOST_TRIES):
+        tagged = hub.tags(repo).get(upload.tag)  # first: what has a tag by now is in the commit looked at next
         snapshot = Snapshot(hub, repo, hub.commit_of(repo))
-        releases, tagged = _releases(snapshot, upload), hub.tags(repo).get(upload.tag)
+        releases = _releases(snapshot, upload)
         is_there = releases.get(upload.number) is not None
         if tagged and not is_there:
             found = f"the tag {upload.tag} stands at {tagged[:12]} already, and no release of that number is there"
@@ -98,11 +101,12 @@ def _committed(hub: Hub, upload: Upload) -> tuple[str, bool]:
         contents = _unmarked(snapshot, upload) if is_there else _contents(snapshot, upload, releases)
         if not contents:
             return _where(hub, upload, tagged), was_tried
+        check_takes_all(snapshot, layout.folder_of(upload.target.head), f"publish {upload.tag} in {repo}")
         text = "" if is_there else _text(upload)  # by which the commit of a release is known
         try:
             made = hub.commit(repo, contents, parent=snapshot.commit, title=upload.title, text=text)
         except HubError as error:
-            was_tried = was_tried or not is_there
+            was_tried = was_tried or (not is_there and bool(error.facts.get("is_uncertain")))
             time.sleep(client.pause_after(error, pauses))
         else:
             if not is_there:
@@ -168,15 +172,7 @@ def _contents(snapshot: Snapshot, upload: Upload, releases: Releases) -> dict[st
     if upload.kind == HEAD and snapshot.listed(upload.at(layout.CHANNELS)) is None:
         found[upload.at(layout.CHANNELS)] = codec.encode(Channels(production=upload.number))
     found |= _card(snapshot, upload, releases)
-    if upload.glance:
-        index = snapshot.document(Index, layout.INDEX) or Index()
-        heads = index.heads
-        index = attrs.evolve(index, heads={**index.heads, upload.target.head: upload.glance})
-        found[layout.INDEX] = codec.encode(index)
-        there, before = snapshot.listed(layout.CARD), cards.of_pack(upload.target.repo, heads)
-        if there is None or there.blob == client.blob_of(before):
-            found[layout.CARD] = cards.of_pack(upload.target.repo, index.heads)
-    return found
+    return found | (_indexed(snapshot, upload.target, upload.glance) if upload.glance else {})
 
 
 def _card(snapshot: Snapshot, upload: Upload, releases: Releases) -> dict[str, bytes]:
@@ -184,6 +180,26 @@ def _card(snapshot: Snapshot, upload: Upload, releases: Releases) -> dict[str, b
     there, newest = snapshot.listed(upload.at(layout.CARD)), releases.get(releases.newest)
     is_edited = there is not None and (newest is None or there.blob != newest.card)
     return {} if is_edited else {upload.at(layout.CARD): upload.card}
+
+
+def _indexed(snapshot: Snapshot, target: HubRef, glance: Glance) -> dict[str, bytes]:
+    """Return the index of a pack with a head as it is now, and the card at its top, unless somebody has edited that."""
+    index = snapshot.document(Index, layout.INDEX) or Index()
+    before = index.heads.get(target.head)
+    if before and not before.is_reference:  # a head of its own stays one, whatever else leans on it
+        glance = attrs.evolve(glance, is_reference=False)
+    there, heads = snapshot.listed(layout.CARD), {**index.heads, target.head: glance}
+    top = snapshot.document(Releases, layout.RELEASES)  # of the backbone, where that lies in the same repository
+    newest = top and top.get(top.newest)
+    written = index.card or (newest.card if newest else client.blob_of(cards.of_pack(target.repo, index.heads)))
+    if there is not None and there.blob != written:
+        return {layout.INDEX: codec.encode(attrs.evolve(index, heads=heads))}
+    if there is not None and newest:
+        card = cards.of_whole(snapshot.read(layout.CARD), heads)
+    else:
+        card = cards.of_pack(target.repo, heads)
+    index = attrs.evolve(index, heads=heads, card=client.blob_of(card))
+    return {layout.INDEX: codec.encode(index), layout.CARD: card}
 
 
 def _unmarked(snapshot: Snapshot, upload: Upload) -> dict[str, bytes]:

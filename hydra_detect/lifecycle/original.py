@@ -128,6 +128,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     progress: Progress | None = None,
     tools: Tools | None = None,
     actor: str = "",
+    endpoint: str | None = None,
 ) -> OriginalReport:
     """Train a whole detector and split it: the first backbone of a store, and its first head.
 
@@ -145,6 +146,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
         progress: Called after each epoch; by default a bar on a terminal.
         tools: Losses and augmentations of your own, an event that cancels.
         actor: Who is at work, for the history.
+        endpoint: Address of the Hub that weights at an `hf://` are on; None for the client's own ($HF_ENDPOINT).
 
     Raises:
         ConflictError: If there is such a backbone, a version of such a head is active, or another process is at it.
@@ -168,7 +170,7 @@ def train_original(  # noqa: PLR0913  each is a question of its own that a user 
     if config.validation == CROSS_VALIDATION:
         remedy = "Leave validation out: there is one original, measured on its test role."
         raise InputError(f"train the original of {head!r}", "cross-validation was asked for", remedy)
-    shape = design(settings, classes=len(samples.class_names), least_score=LEAST_SCORE)
+    shape = design(settings, classes=len(samples.class_names), least_score=LEAST_SCORE, endpoint=endpoint)
     store = Store.create(store)
     store.check_writable(f"train {check_name(head)!r}")
     plan = _plan(store, head, samples, split, seed)

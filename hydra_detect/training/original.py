@@ -137,13 +137,14 @@ _OF_HEAD = (
 )  # fmt: skip
 
 
-def design(settings: OriginalSettings, *, classes: int, least_score: float) -> Design:
+def design(settings: OriginalSettings, *, classes: int, least_score: float, endpoint: str | None = None) -> Design:
     """Design a detector.
 
     Args:
         settings: What it is made of.
         classes: How many it finds.
         least_score: Score below which it drops boxes.
+        endpoint: Address of the Hub that weights at an `hf://` are on; None for the client's own ($HF_ENDPOINT).
 
     Raises:
         InputError: If there is no such architecture, or it cannot have such weights.
@@ -151,7 +152,7 @@ def design(settings: OriginalSettings, *, classes: int, least_score: float) -> D
 
     """
     if settings.weights is not None and settings.is_detector:
-        return _of_detector(settings.weights, classes=classes, least_score=least_score)
+        return _of_detector(settings.weights, classes=classes, least_score=least_score, endpoint=endpoint)
     architecture = _architecture(settings)
     levels = levels_of(architecture)
     usual = usual_anchors([level.stride for level in levels])
@@ -242,9 +243,9 @@ def _body_weights(architecture: Architecture) -> dict[str, Tensor]:
     return {body + key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
 
 
-def _of_detector(file: str, *, classes: int, least_score: float) -> Design:
+def _of_detector(file: str, *, classes: int, least_score: float, endpoint: str | None) -> Design:
     """Return the design of an existing detector; what judges classes begins anew unless there are as many."""
-    source = read_original(file)
+    source = read_original(file, endpoint=endpoint)
     shapes = {name: tuple(tensor.shape) for name, tensor in source.tensors.items()}
     resolved = resolve(recognise(shapes, source.file), SplitSettings(preset=source.preset), source.file)
     head = attrs.evolve(resolved.head, label_count=classes + 1, score_threshold=least_score)
