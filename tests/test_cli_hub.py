@@ -16,6 +16,7 @@ from test_hub_signing import key_pair
 from hydra_detect import HeadRegistry
 from hydra_detect.cli.commands import run
 from hydra_detect.hub.signing import KEYS_VARIABLE
+from hydra_detect.training.original import OriginalSettings, design
 
 publisher, puller = publishing_fixtures.publisher, publishing_fixtures.puller
 
@@ -57,6 +58,25 @@ def test_backbones(publisher, say, tmp_path):
     assert "there already" in say("push", "default", BACKBONE, "--backbone", "--store", store)
     assert say("pull", BACKBONE, "--backbone", "--store", other) == f"{BACKBONE} is backbone 'default' here\n"
     assert json.loads(say("pull", BACKBONE, "--backbone", "--store", other, "--json")) == {"backbone": "default"}
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (
+            ["push", "default", BACKBONE, "--backbone", "--example", "a.jpg"],
+            "Leave out --version, --needs and --example",
+        ),
+        (["push", "default", BACKBONE, "--backbone", "--version", "1"], "Leave out --version"),
+        (["push", "default", BACKBONE, "--backbone", "--needs", OWL], "Leave out --version"),
+        (["push", "owl", OWL, "--picture", "a.png", "--example", "a.jpg"], "Give --picture or --example, not both"),
+        (["pull", BACKBONE, "--backbone", "--allow-older"], "Leave out --allow-older"),
+    ],
+    ids=lambda words: words[-2] if isinstance(words, list) else "",
+)
+def test_what_would_be_ignored(publisher, say, words, remedy):
+    """An option that means nothing beside another one is an error, not passed over."""
+    assert remedy in say(*words, "--store", str(publisher.store.root), code=2)
 
 
 def test_what_is_in_production(publisher, say):
@@ -105,13 +125,16 @@ def test_older_and_signed(publisher, say, tmp_path, monkeypatch):
 
 
 def test_an_original_of_another_hub(hub, say, tmp_path):
-    """An original is split straight from the Hub that is named."""
+    """An original is split straight from the Hub that is named, proven against it, and begun from."""
     save_file(small().state_dict(), tmp_path / "model.safetensors")
     hub.repo("org/original", {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
     address = "hf://org/original/model.safetensors"
     told = say("split", address, "--head", "owl", "--store", str(tmp_path / "store"), *OPTIONS)
     assert told.startswith("owl@1: ")
     assert HeadRegistry(tmp_path / "store")["owl"].record.source.file.startswith("hf://org/original/model.safetensors@")
+    assert "owl@1: proven against hf://" in say("verify", "--store", str(tmp_path / "store"), "--against", address)
+    plan = design(OriginalSettings(weights=address), classes=2, least_score=0.01, endpoint=hub.endpoint)
+    assert plan.tensors
 
 
 def test_errors_are_one_sentence(publisher, say, tmp_path):

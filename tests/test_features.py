@@ -18,12 +18,13 @@ from store_fixtures import flip
 from training_fixtures import CLASSES, SELECT, TALL, TRAIN, backbone, cache, shape_picture, shape_sample
 
 from hydra_detect.detections import GroundTruth
+from hydra_detect.environment import CACHE_VARIABLE
 from hydra_detect.errors import InputError, StoreError
 from hydra_detect.nets.backbones import Backbone
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.storage.owners import staging_name
 from hydra_detect.training.config import VIEWS
-from hydra_detect.training.features import CACHE_VARIABLE, Encoded, FrozenFeatures, default_cache, stack
+from hydra_detect.training.features import Encoded, FrozenFeatures, default_cache, stack
 from hydra_detect.training.source import truth_of
 from hydra_detect.training.views import see
 

@@ -42,6 +42,8 @@ class PushOptions:
         from hydra_detect.storage import files
 
         asked, shown = f"read {self.picture}", None
+        if self.picture is not None and self.example is not None:
+            raise InputError("publish with a picture", "two are given", "Give --picture or --example, not both.")
         if self.picture is not None:
             shown = files.read_whole(self.picture, limit=MOST_PICTURE, asked=asked)
         return About(
@@ -93,9 +95,9 @@ def push(
     from hydra_detect.hub import push as pushing
     from hydra_detect.names import HeadRef
 
-    if backbone and (version is not None or needs):
-        found = "a backbone has one content for ever, and needs nothing"
-        raise InputError(f"push backbone {name!r}", found, "Leave out --version and --needs.")
+    if backbone and (version is not None or needs or options.example is not None):
+        found = "a backbone has one content for ever, needs nothing, and finds nothing in a photograph"
+        raise InputError(f"push backbone {name!r}", found, "Leave out --version, --needs and --example.")
     where, own = store_folder(store), options
     about = own.about(where, None if backbone else HeadRef(name, version))
     if backbone:
@@ -157,6 +159,9 @@ def pull(
     where = store_folder(store)
     if name is not None:
         check_name(name, "backbone" if backbone else "head")
+    if backbone and allow_older:
+        found = "a backbone has one content for ever: there is no older one"
+        raise InputError(f"pull backbone {ref}", found, "Leave out --allow-older.")
     if backbone:
         made = pulling.pull_backbone(ref, where, name=name, endpoint=endpoint)
         output.say(output.as_json({"backbone": made}) if json else f"{ref} is backbone {made!r} here")

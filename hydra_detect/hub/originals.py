@@ -1,7 +1,7 @@
 """An original straight from a Hub: `hf://org/repo/model.safetensors@revision`.
 
 Only safetensors: what a stranger pickled is not read, whatever it is called. What was downloaded once is kept by its
-digest, at `~/.cache/hydra-detect/originals`, and proven again each time.
+digest, below `cache_folder()`, and proven again each time.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from hydra_detect.environment import cache_folder
 from hydra_detect.errors import CheckpointError, NotFoundError
 from hydra_detect.hub.client import Hub
 from hydra_detect.hub.refs import HubRef
@@ -48,7 +49,7 @@ def fetched(address: str, *, endpoint: str | None = None) -> tuple[Path, str]:
     there = hub.listing(ref.repo, commit, path.rpartition("/")[0]).get(path)
     if there is None:
         raise NotFoundError(asked, f"{ref.repo}@{commit[:12]} has no {path}", "See its page for what it has.")
-    target = Path.home() / ".cache" / "hydra-detect" / "originals" / f"{there.sha256 or there.blob}{_SUFFIX}"
+    target = cache_folder() / "originals" / f"{there.sha256 or there.blob}{_SUFFIX}"
     if not _is_kept(target, there):
         _keep(target, hub.read(ref.repo, commit, path, there, limit=artifacts.MAX_TENSORS_BYTES), asked)
     return target, f"{SCHEME}{ref.repo}/{path}@{commit}"

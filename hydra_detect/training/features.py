@@ -13,7 +13,6 @@ import heapq
 import logging
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -23,7 +22,7 @@ import torch
 from torchvision.models.detection.image_list import ImageList
 
 from hydra_detect import codec, pictures
-from hydra_detect.environment import libraries
+from hydra_detect.environment import cache_folder, libraries
 from hydra_detect.nets.backbones import Features
 from hydra_detect.nets.devices import environment
 from hydra_detect.storage.files import explained
@@ -33,6 +32,7 @@ from hydra_detect.training.views import see
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from hydra_detect.data.samples import Sample
     from hydra_detect.nets.backbones import Backbone
 
-CACHE_VARIABLE = "HYDRA_DETECT_CACHE"
 _SUFFIX = ".features"
 _SIZES = ("size", "padded_size", "original_size")
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -100,7 +99,7 @@ def stack(pictures_seen: Sequence[Encoded]) -> Features:
 
 def default_cache() -> Path:
     """Return the folder that features are kept in unless another is named: $HYDRA_DETECT_CACHE, or one at home."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "hydra-detect") / "features"
+    return cache_folder() / "features"
 
 
 class FeatureCache:
