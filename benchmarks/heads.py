@@ -2,13 +2,14 @@
 
     python benchmarks/heads.py --deeppcb DeepPCB --out run --json heads.json
 
-The heads are those of the study (`compact_quality.py`, which has to have been run with the same --out): 25 full and 25
-compact ones for defects of circuit boards, trained, on one backbone (ResNet-18-FPN, 256 channels, torchvision's
-default head). They learnt from tiles at the size they were scanned in; here the same weights run on a whole picture,
-so the store is copied with torchvision's usual input size (shorter side 800). The picture of 1024x1024 is put together
-from test pictures, and becomes 800x800, the scale of the tiles. What a head's record says of proposals stays as it is:
-150 for a compact head, which it was evaluated with on tiles, 1,000 for a full one and for the original that it is
-measured with.
+The heads are those of the study (`compact_quality.py`, which has to have been run with the same --out): full and
+compact ones for defects of circuit boards, trained, 25 of each if all of it was run, on one backbone (ResNet-18-FPN,
+256 channels, torchvision's default head). Where there are fewer than N, the same versions run again under other names,
+each as a head of its own, and the report says how many there were. They learnt from tiles at the size they were
+scanned in; here the same weights run on a whole picture, so the store is copied with torchvision's usual input size
+(shorter side 800). The picture of 1024x1024 is put together from test pictures, and becomes 800x800, the scale of the
+tiles. What a head's record says of proposals stays as it is: 150 for a compact head, which it was evaluated with on
+tiles, 1,000 for a full one and for the original that it is measured with.
 
 In one run, on the same threads, with the same allocator settings: N of torchvision's own Faster R-CNN, each with the
 weights of a full head, one after another; against one HydraDetector with N heads, by kind, engine and dtype. Every
@@ -58,8 +59,13 @@ WAYS = {
 }
 
 
-def enlarged(source, folder):
-    """A copy of the study's store for pictures of another size: the same weights, torchvision's usual input size."""
+def enlarged(source, folder, names, most):
+    """A copy of the study's store for pictures of another size: the same weights, torchvision's usual input size.
+
+    Returns:
+        The store, and of each kind `most` names of heads: of so many versions as there are, again and again.
+
+    """
     stored = backbones.find(source, backbones.only(source))
     usual = Preprocessing(mean=stored.record.contract.preprocessing.mean, std=stored.record.contract.preprocessing.std)
     contract = attrs.evolve(stored.record.contract, preprocessing=usual)
@@ -68,11 +74,16 @@ def enlarged(source, folder):
         target, stored.name, attrs.evolve(stored.record, contract=contract), backbones.tensors(source, stored)
     )
     manager, registry = VersionManager(target), HeadRegistry(source)
-    for name in sorted(registry, key=lambda name: registry[name].record.compact is not None):
-        version = registry[name]
+    several = {
+        kind: {f"{own[turn % len(own)]}-{turn // len(own)}": own[turn % len(own)] for turn in range(most)}
+        for kind, own in names.items()
+    }
+    leant_on = {name: name for name in registry if name not in {*names["full"], *names["compact"]}}
+    for name, own in {**leant_on, **several["full"], **several["compact"]}.items():
+        version = registry[own]
         record = attrs.evolve(version.record, backbone=contract, parity=None)
         manager.promote(name, manager.create(name, heads.tensors(source, version), record).number)
-    return target
+    return target, {kind: list(own) for kind, own in several.items()}
 
 
 def originals(store, names, device):
@@ -280,27 +291,27 @@ def main():
         "full": [name for name in registry if registry[name].record.compact is None and name != deeppcb.KNOWN],
         "compact": [name for name in registry if registry[name].record.compact],
     }
-    for kind, own in names.items():
-        if len(own) < max(args.n):
-            parser.error(f"--n {max(args.n)}: the study's store has {len(own)} {kind} heads; run compact_quality.py")
+    if not (names["full"] and names["compact"]):
+        parser.error("the study's store has no heads of both kinds: run compact_quality.py")
     yolo = json.loads(args.yolo.read_text()) if args.yolo else None
     if yolo and yolo["threads"] != torch.get_num_threads():
         parser.error(f"--yolo: it ran on {yolo['threads']} threads, and this would on {torch.get_num_threads()}")
     device = devices.choose_device(args.device)
     facts, picture = machine(device), a_picture(args.deeppcb)
     with tempfile.TemporaryDirectory() as folder:
-        store = enlarged(source, pathlib.Path(folder) / "store")
-        seconds, timings, loads = measure(store, names, picture, counts=args.n, rounds=args.rounds, device=device)
+        store, ran = enlarged(source, pathlib.Path(folder) / "store", names, max(*args.n, 12))
+        seconds, timings, loads = measure(store, ran, picture, counts=args.n, rounds=args.rounds, device=device)
         files = [registry[name].files["model.safetensors"][0] for name in names["compact"]]
         memory = {}
         for dtype in ("float32", "bfloat16"):
-            twelve = HydraDetector.from_store(store, names["compact"][:12], device=device, engine="fast", dtype=dtype)
+            twelve = HydraDetector.from_store(store, ran["compact"][:12], device=device, engine="fast", dtype=dtype)
             memory[dtype] = twelve.memory().total / 1e6
         disk = disk_bytes(registry, source, names)
     rows = summarised(seconds, timings, args.n)
     report = {
         "machine": facts,
         "rounds": args.rounds,
+        "versions": {kind: len(own) for kind, own in names.items()},
         "table": rows,
         "one_more_compact_head_share": one_more(seconds, "compact, fast", args.n),
         "load_ms": 1e3 * median(loads),
@@ -373,7 +384,7 @@ def say(report):
     print(f"one more compact head: 1/{1 / report['one_more_compact_head_share']:.1f} of an original")
     print(f"loading one: {report['load_ms']:.1f} ms; largest file {report['largest_compact_file_mb']:.2f} MB")
     print(f"12 compact heads with backbone and reference: {report['twelve_compact_mb']} MB")
-    print(f"heads: {report['heads']}")
+    print(f"heads: {report['heads']}, of so many versions: {report['versions']}")
     print(f"at least, ms: { {stage: round(value, 2) for stage, value in report['floors'].items()} }")
     print(f"AP50 of the compact heads: {report['ap50']}")
     if report["yolo"]:
