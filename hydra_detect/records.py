@@ -81,6 +81,12 @@ class HeadSettings(Record):
         """Anchors at each position of a level; equal on all levels, because they share one RPN."""
         return len(self.anchor_sizes[0]) * len(self.aspect_ratios[0])
 
+    @property
+    def layers(self) -> tuple[object, ...]:
+        """What decides which layers there are and of what shape, those of the predictors aside."""
+        box = self.box_head, self.box_convolutions, self.box_widths, self.box_norm, self.roi_size
+        return (self.rpn_conv_depth, *box)
+
     def __attrs_post_init__(self) -> None:
         """Refuse anchors whose number differs between levels."""
         sizes, ratios = [len(row) for row in self.anchor_sizes], [len(row) for row in self.aspect_ratios]

@@ -72,6 +72,27 @@ def test_settings_that_a_head_may_have(kind, way, every, monkeypatch):
     assert min(counts.values()) > 0
 
 
+@pytest.mark.parametrize("way", ["one_by_one", "without_waiting"])
+@pytest.mark.parametrize("size", [(73, 117), (64, 64)])
+def test_maps_that_are_no_numbers(way, size, monkeypatch):
+    """What overflowed before is nothing: no box of it is cropped from nowhere, in either way, and the next is found."""
+    detector, wide = loaded(mixed(), "owl", "bat", engine="fast"), np.random.default_rng(0)
+    monkeypatch.setattr(FastEngine, "one_by_one", getattr(FastEngine, way))
+    pixels = wide.integers(0, 255, (*size, 3), dtype=np.uint8)
+    usual = detector._engine.encode
+
+    def overflown(pictures):
+        features = usual(pictures)
+        for one in features.maps.values():
+            one.fill_(float("nan"))
+        return features
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detector._engine, "encode", overflown)
+        assert len(raw(detector, pixels)) == 0
+    assert len(raw(detector, photographs(1)[0])) > 0
+
+
 @pytest.mark.parametrize("names", [list(FORMS), list(FORMS)[::-1]])
 def test_heads_of_other_forms_on_one_reference(names, every):
     """Which head of a reference was loaded first, and how it takes the weights, is nothing to the others."""

@@ -182,6 +182,26 @@ def test_a_reference_of_other_layers(bare):
     assert not epochs
 
 
+def test_a_reference_with_more_layers(bare):
+    """Of a reference that has a layer more, what both have is leant on."""
+    give(bare, "deep", seed=9, settings={"rpn_conv_depth": 2})
+    teach(bare, config=COMPACT, init="moth@1", reference="deep@1")
+    version = HeadRegistry(bare)["lamp"]
+    assert version.record.compact.reference_ref == "deep@1"
+    assert version.record.settings.rpn_conv_depth == 1
+    assert len(found_by(bare, "lamp")) == 5
+
+
+def test_a_default_reference_has_the_same_layers(bare):
+    """Where nothing is named, a head with layers of the same shapes is leant on, whatever comes first otherwise."""
+    for seed, name in enumerate(("deep", "steep")):
+        give(bare, name, seed=seed, settings={"rpn_conv_depth": 2})
+    report = compress_head(bare, "deep", rank=4, unmeasured=True)
+    assert report.version.record.compact.reference_ref == "steep@1"
+    teach(bare, config=COMPACT, init="moth@1")
+    assert HeadRegistry(bare)["lamp"].record.compact.reference_ref == "moth@1"
+
+
 def test_a_lost_reference_holds_up_nobody_else(bare, tmp_path):
     """What leans on a lost reference can be trained anew, and others lean on what there is."""
     give(bare, "ant", seed=9)

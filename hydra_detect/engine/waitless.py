@@ -73,6 +73,7 @@ def proposed(
             logits, boxes = proposer.best(values.float(), cell, shape, padded)
             scores, boxes = logits.sigmoid(), clip_boxes_to_image(boxes, size)
             counts = (_sides(boxes) >= LEAST_SIDE).all(dim=1) & (scores >= proposer.settings.rpn_score_threshold)
+            boxes = torch.where(counts[:, None], boxes, 0.0)  # they are cropped, too: NaN would be no place in a map
             parts.append(_Part(boxes, scores, level, counts, proposer.settings.rpn_nms_threshold))
     return _best(parts, [(len(shapes), proposer.settings.rpn_post_nms_top_n) for proposer in proposers])
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.data.samples import Samples
     from hydra_detect.lifecycle.origins import Beginning
-    from hydra_detect.records import VersionRecord
+    from hydra_detect.records import HeadSettings, VersionRecord
     from hydra_detect.storage.store import Store
 
 
@@ -26,8 +26,8 @@ def leaning(store: Store, beginning: Beginning, judged: Samples, *, reference: s
     """Return a beginning with what a compact head is to lean on.
 
     Unless one is named, that is what the head's active version leans on, else what most heads of the backbone lean on,
-    else a full head, the one that was split from the original first; of those one that has not learnt from the samples
-    that figures will be of, if there is such a one.
+    else a full head, the one that was split from the original first; of those one with layers of the same shapes, that
+    has not learnt from the samples that figures will be of, if there is such a one.
 
     Args:
         store: Where the heads are.
@@ -41,8 +41,9 @@ def leaning(store: Store, beginning: Beginning, judged: Samples, *, reference: s
         IncompatibleError: If the one that is named is a compact head, or belongs to another backbone.
 
     """
-    contract = beginning.backbone.record.contract
-    chosen = [_named(store, reference, contract)] if reference else _choices(store, beginning.active, contract)
+    contract, settings = beginning.backbone.record.contract, beginning.origin.settings
+    active = beginning.active
+    chosen = [_named(store, reference, contract)] if reference else _choices(store, active, contract, settings)
     for version in chosen:
         if not seen_samples(store, version, judged, allowed=Role.TEST):
             return attrs.evolve(beginning, reference=version)
@@ -58,8 +59,8 @@ def reference_for(store: Store, full: VersionRecord, reference: str | None) -> V
         IncompatibleError: If the one that is named is a compact head, or belongs to another backbone.
 
     """
-    contract = full.record.backbone
-    chosen = [_named(store, reference, contract)] if reference else _choices(store, None, contract)
+    contract, settings = full.record.backbone, full.record.settings
+    chosen = [_named(store, reference, contract)] if reference else _choices(store, None, contract, settings)
     others = [version for version in chosen if version.record.tensors != full.record.tensors]
     if not others:
         found = f"{full.ref} is the only full head of this backbone, and cannot lean on itself"
@@ -78,8 +79,13 @@ def _named(store: Store, reference: str, contract: BackboneContract) -> VersionR
     return version
 
 
-def _choices(store: Store, active: VersionRecord | None, contract: BackboneContract) -> list[VersionRecord]:
-    """Return the versions that a compact head of a backbone may lean on, the best choice first."""
+def _choices(
+    store: Store, active: VersionRecord | None, contract: BackboneContract, settings: HeadSettings
+) -> list[VersionRecord]:
+    """Return the versions that a compact head of a backbone may lean on, the best choice first.
+
+    Those whose layers are of other shapes come last: on them it can only lean with what both have.
+    """
     every = relatives(store, contract)
     compact = {version.record.compact.reference: version for version in every if version.record.compact}
     counted = Counter(version.record.compact.reference for version in every if version.record.compact)
@@ -93,4 +99,5 @@ def _choices(store: Store, active: VersionRecord | None, contract: BackboneContr
     if not found:
         remedy = "Train or split a full head first: a compact one is kept as what differs from it."
         raise NotFoundError("make a compact head", "there is no full head of this backbone to lean on", remedy)
+    found.sort(key=lambda version: version.record.settings.layers != settings.layers)
     return list({version.ref: version for version in found}.values())

@@ -144,6 +144,8 @@ def start_head(
     has_same_anchors = anchors_of(settings) == anchors_of(origin.settings)
     for name, tensor in theirs.items():
         layer = name.rsplit(".", 1)[0]
+        if name not in own:  # a reference may have layers that this head has not
+            continue
         if layer in {_CLASS_ROWS, _BOX_ROWS}:
             _copy_rows(own[name], tensor.float(), origin.class_names, class_names, is_box=layer == _BOX_ROWS)
         elif own[name].shape == tensor.shape and (layer not in ANCHOR_ROWS or has_same_anchors):
