@@ -90,8 +90,8 @@ class HydraDetector:
             heads: Names ("owl") or versions ("owl@3"); None for the active version of every head of the backbone.
             backbone: Its name; needed only where the store has several.
             device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
-            dtype: None or "float32"; "float16" or "bfloat16" keep and compute in half precision, and boxes and scores
-                in float32.
+            dtype: None or "float32"; "float16" or "bfloat16" compute in half precision, which the fast engine keeps its
+                weights in, too, and boxes and scores in float32.
             engine: "exact" gives what torchvision gives, bit for bit in float32 on a CPU; "fast" the same but for
                 rounding, in a fraction of the time.
             watch: Call `refresh` every so many seconds, in a thread that ends with `close` or with the detector.

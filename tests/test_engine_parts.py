@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 from originals import mobilenet, second_form, small
 from torch import nn
 from torch.nn import functional
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import FrozenBatchNorm2d, nms, roi_align
 from training_fixtures import SETTINGS
 
 from hydra_detect.engine import suppression, waitless, winograd
 from hydra_detect.engine.convolutions import Direct, Winograd, chosen, filled
+from hydra_detect.engine.decoding import decoded, resized
 from hydra_detect.engine.folding import fold_norms
 from hydra_detect.engine.roi_align import Table, pooled
 from hydra_detect.engine.stopwatch import Stopwatch
@@ -27,6 +30,36 @@ sides = st.integers(1, 23)
 def seeded(seed):
     """Return a source of random numbers."""
     return torch.Generator().manual_seed(seed)
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    boxes=st.integers(1, 40),
+    labels=st.integers(1, 4),
+    weights=st.sampled_from([(10.0, 10.0, 5.0, 5.0), (1.0, 1.0, 1.0, 1.0), (1.0, 3.0, 7.0, 0.3)]),
+    spread=st.sampled_from([0.1, 3.0, 40.0]),
+)
+def test_decoded(seed, boxes, labels, weights, spread):
+    """Deltas of any size make of boxes what torchvision makes of them, to the bit."""
+    source, coder = seeded(seed), BoxCoder(weights)
+    corners = torch.rand(boxes, 4, generator=source) * 800
+    corners[:, 2:] += corners[:, :2]
+    deltas = torch.randn(boxes, 4 * labels, generator=source) * spread
+    assert torch.equal(decoded(coder, deltas, corners), coder.decode(deltas, [corners]).view(boxes, labels, 4))
+
+
+def test_decoded_nothing():
+    """Of no boxes nothing is made, of as many labels."""
+    assert decoded(BoxCoder((1.0, 1.0, 1.0, 1.0)), torch.zeros(0, 8), torch.zeros(0, 4)).shape == (0, 2, 4)
+
+
+@given(
+    size=st.tuples(st.integers(1, 2000), st.integers(1, 2000)), wanted=st.tuples(sides, sides), seed=st.integers(0, 99)
+)
+def test_resized(size, wanted, seed):
+    """Boxes are brought to the size of the picture as torchvision does it, to the bit."""
+    boxes = torch.rand(9, 4, generator=seeded(seed)) * 2000
+    assert torch.equal(resized(boxes, size, wanted), resize_boxes(boxes, size, wanted))
 
 
 def a_map(height, width, channels=5, seed=0):

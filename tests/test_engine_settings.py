@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from engine_fixtures import compact, copied, mixed, photographs
 from originals import RATIOS, detector, mobilenet, resnet18, restless, save, small
 from torch import nn
@@ -70,6 +71,31 @@ def test_settings_that_a_head_may_have(kind, way, every, monkeypatch):
     assert counts.pop("none") == 0
     assert 0 < counts["few"] <= 20
     assert min(counts.values()) > 0
+
+
+def test_no_head_brings_numbers_to_the_device(monkeypatch):
+    """A number that is brought to a device is waited for: however many heads run, there are as many of those."""
+    monkeypatch.setattr(FastEngine, "one_by_one", FastEngine.without_waiting)
+    made, tensor, new_tensor = [], torch.tensor, torch.Tensor.new_tensor
+
+    def counted(make):
+        def one(*given, **options):
+            made.append(given)
+            return make(*given, **options)
+
+        return one
+
+    counts = []
+    for names in (["owl"], ["owl", "bat"], ["owl", "bat", "fox", "eel"]):
+        one = loaded(mixed(), *names, engine="fast")
+        raw(one, photographs(1)[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "tensor", counted(tensor))
+            patch.setattr(torch.Tensor, "new_tensor", counted(new_tensor))
+            raw(one, photographs(1)[0])
+        counts.append(len(made))
+        made.clear()
+    assert counts[0] == counts[1] == counts[2]
 
 
 @pytest.mark.parametrize("way", ["one_by_one", "without_waiting"])

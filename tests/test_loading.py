@@ -7,8 +7,8 @@ import pytest
 
 from hydra_detect import VersionManager
 from hydra_detect.errors import CheckpointError
-from hydra_detect.loading import build, build_head
 from hydra_detect.nets.backbones import Backbone
+from hydra_detect.nets.building import build, build_head
 from hydra_detect.nets.heads import RCNNHead
 from hydra_detect.nets.state import raw_tensors
 from hydra_detect.storage import backbones, findings, heads

@@ -301,9 +301,11 @@ def evaluate(
         cpu, cuda, ...
 
     """
+    from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.lifecycle.judging import evaluate as measure_version
 
     folder, samples = store_folder(store), data.read()
+    keep_freed_memory()
     with progress_bar("samples") as progress:
         metrics = measure_version(
             folder,

@@ -9,8 +9,8 @@ import torch
 
 from hydra_detect.engine.found import Found, Memory
 from hydra_detect.engine.stopwatch import Stopwatch
-from hydra_detect.loading import build_head
 from hydra_detect.nets import devices
+from hydra_detect.nets.building import build_head
 from hydra_detect.nets.compact import CompactHead
 from hydra_detect.nets.state import module_bytes, tensor_bytes
 

@@ -26,9 +26,9 @@ from hydra_detect.engine.layers import Forms
 from hydra_detect.engine.proposals import Proposer
 from hydra_detect.engine.roi_align import Table
 from hydra_detect.engine.stopwatch import Stopwatch
-from hydra_detect.loading import build_head
 from hydra_detect.nets import devices
 from hydra_detect.nets.backbones import Features
+from hydra_detect.nets.building import build_head
 from hydra_detect.nets.compact import Reference
 from hydra_detect.nets.state import module_bytes, tensor_bytes
 

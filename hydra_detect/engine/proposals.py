@@ -15,6 +15,7 @@ from torch.nn import functional
 from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
 
 from hydra_detect.engine.convolutions import filled
+from hydra_detect.engine.decoding import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -128,7 +129,7 @@ class Proposer:
         x = position % width * (padded[1] // width)  # the stride is a whole number, as torchvision has it
         y = position // width * (padded[0] // height)
         boxes = cell[kind] + torch.stack([x, y, x, y], dim=1)
-        return logits, self.coder.decode_single(deltas, boxes)
+        return logits, decoded(self.coder, deltas, boxes)[:, 0]
 
 
 def predict(

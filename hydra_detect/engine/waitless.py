@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
-from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import clip_boxes_to_image
 
+from hydra_detect.engine.decoding import decoded, resized
 from hydra_detect.engine.proposals import LEAST_SIDE
 from hydra_detect.engine.suppression import Lot, survivors
 from hydra_detect.nets.heads import HeadOutput
@@ -96,7 +96,7 @@ def chosen(
     size, parts, counts_of = picture.images.image_sizes[0], [], []
     for (head, threshold), own, (logits, deltas) in zip(heads, proposals, scored, strict=True):
         roi = head.roi_heads
-        boxes = clip_boxes_to_image(roi.box_coder.decode(deltas, [own.boxes]), size)  # [proposal, label, 4]
+        boxes = clip_boxes_to_image(decoded(roi.box_coder, deltas, own.boxes), size)  # [proposal, label, 4]
         scores = logits.softmax(dim=1)
         for label in range(1, scores.shape[1]):
             best, order = scores[:, label].sort(descending=True, stable=True)
@@ -107,7 +107,7 @@ def chosen(
     return [
         attrs.evolve(
             best,
-            boxes=resize_boxes(best.boxes, size, picture.original_sizes[0]),
+            boxes=resized(best.boxes, size, picture.original_sizes[0]),
             is_settled=best.is_settled & own.is_settled,
         )
         for best, own in zip(_best(parts, counts_of), proposals, strict=True)

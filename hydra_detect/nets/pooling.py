@@ -39,8 +39,7 @@ class PyramidRoIAlign(nn.Module):
     def levels(self, proposals: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return for each proposal the index of its level, [proposal] int64."""
         side = torch.sqrt(torch.cat([box_area(boxes) for boxes in proposals]))
-        eps = torch.tensor(_EPS, dtype=side.dtype)
-        level = torch.floor(_CANONICAL_LEVEL + torch.log2(side / _CANONICAL_SIZE) + eps)
+        level = torch.floor(_CANONICAL_LEVEL + torch.log2(side / _CANONICAL_SIZE) + _EPS)
         return level.clamp(self.first, self.last).to(torch.int64) - self.first
 
     def forward(
