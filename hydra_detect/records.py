@@ -81,11 +81,12 @@ class HeadSettings(Record):
         """Anchors at each position of a level; equal on all levels, because they share one RPN."""
         return len(self.anchor_sizes[0]) * len(self.aspect_ratios[0])
 
-    @property
-    def layers(self) -> tuple[object, ...]:
-        """What decides which layers there are and of what shape, those of the predictors aside."""
-        box = self.box_head, self.box_convolutions, self.box_widths, self.box_norm, self.roi_size
-        return (self.rpn_conv_depth, *box)
+    def has_layers_of(self, other: HeadSettings) -> bool:
+        """Whether each layer of another head is here, too, and of the same shape, those of the predictors aside."""
+        ours, theirs = (
+            (one.box_head, one.box_convolutions, one.box_widths, one.box_norm, one.roi_size) for one in (self, other)
+        )
+        return ours == theirs and self.rpn_conv_depth >= other.rpn_conv_depth
 
     def __attrs_post_init__(self) -> None:
         """Refuse anchors whose number differs between levels."""
@@ -188,9 +189,9 @@ class CompactForm(Record):
             raise RecordError("set the ranks of a compact head", found, "Give whole numbers from 0.")
 
     def __str__(self) -> str:
-        """What is kept and of what: "compact, rank 8 of owl@1"."""
-        kinds = sorted(set(self.ranks.values()))
-        return f"compact, rank {'/'.join(map(str, kinds))} of {self.reference_ref}"
+        """What is kept and of what: "compact, rank 8 of owl@1"; and whether nobody knows what that cost."""
+        kinds, unknown = sorted(set(self.ranks.values())), ", its loss not measured" if self.is_unmeasured else ""
+        return f"compact, rank {'/'.join(map(str, kinds))} of {self.reference_ref}{unknown}"
 
 
 def _check_class_names(_instance: Any, _attribute: Any, value: tuple[str, ...]) -> None:

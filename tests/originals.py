@@ -27,7 +27,7 @@ def restless(model, seed=0):
             value.copy_(torch.randn(value.shape, generator=source) * 0.1)
         elif value.dim() == 1:
             value.copy_(torch.rand(value.shape, generator=source) * 0.5 + 0.75)
-        elif value.is_floating_point():
+        elif value.is_floating_point() and value.numel():  # of rank 0 there is nothing
             gain = 0.3 if "predictor" in name else 1.0  # keeps scores away from 0 and 1, and boxes on the picture
             value.copy_(torch.randn(value.shape, generator=source) * gain / max(1, value[0].numel()) ** 0.5)
     return model.eval()

@@ -26,6 +26,7 @@ FORMS = {
     "odd": {"roi_size": 5, "rank": "rpn:4,fc6:whole,fc7:4"},
     "deep": {"rpn_conv_depth": 2, "rank": "rpn.0:4,rpn.1:whole,fc6:4,fc7:4"},
     "plain": {},
+    "no-rank": {"rank": "rpn:0,fc6:3,fc7:0"},
 }
 """Heads on one reference whose layers stand in other places, or read other things."""
 

@@ -14,6 +14,7 @@ from hydra_detect.errors import InputError, NotFoundError
 from hydra_detect.hub import client
 from hydra_detect.hub.channels import promote_release, rollback_release
 from hydra_detect.hub.originals import fetched
+from hydra_detect.hub.origins import origin_of
 from hydra_detect.hub.pull import pull, pull_backbone
 from hydra_detect.hub.searching import list_pack, search
 from hydra_detect.versions import VersionManager
@@ -90,6 +91,21 @@ def test_titles_of_changes_in_production(publisher, hub):
     assert commits(hub, OWL)[2:] == ["v2 in production", "v1 in production"]
     promote_release(f"{PACK}/owl@v4", endpoint=hub.endpoint)
     assert commits(hub, PACK)[2:] == ["owl-v4 in production"]
+
+
+def test_each_head_of_a_pack_has_its_own_in_production(publisher, puller, hub):
+    """Without a revision a head of a pack is the release in production of that head, whatever is newest there."""
+    for _ in range(2):
+        publisher.push("owl", f"{PACK}/owl")
+        again(publisher)
+    publisher.push("fox", f"{PACK}/fox")
+    promote_release(f"{PACK}/fox@v1", endpoint=hub.endpoint)
+    glances = list_pack(PACK, endpoint=hub.endpoint)
+    assert {name: one.release for name, one in glances.items()} == {"fox": 1, "owl": 2}
+    for release in (1, 2):
+        ref = puller.pull(f"{PACK}/owl", name="uhu")
+        assert origin_of(puller.store, HeadRegistry(puller.store)[ref]).release == release
+        promote_release(f"{PACK}/owl@v2", endpoint=hub.endpoint)
 
 
 def test_whoever_pulls_is_in_the_history(puller, hub, monkeypatch):

@@ -198,8 +198,22 @@ def test_a_default_reference_has_the_same_layers(bare):
         give(bare, name, seed=seed, settings={"rpn_conv_depth": 2})
     report = compress_head(bare, "deep", rank=4, unmeasured=True)
     assert report.version.record.compact.reference_ref == "steep@1"
-    teach(bare, config=COMPACT, init="moth@1")
-    assert HeadRegistry(bare)["lamp"].record.compact.reference_ref == "moth@1"
+
+
+def test_an_active_reference_with_more_layers_is_kept_to(bare):
+    """What the active version leans on is leant on again, as long as it has the layers of the new one."""
+    give(bare, "deep", seed=9, settings={"rpn_conv_depth": 2})
+    teach(bare, config=COMPACT, init="moth@1", reference="deep@1")
+    teach(bare, config=COMPACT)
+    assert HeadRegistry(bare)["lamp@2"].record.compact.reference_ref == "deep@1"
+
+
+def test_a_reference_that_cannot_fit_is_no_choice(bare):
+    """A head that has a layer less is not leant on where another has them all."""
+    give(bare, "deep", seed=9, settings={"rpn_conv_depth": 2})
+    teach(bare, config={**QUICK, "epochs": 1}, init="deep@1")
+    report = teach(bare, config=COMPACT, init="deep@1")
+    assert HeadRegistry(bare)[f"lamp@{report.version}"].record.compact.reference_ref in {"deep@1", "lamp@1"}
 
 
 def test_a_lost_reference_holds_up_nobody_else(bare, tmp_path):
@@ -357,6 +371,14 @@ def test_a_loss_that_is_too_large(bare):
         compress_head(bare, "lamp", rank=1, samples=lights(first=500), steps=1, max_loss=0.0)
     assert caught.value.facts["loss"]["f1"] > 0
     assert HeadRegistry(bare).info("lamp").versions == (1,)
+
+
+def test_samples_of_one_group(bare):
+    """Half is learnt from and half measured on: of one group there are no halves."""
+    teach(bare)
+    one = lights(first=500)[[0]]
+    with pytest.raises(InputError, match="all of them are of one group"):
+        compress_head(bare, "lamp", rank=4, samples=one, max_loss=1.0)
 
 
 def test_a_loss_that_nobody_measured(bare):

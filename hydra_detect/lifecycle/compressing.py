@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hydra_detect.data.splits import Split
     from hydra_detect.nets.backbones import Backbone
 
+_HALVES = 2
 _OF_WEIGHTS = (layout.TRAINING,)
 _OF_SCORES = (layout.SPLIT, layout.CALIBRATION, layout.OUTCOMES, layout.EVALUATION)
 
@@ -253,7 +254,10 @@ def _check(
     if unmeasured:
         raise InputError(asked, "there are samples to measure on, and unmeasured is said", "Leave out one of the two.")
     require(samples, Role.TEST, asked=asked)
-    (learnt_from, judged), *_rest = folds(of_classes(full, samples), count=2, seed=seed)
+    if len({sample.group for sample in samples}) < _HALVES:
+        found = "half of the samples are learnt from and half are measured on, and all of them are of one group"
+        raise InputError(asked, found, "Give samples of several groups.")
+    (learnt_from, judged), *_rest = folds(of_classes(full, samples), count=_HALVES, seed=seed)
     if not judged.labelled:
         found = f"of {len(samples)} samples {samples.labelled} show something, none in the half to be measured on"
         raise InputError(asked, found, "Give samples in which classes of this head are labelled.")

@@ -26,8 +26,8 @@ def leaning(store: Store, beginning: Beginning, judged: Samples, *, reference: s
     """Return a beginning with what a compact head is to lean on.
 
     Unless one is named, that is what the head's active version leans on, else what most heads of the backbone lean on,
-    else a full head, the one that was split from the original first; of those one with layers of the same shapes, that
-    has not learnt from the samples that figures will be of, if there is such a one.
+    else a full head, the one that was split from the original first; of those that have its layers one that has not
+    learnt from the samples that figures will be of, if there is such a one.
 
     Args:
         store: Where the heads are.
@@ -62,6 +62,9 @@ def reference_for(store: Store, full: VersionRecord, reference: str | None) -> V
     contract, settings = full.record.backbone, full.record.settings
     chosen = [_named(store, reference, contract)] if reference else _choices(store, None, contract, settings)
     others = [version for version in chosen if version.record.tensors != full.record.tensors]
+    if not others and reference:
+        found = f"{reference} is the same head, and nothing can lean on itself"
+        raise NotFoundError(f"compress {full.ref}", found, "Name another full head of its backbone, or none.")
     if not others:
         found = f"{full.ref} is the only full head of this backbone, and cannot lean on itself"
         raise NotFoundError(f"compress {full.ref}", found, "Train or split another one, or leave it full.")
@@ -84,7 +87,7 @@ def _choices(
 ) -> list[VersionRecord]:
     """Return the versions that a compact head of a backbone may lean on, the best choice first.
 
-    Those whose layers are of other shapes come last: on them it can only lean with what both have.
+    Those that have not its layers are among them only where none has: they will be refused by name.
     """
     every = relatives(store, contract)
     compact = {version.record.compact.reference: version for version in every if version.record.compact}
@@ -99,5 +102,5 @@ def _choices(
     if not found:
         remedy = "Train or split a full head first: a compact one is kept as what differs from it."
         raise NotFoundError("make a compact head", "there is no full head of this backbone to lean on", remedy)
-    found.sort(key=lambda version: version.record.settings.layers != settings.layers)
-    return list({version.ref: version for version in found}.values())
+    fitting = [version for version in found if version.record.settings.has_layers_of(settings)]
+    return list({version.ref: version for version in fitting or found}.values())
