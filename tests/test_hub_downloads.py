@@ -1,10 +1,12 @@
 """Downloads: a Hub names no file, what breaks off is gone on with, and nothing is larger than was listed."""
 
+import gzip
 import importlib
 import io
 import json
 import os
 import shutil
+import tracemalloc
 from dataclasses import replace
 
 import publishing_fixtures
@@ -120,6 +122,34 @@ def test_no_more_of_an_error_is_read_than_a_person_would():
     with pytest.raises(HfHubHTTPError):
         downloads._raise_for_status(client.Response(500, content=body(), request=request))
     assert sum(read) < 100_000
+
+
+def test_what_is_compressed_is_not_taken(puller, hub):
+    """A body that came compressed, which nobody asked for, is not unpacked: it could become of any size."""
+    body = gzip.compress(gzip.compress(bytes(64 << 20)))
+
+    def packed(reply):
+        return replace(reply, body=body, headers={**reply.headers, "Content-Encoding": "gzip, gzip"})
+
+    hub.faults.on(Alter(packed), "GET", "config.json", times=None)
+    tracemalloc.start()
+    with pytest.raises(CorruptError, match="bytes came twice"):
+        puller.pull()
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
+
+
+def test_a_connection_that_breaks_behind_the_last_byte(puller, hub):
+    """A body that is whole, and whose connection broke off after it, is not asked for again."""
+    whole = len(hub.repos[OWL].content(WEIGHTS))
+
+    def longer(reply):
+        own = {**reply.headers, "Content-Length": str(whole + 1)}
+        return replace(reply, headers=own, body=reply.body + b"?", cut=whole)
+
+    hub.faults.on(Alter(longer), "GET", OWL, host="cdn")
+    assert str(puller.pull()) == "owl@1"
+    assert len([one for one in of_the_weights(hub) if OWL in one.target]) == 1
 
 
 def test_an_error_with_a_long_body(puller, hub):

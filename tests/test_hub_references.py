@@ -2,17 +2,19 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import lifecycle_fixtures
 import publishing_fixtures
 import pytest
 import test_hub_signing
+from hub_faults import Alter
 from publishing_fixtures import BACKBONE, BAT, OWL
 from test_hub_push import again
 from test_hub_signing import signed
 
 from hydra_detect import HeadRegistry, HydraDetector
-from hydra_detect.errors import ConflictError, HubError, InputError
+from hydra_detect.errors import ConflictError, HubError, InputError, NotFoundError
 from hydra_detect.hub import pull as pulling
 from hydra_detect.hub.channels import promote_release, rollback_release
 from hydra_detect.hub.origins import origin_of
@@ -83,6 +85,33 @@ def test_a_branch_that_is_led_back(publisher, puller, hub):
     assert str(puller.pull(f"{OWL}@v1")) == "owl@1"
 
 
+def test_another_branch_that_is_older(publisher, puller, hub):
+    """A release that was pulled by its branch first, and then by its tag, counts for every other branch, too."""
+    old = hub.repos[OWL].tags["v1"]
+    again(publisher)
+    publisher.push()
+    puller.pull(f"{OWL}@main")
+    puller.pull(f"{OWL}@v2")
+    hub.repos[OWL].branches["stable"] = old
+    with pytest.raises(ConflictError, match="that is release 1 now, and 2 was pulled before"):
+        puller.pull(f"{OWL}@stable")
+
+
+def test_a_commit_is_the_one_that_was_asked_for(publisher, puller, hub):
+    """A Hub that answers another commit than the one that was named is not believed."""
+    old = hub.repos[OWL].tags["v1"]
+    again(publisher)
+    publisher.push()
+    new = hub.repos[OWL].tags["v2"]
+
+    def other(reply):
+        return replace(reply, body=reply.body.replace(old.encode(), new.encode()))
+
+    hub.faults.on(Alter(other), "GET", f"/revision/{old}", times=None)
+    with pytest.raises(HubError, match="which is another commit"):
+        puller.pull(f"{OWL}@{old}")
+
+
 @pytest.mark.parametrize("first", ["org/signed@main", "org/signed@v2"])
 def test_where_a_key_is_pinned(publisher, puller, private, hub, first):
     """A namespace that is held to a key leads nobody back, however the newer one came, nor to what is there still."""
@@ -140,6 +169,37 @@ def test_a_tag_of_a_backbone_that_was_moved(other, puller, hub):
         pull_backbone(f"{BACKBONE}@v1", puller.store, endpoint=hub.endpoint)
 
 
+@pytest.mark.usefixtures("other")
+def test_a_commit_says_nothing_of_itself(publisher, puller, hub):
+    """A commit that lists itself as the release is none: a stranger's head that names it changes no backbone's name."""
+    repo, config = hub.repos[BACKBONE], hub.repos["org/other"].content("config.json")
+    listed = hub.repos["org/other"].content("releases.json")
+    proposed = hub.add(repo, {"config.json": config, "releases.json": listed}, branch="dev").id
+    lifecycle_fixtures.give(publisher.store, "nice", seed=3, classes=("owl",), backbone="other")
+    publisher.push("nice", "lab/nice", needs=[f"{BACKBONE}@{proposed}"])
+    puller.pull("lab/nice@v1")
+    assert HeadRegistry(puller.store).backbones() == ["other"]
+    for ref in (BACKBONE, f"{BACKBONE}@v1"):
+        assert pull_backbone(ref, puller.store, endpoint=hub.endpoint) == "default"
+
+
+def test_a_backbone_by_two_names(puller, hub):
+    """A backbone may have two names here, and is asked for once by each."""
+    options = {"endpoint": hub.endpoint}
+    for name in "ab":
+        assert pull_backbone(BACKBONE, puller.store, name=name, **options) == name
+    for name in "ab":
+        act = lambda name=name: pull_backbone(BACKBONE, puller.store, name=name, **options)  # noqa: E731  as above
+        assert asked_for(hub, act) == (name, 0)
+
+
+def test_a_backbone_without_its_tag(puller, hub):
+    """A backbone whose tag is not there yet is what lies on the main branch, and is asked for again."""
+    hub.repos[BACKBONE].drop_ref("tag", "v1")
+    assert pull_backbone(BACKBONE, puller.store, endpoint=hub.endpoint) == "default"
+    assert asked_for(hub, lambda: pull_backbone(BACKBONE, puller.store, endpoint=hub.endpoint))[1] > 0
+
+
 def test_a_backbone_that_came_along(puller, hub):
     """A backbone that came with a head is what its repository means: nobody is asked for it again."""
     puller.pull()
@@ -185,6 +245,38 @@ def test_a_whole_offline(publisher, puller, hub, monkeypatch):
     elsewhere = {"store": puller.store, "endpoint": "http://127.0.0.1:9", "device": "cpu"}
     with pytest.raises(HubError, match="it was not pulled yet"):
         HydraDetector.from_pretrained(WHOLE, **elsewhere)
+
+
+def test_a_whole_that_is_led_back(publisher, puller, hub):
+    """A whole of a branch leads nobody back to older heads."""
+    whole(publisher)
+    old = hub.repos[WHOLE].head.id
+    next_release(publisher)
+    assert taken(puller, f"{WHOLE}@main") == {"fox": 2}
+    hub.repos[WHOLE].branches["main"] = old
+    with pytest.raises(ConflictError, match="that is release 1 now"):
+        taken(puller, f"{WHOLE}@main")
+
+
+def test_a_whole_that_nobody_may_see_any_more(publisher, puller, hub, monkeypatch):
+    """A whole whose repository is gone is an error, not a detector without heads."""
+    whole(publisher)
+    assert taken(puller) == {"fox": 1}
+    hub.repos[WHOLE].private = True
+    monkeypatch.setenv("HF_TOKEN", hub.other_token)
+    with pytest.raises(NotFoundError, match="there is no such repository, or none that this login may see"):
+        taken(puller)
+
+
+def test_a_whole_offline_by_another_reference(publisher, puller, monkeypatch):
+    """Offline a whole whose heads came by another reference is an error, not a detector without heads."""
+    from huggingface_hub import constants
+
+    whole(publisher)
+    puller.pull(f"{WHOLE}/fox@v1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="of its heads fox were pulled, and by another reference"):
+        taken(puller)
 
 
 def test_two_heads_of_one_name_at_once(publisher, puller, hub, monkeypatch):

@@ -163,17 +163,23 @@ def of_pack(repo: str, heads: Mapping[str, Glance]) -> bytes:
     return _written(_many(heads), lines)
 
 
-def of_whole(card: bytes, heads: Mapping[str, Glance]) -> bytes:
+def of_whole(card: bytes, heads: Mapping[str, Glance]) -> bytes | None:
     """Return the card of a backbone in whose repository heads lie, too: a search for heads that fit it finds them.
 
     Args:
         card: As this module wrote it, with heads or without.
         heads: All that lie there.
 
+    Returns:
+        The card; None if this module never wrote that one.
+
     """
-    _opening, *lines = card.decode().split("\n")
-    end = lines.index("---")
-    facts = {name: json.loads(value) for name, _colon, value in (line.partition(": ") for line in lines[:end])}
+    try:
+        _opening, *lines = card.decode().split("\n")
+        end = lines.index("---")
+        facts = {name: json.loads(value) for name, _colon, value in (line.partition(": ") for line in lines[:end])}
+    except ValueError:
+        return None
     more = _many(heads)
     return _written({**facts, **more, "tags": [layout.BACKBONE_TAG, *more["tags"]]}, lines[end + 2 :])
 

@@ -126,8 +126,10 @@ class Hub:
         asked = f"find {where} on {self.endpoint}"
         seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
         info = self._read(asked, lambda: self._api.repo_info(repo, revision=revision or None, timeout=seconds))
-        if not is_commit(str(info.sha)):
-            found = f"it answers with {shown(str(info.sha))}, which is no commit"
+        if not is_commit(str(info.sha)) or (is_commit(revision) and info.sha != revision):
+            found = (
+                f"it answers with {shown(str(info.sha))}, which is {'another' if is_commit(info.sha) else 'no'} commit"
+            )
             raise HubError(asked, found, "See what answers at that address.")
         return str(info.sha)
 

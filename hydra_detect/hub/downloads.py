@@ -30,6 +30,8 @@ def receive(held: io.BytesIO, url: str, *, most: int, agent: Mapping[str, str]) 
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # theirs
 
+    if 0 < most <= held.tell():
+        return  # it broke off behind the last byte
     own = {"Accept-Encoding": "identity"}
     if held.tell():
         own["Range"] = f"bytes={held.tell()}-"
@@ -40,7 +42,7 @@ def receive(held: io.BytesIO, url: str, *, most: int, agent: Mapping[str, str]) 
         if response.status_code != HTTPStatus.PARTIAL_CONTENT:
             held.seek(0)
             held.truncate()
-        for chunk in response.iter_bytes():
+        for chunk in response.iter_raw():  # as it came: what somebody compressed could become of any size
             held.write(chunk)
             if held.tell() > most:
                 break
@@ -52,8 +54,8 @@ def _raise_for_status(response: Any) -> None:
 
     if response.status_code < HTTPStatus.BAD_REQUEST:
         return
-    body = b""
-    for chunk in response.iter_bytes():
+    body, is_packed = b"", "content-encoding" in response.headers
+    for chunk in () if is_packed else response.iter_raw():
         body = (body + chunk)[:_MOST_OF_AN_ERROR]
         if len(body) == _MOST_OF_AN_ERROR:
             break

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 CONFLICT, OUTDATED = 409, 412
 """HTTP's words for a name that is taken or a branch that others write to, and for one that has moved on."""
 
+NO_FILE = "EntryNotFoundError"
+"""What `facts["kind"]` of an error is where a repository is there and has no such file."""
+
 _TOO_MANY, _SERVER = 429, 500
 _TRANSPORTS = {"httpx", "httpx2", "httpcore", "httpcore2"}
 _LOG_IN = "Log in with 'hf auth login', or set HF_TOKEN to a token that may do this."
@@ -39,7 +42,7 @@ _KNOWN = {
         f"Check its name. {_LOG_IN}",
     ),
     "RevisionNotFoundError": (NotFoundError, "it has no such tag, branch or commit", _PAGE),
-    "EntryNotFoundError": (NotFoundError, "it has no such file or folder", _PAGE),
+    NO_FILE: (NotFoundError, "it has no such file or folder", _PAGE),
 }
 """By the client's own name of an error: ours, what was found, what to do. Of kinds of one another the narrow one first.
 
@@ -81,7 +84,7 @@ def _known(asked: str, error: Exception) -> HydraDetectError | None:
 
     for name, (kind, found, remedy) in _KNOWN.items():
         if isinstance(error, getattr(errors, name)):
-            return kind(asked, found, remedy)
+            return kind(asked, found, remedy, kind=name)
     if isinstance(error, errors.HFValidationError):
         return InputError(asked, one_line(str(error))[:_MOST_TOLD].rstrip("."), "Write names as on the Hub.")
     return None

@@ -163,9 +163,18 @@ def newest_release(store: Store, endpoint: str, ref: HubRef, *, is_held: bool) -
     wanted = (endpoint, ref.repo, ref.head)
     theirs = [one for _ref, one in pulled(store) if (one.endpoint, one.place.repo, one.place.head) == wanted]
     proven = [
-        one.release for one in theirs if one.seen_release or one.revision == ref.revision or (is_held and one.signer)
+        one.release
+        for one in theirs
+        if one.revision == ref.revision or (is_held and one.signer) or _is_seen(store, endpoint, one)
     ]
     return max(proven, default=0)
+
+
+def _is_seen(store: Store, endpoint: str, origin: Origin) -> bool:
+    """Whether the tag of a release led to a version, be it that it came as something else."""
+    place = origin.place
+    tagged = place_of_ref(store, endpoint, refs.HubRef(place.repo, place.head, f"v{origin.release}"))
+    return origin.seen_release is not None or tagged == place
 
 
 def identity(record: BackboneRecord | HeadRecord) -> Digest:
@@ -222,10 +231,10 @@ def remember_backbone(store: Store, endpoint: str, place: Place) -> None:
         remember_ref(store, endpoint, refs.HubRef(place.repo, place.head, revision), place)
 
 
-def held_backbone(store: Store, endpoint: str, ref: HubRef) -> str | None:
-    """Return the name of the backbone that a reference was when it was asked for, or that was published as it."""
+def held_backbone(store: Store, endpoint: str, ref: HubRef, named: str | None) -> str | None:
+    """Return the backbone that a reference was when it was asked for, or that was published as it, by a name or any."""
     asked = place_of_ref(store, endpoint, ref)
-    for name in backbones.names(store):
+    for name in backbones.names(store) if named is None else [named]:
         with files.unless_damaged():
             there = places(store, endpoint, backbones.find(store, name).record)
             own = [one for one in there if (one.repo, one.head) == (ref.repo, ref.head)]

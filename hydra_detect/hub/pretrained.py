@@ -6,6 +6,7 @@ a pack below it.
 
 from __future__ import annotations
 
+import graphlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from hydra_detect.arriving import Arrival, ArrivingHead, held_as
-from hydra_detect.errors import ConflictError, InputError, NotFoundError
+from hydra_detect.errors import ConflictError, HubError, InputError, NotFoundError, listed
 from hydra_detect.hub import client, origins
 from hydra_detect.hub.channels import promote_release
+from hydra_detect.hub.failures import NO_FILE
 from hydra_detect.hub.pull import pull, pull_backbone
 from hydra_detect.hub.push import push_backbone, push_to_pack
 from hydra_detect.hub.refs import HubRef, is_hub_ref
@@ -26,7 +28,7 @@ from hydra_detect.storage.store import Store
 from hydra_detect.versions import VersionManager
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from hydra_detect.contracts import BackboneContract
     from hydra_detect.hub.cards import About
@@ -84,27 +86,37 @@ def _of_pack(store: Store, source: HubRef, endpoint: str | None) -> list[str]:
     Each is the one in production; where a commit, branch or other tag is named, the one that lies there. A release
     names the backbone alone, which has only one. Offline these are the ones that were pulled so.
     """
-    hub = client.Hub(endpoint)
     if source.release is not None:
         source = attrs.evolve(source, revision="")
     if client.is_offline():
-        return _pulled_of_pack(store, source, hub.endpoint)
-    if source.revision:
-        source = attrs.evolve(source, revision=hub.commit_of(source.repo, source.revision))
+        return _pulled_of_pack(store, source, client.Hub(endpoint).endpoint)
     try:
         found = list_pack(source, endpoint=endpoint)
-    except NotFoundError:  # it is no pack
-        return []
+    except NotFoundError as error:
+        if error.facts.get("kind") != NO_FILE:
+            raise
+        return []  # it has no index, and is no pack
     return [str(attrs.evolve(source, head=name)) for name, glance in found.items() if not glance.is_reference]
 
 
 def _pulled_of_pack(store: Store, source: HubRef, endpoint: str) -> list[str]:
-    if source.revision:
-        backbone = origins.place_of_ref(store, endpoint, source)
-        source = attrs.evolve(source, revision=backbone.commit if backbone else source.revision)
-    there = {origin.place.head for _ref, origin in origins.pulled(store) if origin.place.repo == source.repo}
+    """Return the heads of a pack that were pulled by a reference; none where nothing of it was pulled but its backbone.
+
+    Raises:
+        HubError: If heads of it are there, and none by this reference.
+
+    """
+    there = {
+        one.place.head
+        for _ref, one in origins.pulled(store)
+        if (one.endpoint, one.place.repo) == (endpoint, source.repo)
+    }
     asked = [attrs.evolve(source, head=name) for name in sorted(filter(None, there))]
-    return [str(ref) for ref in asked if origins.remembered(store, endpoint, ref, None)]
+    found = [str(ref) for ref in asked if origins.remembered(store, endpoint, ref, None)]
+    if asked and not found:
+        told = f"of its heads {listed([ref.head for ref in asked])} were pulled, and by another reference than this"
+        raise HubError(f"take the heads of {source} offline", told, "Pull it once online, or name heads=[...].")
+    return found
 
 
 def save(
@@ -164,20 +176,37 @@ def publish(
     """
     facts: dict[str, Any] = {"message": message, "about": about, "sign_with": sign_with, "endpoint": endpoint}
     loaded = {version.ref: version for version in versions}
-    asked, compact = f"publish a detector as {repo}", [one for one in loaded.values() if one.record.compact]
-    leant_on = [references.find(store, one.record, asked) for one in compact]
+    asked = f"publish a detector as {repo}"
+    leans = {one.ref: references.find(store, one.record, asked) for one in loaded.values() if one.record.compact}
+    in_order = _in_order({one.ref: one for one in leans.values()} | loaded, leans)
     stored = backbones.find(store, _backbone_name(store, contract, asked))
     found = [push_backbone(store, stored.name, repo, private=private, **facts)]
     places = {origins.identity(stored.record): found[0].place}
-    whole = {one.ref: one for one in leant_on} | loaded
-    # what is leant on before what leans on it, and the releases of a head in their order: they only go up
-    for one in sorted(whole.values(), key=lambda one: (one.record.compact is not None, one.head, one.number)):
+    for one in in_order:
         made = push_to_pack(store, one, repo, is_reference=one.ref not in loaded, places=places, **facts)
         places[origins.identity(one.record)] = made.place
         found.append(made)
     for one in loaded.values():  # whoever takes the whole takes these
         promote_release(HubRef(repo, one.head, f"v{one.number}"), endpoint=endpoint)
     return found
+
+
+def _in_order(whole: Mapping[HeadRef, VersionRecord], leans: Mapping[HeadRef, VersionRecord]) -> list[VersionRecord]:
+    """Return versions so that what is leant on comes first, and releases of one head go up.
+
+    There is such an order, since they came into the store in one.
+    """
+    order: graphlib.TopologicalSorter[HeadRef] = graphlib.TopologicalSorter()
+    for ref in sorted(whole, key=str):
+        lower = [other for other in whole if other.name == ref.name and (other.version or 0) < (ref.version or 0)]
+        order.add(ref, *lower, *([leans[ref].ref] if ref in leans else []))
+    order.prepare()
+    in_order: list[VersionRecord] = []
+    while order.is_active():
+        ready = sorted(order.get_ready(), key=str)
+        in_order += [whole[ref] for ref in ready]
+        order.done(*ready)
+    return in_order
 
 
 def _backbone_name(store: Store, contract: BackboneContract, asked: str) -> str:

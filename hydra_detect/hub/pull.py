@@ -21,7 +21,7 @@ from hydra_detect.hub.client import Hub
 from hydra_detect.hub.documents import BackboneConfig, HeadConfig, Place, strangers_own
 from hydra_detect.hub.origins import Origin
 from hydra_detect.hub.refs import HubRef
-from hydra_detect.hub.resolving import check_age, check_tag, is_listed, located
+from hydra_detect.hub.resolving import check_age, check_tag, is_the_release, located
 from hydra_detect.hub.snapshots import Snapshot
 from hydra_detect.names import HeadRef, check_name
 from hydra_detect.storage import backbones, files, locks, references
@@ -100,7 +100,8 @@ def pull(
         check_age(store, hub, wanted, asked, release.config.release, allow_older=allow_older)
         version = _taken(store, hub, asked, release, name=name, actor=actor)
     own = origins.origin_of(store, version)  # the same release may have come at another commit
-    origins.remember_ref(store, hub.endpoint, wanted, own.place if own else place)
+    for meant in (wanted, asked):
+        origins.remember_ref(store, hub.endpoint, meant, own.place if own else place)
     return version.ref
 
 
@@ -114,10 +115,10 @@ def _taken(
     record = release.config.record
     has_backbone = held_as(store, record.backbone, likely=record.backbone_name) is not None
     backbone = None if has_backbone else _backbone(hub, release)
-    is_release = backbone is not None and is_listed(backbone)  # asked before anything is kept, as all is
+    is_release = backbone is not None and is_the_release(hub, backbone.place)  # asked before anything is kept
     arrival = _arrival(store, hub, asked, release, backbone)
     _try_out(store, arrival)
-    with contextlib.nullcontext() if name else _naming(store):
+    with _naming(store):
         arrival = _named(store, hub, arrival, release, name)
         version = arrival.add_to(
             VersionManager(store, actor=actor),
@@ -151,7 +152,7 @@ def pull_backbone(
         CorruptError: If a byte is another than its commit says, a file is too large, or weights hold NaN or infinity.
         RecordError: If its config has a key that there is not, or is of a newer version.
         CheckpointError: If names or shapes of the weights are not those of the network that its record describes.
-        ConflictError: If the name belongs to another backbone here.
+        ConflictError: If the name belongs to another backbone here, or its tag stands at another one than the release.
         ExtraMissingError: If its namespace is held to a key, and model-signing is not installed.
         InputError: If the endpoint is neither https nor on this machine.
         HubError: If access was refused, there was no answer, or it is no backbone.
@@ -165,15 +166,14 @@ def pull_backbone(
         check_name(name, "backbone")
     there = Store.find(store)
     if there and (wanted.is_fixed or not wanted.revision or client.is_offline()):
-        known = origins.held_backbone(there, hub.endpoint, wanted)
-        if known and name in {None, known}:
+        known = origins.held_backbone(there, hub.endpoint, wanted, name)
+        if known:
             return known
     _check_may_ask(wanted)
-    snapshot = Snapshot(hub, wanted.repo, hub.commit_of(wanted.repo, wanted.revision))
-    release = receiving.opened(snapshot, wanted.head, BackboneConfig)
-    check_tag(wanted, release, f"pull {wanted}")
-    is_release, store = is_listed(release), Store.create(store)
-    record = release.config.record
+    asked, commit = _located_backbone(hub, wanted)
+    release = receiving.opened(Snapshot(hub, wanted.repo, commit), wanted.head, BackboneConfig)
+    check_tag(asked, release, f"pull {wanted}")
+    store, record = Store.create(store), release.config.record
     held = held_as(store, record.contract, likely=name or release.config.name)
     if held is None or (name and held != name):
         held = name or _backbone_name(store, record.contract, likely=release.config.name)
@@ -182,9 +182,19 @@ def pull_backbone(
         with strangers_own():
             try_out_backbone(arriving.record, arriving.tensors)
         backbones.publish(store, held, arriving.record, arriving.tensors)
-    _remember_backbone(store, hub, release, is_release=is_release)
-    origins.remember_ref(store, hub.endpoint, wanted, release.place)
+    _remember_backbone(store, hub, release, is_release=asked.release == 1)
+    if wanted.revision:
+        origins.remember_ref(store, hub.endpoint, wanted, release.place)
     return held
+
+
+def _located_backbone(hub: Hub, wanted: HubRef) -> tuple[HubRef, str]:
+    """Return what is asked for, the one release if no revision is, and the commit that it is just now."""
+    if not wanted.revision:
+        release = attrs.evolve(wanted, revision="v1")
+        with contextlib.suppress(NotFoundError):  # whoever publishes it just now has not come to the tag yet
+            return release, hub.commit_of(wanted.repo, release.tag)
+    return wanted, hub.commit_of(wanted.repo, wanted.tag)
 
 
 def _remember_backbone(store: Store, hub: Hub, there: Opened[BackboneConfig], *, is_release: bool) -> None:

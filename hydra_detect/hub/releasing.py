@@ -192,12 +192,11 @@ def _indexed(snapshot: Snapshot, target: HubRef, glance: Glance) -> dict[str, by
     top = snapshot.document(Releases, layout.RELEASES)  # of the backbone, where that lies in the same repository
     newest = top and top.get(top.newest)
     written = index.card or (newest.card if newest else client.blob_of(cards.of_pack(target.repo, index.heads)))
-    if there is not None and there.blob != written:
+    is_ours = there is None or there.blob == written
+    of_backbone = cards.of_whole(snapshot.read(layout.CARD), heads) if there and newest and is_ours else None
+    if not is_ours or (there and newest and of_backbone is None):
         return {layout.INDEX: codec.encode(attrs.evolve(index, heads=heads))}
-    if there is not None and newest:
-        card = cards.of_whole(snapshot.read(layout.CARD), heads)
-    else:
-        card = cards.of_pack(target.repo, heads)
+    card = of_backbone or cards.of_pack(target.repo, heads)
     index = attrs.evolve(index, heads=heads, card=client.blob_of(card))
     return {layout.INDEX: codec.encode(index), layout.CARD: card}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import attrs
 
-from hydra_detect.errors import ConflictError
-from hydra_detect.hub import layout, origins, signing
+from hydra_detect.errors import ConflictError, NotFoundError
+from hydra_detect.hub import layout, origins, refs, signing
 from hydra_detect.hub.documents import BackboneConfig, Channels, HeadConfig, Place, Releases
 from hydra_detect.hub.snapshots import Snapshot
 
@@ -40,18 +41,23 @@ def check_tag(asked: HubRef, release: Opened[HeadConfig] | Opened[BackboneConfig
     if asked.release is None:
         return
     number = release.config.release
-    if number != asked.release or not is_listed(release):
+    listed = release.snapshot.document(Releases, layout.path_of(release.place.folder, layout.RELEASES)) or Releases()
+    own = listed.get(asked.release)
+    if number != asked.release or own is None or own.config != release.digest:
         found = f"what the tag {asked.tag} stands at is not what {layout.RELEASES} lists as that release"
         if number != asked.release:
             found = f"the tag {asked.tag} stands at release {number}"
         raise ConflictError(what, found, "Somebody moved it: ask whoever published it, or name the commit.")
 
 
-def is_listed(release: Opened[HeadConfig] | Opened[BackboneConfig]) -> bool:
-    """Whether what lies at a commit is, to the last bit, what its releases.json lists as the release that it claims."""
-    listed = release.snapshot.document(Releases, layout.path_of(release.place.folder, layout.RELEASES))
-    own = listed and listed.get(release.config.release)
-    return bool(own and own.config == release.digest)
+def is_the_release(hub: Hub, place: Place) -> bool:
+    """Whether a commit is the one that the tag of a backbone's only release stands at.
+
+    What a commit says of itself is no answer: anybody may propose one.
+    """
+    with contextlib.suppress(NotFoundError):
+        return hub.commit_of(place.repo, refs.tag_of(place.head, 1)) == place.commit
+    return False
 
 
 def check_age(store: Store, hub: Hub, wanted: HubRef, asked: HubRef, number: int, *, allow_older: bool) -> None:

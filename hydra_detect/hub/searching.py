@@ -60,6 +60,6 @@ def list_pack(ref: str | HubRef, *, endpoint: str | None = None) -> Mapping[str,
         data = Hub(endpoint).glance(wanted.repo, wanted.revision, layout.INDEX, limit=limit)
     except NotFoundError as error:
         remedy = f"{error.remedy} Only a pack of many heads has an {layout.INDEX}."
-        raise NotFoundError(f"list the heads of {wanted}", error.found, remedy) from None
+        raise NotFoundError(f"list the heads of {wanted}", error.found, remedy, **error.facts) from None
     index = documents.read(Index, data, f"{layout.INDEX} of {wanted}", limit=limit)
     return dict(sorted(index.heads.items()))
