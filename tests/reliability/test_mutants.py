@@ -33,6 +33,7 @@ SYNCED_FOR = {
 NAMED_FOR = {
     "bundles/export.py": (EXPORTED,),
     "storage/files.py": ("crash, promote newest",),
+    "hub/originals.py": ("test_hub_downloads.py::test_an_original_is_downloaded_once",),
     "hub/pretrained.py": ("test_hub_push.py::test_saved_in_a_folder",),
     "storage/derived.py": ("test_index.py",),
     "storage/items.py": ("crash, create",),
