@@ -5,9 +5,7 @@ import sys
 
 import pytest
 
-from hydra_detect import Samples
 from hydra_detect.allocation import keep_freed_memory
-from hydra_detect.cli.commands import run
 
 MEGABYTES = 64
 HELD = f"""
@@ -19,6 +17,11 @@ def resident():
     return pages * 4096 >> 20
 if sys.argv[1] == "asked":
     assert keep_freed_memory() is True
+if sys.argv[1] == "command line":
+    from contextlib import redirect_stdout, suppress
+    from hydra_detect.cli import main
+    with suppress(SystemExit), redirect_stdout(sys.stderr):
+        main(["--version"])
 before = resident()
 b"x" * ({MEGABYTES} << 20)
 print(resident() - before)
@@ -37,29 +40,10 @@ def test_freed_memory_is_kept_once_it_was_asked_for():
     assert held("not asked") < 0.1 * MEGABYTES
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["split", "none.pth", "--head", "owl", "--store", "none"],
-        ["verify", "--store", "none"],
-        ["predict", "none.jpg", "--store", "none"],
-        ["train", "owl", "--data", "none", "--store", "none"],
-        ["train-original", "owl", "--data", "none", "--store", "none"],
-        ["evaluate", "owl", "--data", "none", "--store", "none"],
-        ["compress", "owl", "--store", "none", "--rank", "8", "--unmeasured"],
-        ["demo", "--out", "none"],
-    ],
-    ids=lambda words: words[0],
-)
-def test_commands_that_run_networks_ask_for_it(words, monkeypatch, tmp_path):
-    """Whatever runs networks over pictures on the command line keeps freed memory."""
-    asked, none = [], Samples(items=[], class_names=("owl",))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hydra_detect.allocation.keep_freed_memory", lambda: asked.append(words))
-    monkeypatch.setattr("hydra_detect.demo.run.run_demo", lambda *_given, **_options: None)
-    monkeypatch.setattr("hydra_detect.cli.training_commands.DataOptions.read", lambda _self: none)
-    run(words)
-    assert asked == [words]
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+def test_the_command_line_keeps_it():
+    """A process of the command line keeps freed memory, whatever it runs."""
+    assert held("command line") > 0.9 * MEGABYTES
 
 
 def test_elsewhere_nothing_is_changed(monkeypatch):

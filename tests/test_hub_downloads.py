@@ -164,6 +164,19 @@ def test_an_error_with_a_long_body(puller, hub):
     assert len(str(caught.value)) < 500
 
 
+def test_an_error_that_came_compressed(puller, hub):
+    """An error is told by its status and its code, though its body, which nobody asked to be packed, is not read."""
+
+    def packed(reply):
+        own = {"X-Error-Code": "EntryNotFound", "Content-Type": "application/json", "Content-Encoding": "gzip"}
+        return replace(reply, status=404, headers=own, body=gzip.compress(b'{"error": "gone"}'))
+
+    plan = hub.faults.on(Alter(packed), "GET", "config.json", times=None)
+    with pytest.raises(NotFoundError, match="it has no such file or folder"):
+        puller.pull()
+    assert plan.fired == 1  # not taken for an answer that was lost
+
+
 def test_a_hub_that_says_nothing(puller, hub, monkeypatch):
     """A Hub that takes a request and stays silent is given up, be it asked for a commit or for a file."""
     from huggingface_hub import constants

@@ -65,6 +65,17 @@ def test_a_card_that_somebody_edited_stays(publisher, hub):
             assert hub.repos[repo].content("README.md").endswith(b"Mine.")
 
 
+def test_a_card_that_the_index_claims(publisher, hub):
+    """An index that somebody edited may claim a card that we never wrote: it stays, and the release is published."""
+    whole(publisher, "fox")
+    card = b"# Ours, without a front matter\n"
+    index = publisher.text(WHOLE, "index.json") | {"card": client.blob_of(card)}
+    hub.add(hub.repos[WHOLE], {"README.md": card, "index.json": json.dumps(index).encode()})
+    publisher.push("owl", f"{WHOLE}/owl")
+    assert hub.repos[WHOLE].content("README.md") == card
+    assert sorted(list_pack(WHOLE, endpoint=hub.endpoint)) == ["fox", "owl"]
+
+
 def test_an_index_from_before(publisher, hub):
     """An index that does not say which card was written is read, and a card that is as it would be written goes on."""
     publisher.push("owl", f"{PACK}/owl")

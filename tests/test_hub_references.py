@@ -1,5 +1,6 @@
 """What a reference means: the same for as long as it is pinned, and nobody is led back to what is older or another."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +21,7 @@ from hydra_detect.hub.channels import promote_release, rollback_release
 from hydra_detect.hub.origins import origin_of
 from hydra_detect.hub.pull import pull_backbone
 from hydra_detect.hub.push import push_backbone
+from hydra_detect.storage import files
 
 publisher, puller = publishing_fixtures.publisher, publishing_fixtures.puller
 private = test_hub_signing.private
@@ -92,6 +94,20 @@ def test_another_branch_that_is_older(publisher, puller, hub):
     publisher.push()
     puller.pull(f"{OWL}@main")
     puller.pull(f"{OWL}@v2")
+    hub.repos[OWL].branches["stable"] = old
+    with pytest.raises(ConflictError, match="that is release 1 now, and 2 was pulled before"):
+        puller.pull(f"{OWL}@stable")
+
+
+def test_what_was_in_production_counts(publisher, puller, hub):
+    """A release that came by its branch, and was then seen in production, counts and is pinned as by its tag."""
+    old = hub.repos[OWL].tags["v1"]
+    again(publisher)
+    publisher.push()
+    promote_release(f"{OWL}@v2", endpoint=hub.endpoint)
+    puller.pull(f"{OWL}@main")
+    puller.pull(OWL)
+    assert asked_for(hub, lambda: str(puller.pull(f"{OWL}@v2"))) == ("owl@1", 0)
     hub.repos[OWL].branches["stable"] = old
     with pytest.raises(ConflictError, match="that is release 1 now, and 2 was pulled before"):
         puller.pull(f"{OWL}@stable")
@@ -181,6 +197,21 @@ def test_a_commit_says_nothing_of_itself(publisher, puller, hub):
     assert HeadRegistry(puller.store).backbones() == ["other"]
     for ref in (BACKBONE, f"{BACKBONE}@v1"):
         assert pull_backbone(ref, puller.store, endpoint=hub.endpoint) == "default"
+
+
+def test_a_backbone_has_one_release(other, puller, hub):
+    """Whoever calls another backbone release 2 of a repository changes nothing of what its name means."""
+    repo = hub.repos[BACKBONE]
+    config = json.loads(repo.content("config.json", "dev")) | {"release": 2}
+    text = json.dumps(config).encode()
+    listed = json.loads(repo.content("releases.json", "main"))
+    listed["releases"]["2"] = listed["releases"]["1"] | {"config": str(files.sha256(text))}
+    hub.add(repo, {"config.json": text, "releases.json": json.dumps(listed).encode()}, branch="dev")
+    repo.add_ref("tag", "v2", repo.branches["dev"])
+    assert pull_backbone(f"{BACKBONE}@v2", puller.store, endpoint=hub.endpoint) == "other"
+    for ref in (BACKBONE, f"{BACKBONE}@v1"):
+        assert pull_backbone(ref, puller.store, endpoint=hub.endpoint) == "default"
+    assert repo.tags["v2"] != other
 
 
 def test_a_backbone_by_two_names(puller, hub):

@@ -390,6 +390,7 @@ def test_a_loss_that_nobody_measured(bare):
     assert report.version.record.compact.is_unmeasured
     assert report.loss is None
     assert "not measured" in str(report)
+    assert str(report.version).endswith("compact, rank 8 of moth@1, its loss not measured)")
 
 
 @pytest.mark.parametrize(

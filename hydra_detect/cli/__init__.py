@@ -11,7 +11,9 @@ import sys
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit with its code."""
+    """Run one command and exit with its code. The process is its own: it keeps freed memory, whatever it runs."""
+    from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.cli.commands import run
 
+    keep_freed_memory()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))

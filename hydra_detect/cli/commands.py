@@ -118,11 +118,9 @@ def split(  # noqa: PLR0913  each is an option that a person may give
         Address of the Hub that an hf:// is on; else $HF_ENDPOINT, or the public one.
 
     """
-    from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.checkpoints.split import split_checkpoint
 
     folder = store_folder(store)
-    keep_freed_memory()
     with progress_bar("proof") as progress:
         report = split_checkpoint(
             checkpoint,
@@ -165,10 +163,8 @@ def verify(
         Address of the Hub that an hf:// is on; else $HF_ENDPOINT, or the public one.
 
     """
-    from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.checkpoints.proof import verify_all
 
-    keep_freed_memory()
     with progress_bar("proof") as progress:
         found = verify_all(
             store_folder(store),
@@ -240,7 +236,6 @@ def predict(  # noqa: PLR0913  each is an option that a person may give
 
     """
     from hydra_detect import pictures
-    from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.detector import DEFAULT_ENGINE, HydraDetector
 
     if not inputs:
@@ -251,7 +246,6 @@ def predict(  # noqa: PLR0913  each is an option that a person may give
         )
     folder = store_folder(store)
     files = pictures.list_files(inputs)
-    keep_freed_memory()
     detector = HydraDetector.from_store(
         folder, head or None, backbone=backbone, device=device, dtype=dtype, engine=engine or DEFAULT_ENGINE
     )
@@ -292,9 +286,7 @@ def demo(*, out: Path | None = None) -> int:
         New folder for the store, the pictures and the report; hydra-detect-demo where it is left out.
 
     """
-    from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.demo.run import run_demo
 
-    keep_freed_memory()
     run_demo(out, say=output.say)
     return 0

@@ -47,12 +47,10 @@ def compress(  # noqa: PLR0913  each is an option that a person may give
         cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
 
     """
-    from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.lifecycle.compressing import compress_head
     from hydra_detect.training.config import DEFAULT_RANK
 
     folder, samples, ref = store_folder(store), data.read() if data else None, HeadRef.parse(head)
-    keep_freed_memory()
     report = compress_head(
         folder,
         ref.name,

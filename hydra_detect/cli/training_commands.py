@@ -160,14 +160,12 @@ def train(  # noqa: PLR0913  each is an option that a person may give
         A new or empty folder for plots of its figures and its calibration; needs the extra plot.
 
     """
-    from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.lifecycle.each_class import ClassOutcome, train_each_class
     from hydra_detect.lifecycle.plots import check_plots, save_plots
     from hydra_detect.lifecycle.train import train_head
     from hydra_detect.training.tools import Tools
 
     folder, config, samples = store_folder(store), how.resolve(kind=kind, rank=rank), data.read()
-    keep_freed_memory()
     if plots:
         check_plots(plots)
     options: dict[str, Any] = {
@@ -240,13 +238,11 @@ def train_original(  # noqa: PLR0913  same
         Address of the Hub that weights at an hf:// are on; else $HF_ENDPOINT, or the public one.
 
     """
-    from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.lifecycle.original import train_original as train_whole
     from hydra_detect.training.original import OriginalSettings
     from hydra_detect.training.tools import Tools
 
     folder, config, samples = store_folder(store), how.resolve(), data.read()
-    keep_freed_memory()
     report = train_whole(
         folder,
         head,
@@ -301,11 +297,9 @@ def evaluate(
         cpu, cuda, ...
 
     """
-    from hydra_detect.allocation import keep_freed_memory
     from hydra_detect.lifecycle.judging import evaluate as measure_version
 
     folder, samples = store_folder(store), data.read()
-    keep_freed_memory()
     with progress_bar("samples") as progress:
         metrics = measure_version(
             folder,

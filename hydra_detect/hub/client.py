@@ -126,12 +126,12 @@ class Hub:
         asked = f"find {where} on {self.endpoint}"
         seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
         info = self._read(asked, lambda: self._api.repo_info(repo, revision=revision or None, timeout=seconds))
-        if not is_commit(str(info.sha)) or (is_commit(revision) and info.sha != revision):
-            found = (
-                f"it answers with {shown(str(info.sha))}, which is {'another' if is_commit(info.sha) else 'no'} commit"
-            )
+        commit = str(info.sha)
+        if not is_commit(commit) or (is_commit(revision) and commit != revision):
+            which = "another commit" if is_commit(commit) else "no commit"
+            found = f"it answers with {shown(commit)}, which is {which}"
             raise HubError(asked, found, "See what answers at that address.")
-        return str(info.sha)
+        return commit
 
     def listing(self, repo: str, commit: str, folder: str = "") -> dict[str, Listed]:
         """Return the files of a commit by path: those of one folder, or those at the top; not what lies below.

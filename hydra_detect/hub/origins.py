@@ -172,9 +172,10 @@ def newest_release(store: Store, endpoint: str, ref: HubRef, *, is_held: bool) -
 
 def _is_seen(store: Store, endpoint: str, origin: Origin) -> bool:
     """Whether the tag of a release led to a version, be it that it came as something else."""
+    if origin.seen_release is not None:
+        return True
     place = origin.place
-    tagged = place_of_ref(store, endpoint, refs.HubRef(place.repo, place.head, f"v{origin.release}"))
-    return origin.seen_release is not None or tagged == place
+    return place_of_ref(store, endpoint, refs.HubRef(place.repo, place.head, f"v{origin.release}")) == place
 
 
 def identity(record: BackboneRecord | HeadRecord) -> Digest:

@@ -100,7 +100,7 @@ def pull(
         check_age(store, hub, wanted, asked, release.config.release, allow_older=allow_older)
         version = _taken(store, hub, asked, release, name=name, actor=actor)
     own = origins.origin_of(store, version)  # the same release may have come at another commit
-    for meant in (wanted, asked):
+    for meant in {wanted, asked}:
         origins.remember_ref(store, hub.endpoint, meant, own.place if own else place)
     return version.ref
 
