@@ -17,6 +17,7 @@ from publishing_fixtures import BACKBONE, OWL
 from hydra_detect import HeadRegistry
 from hydra_detect.errors import CorruptError, HubError, InputError, NotFoundError
 from hydra_detect.hub import downloads
+from hydra_detect.hub.client import Listed
 from hydra_detect.hub.originals import fetched
 from hydra_detect.hub.push import push_backbone
 from hydra_detect.storage import heads
@@ -132,6 +133,9 @@ def test_what_is_compressed_is_not_taken(puller, hub):
         return replace(reply, body=body, headers={**reply.headers, "Content-Encoding": "gzip, gzip"})
 
     hub.faults.on(Alter(packed), "GET", "config.json", times=None)
+    held = io.BytesIO()
+    downloads.receive(held, f"{hub.endpoint}/{OWL}/resolve/main/config.json", most=1 << 20, agent={})
+    assert held.getvalue() == body
     tracemalloc.start()
     with pytest.raises(CorruptError, match="bytes came twice"):
         puller.pull()
@@ -211,6 +215,13 @@ def test_a_listing_of_no_digests(puller, hub):
     hub.faults.on(Alter(other), "GET", "/tree/", times=None)
     with pytest.raises(HubError, match="it answered what cannot be read"):
         puller.pull()
+
+
+@pytest.mark.parametrize("digests", [("../../x", None), ("a" * 41, None), ("a" * 40, "../../x"), ("a" * 40, "")])
+def test_digests_that_are_none(digests):
+    """What is listed has digests of hex digits, be it a small file or a large one."""
+    with pytest.raises(ValueError, match="must match regex"):
+        Listed(1, *digests)
 
 
 @pytest.mark.usefixtures("publisher")

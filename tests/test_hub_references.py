@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -314,13 +315,19 @@ def test_two_heads_of_one_name_at_once(publisher, puller, hub, monkeypatch):
     """Two heads of one name that come at the same moment become two heads, each with its own history."""
     publisher.push("owl", "lab/hydra-owl")
     pull_backbone(BACKBONE, puller.store, endpoint=hub.endpoint)
-    both, real = threading.Barrier(2, timeout=20), pulling._try_out
+    both, tried, named = threading.Barrier(2, timeout=20), pulling._try_out, pulling._named
 
     def together(*given):
         both.wait()
-        return real(*given)
+        return tried(*given)
+
+    def slowly(*given):
+        chosen = named(*given)
+        time.sleep(0.3)  # in which the other would choose, too
+        return chosen
 
     monkeypatch.setattr(pulling, "_try_out", together)
+    monkeypatch.setattr(pulling, "_named", slowly)
     with ThreadPoolExecutor(2) as pool:
         refs = [str(ref) for ref in pool.map(puller.pull, [f"{OWL}@v1", "lab/hydra-owl@v1"])]
     assert refs in (["owl@1", "owl-lab@1"], ["owl-org@1", "owl@1"])

@@ -373,6 +373,13 @@ def test_a_loss_that_is_too_large(bare):
     assert HeadRegistry(bare).info("lamp").versions == (1,)
 
 
+def test_a_head_that_is_named_as_its_own_reference(bare):
+    """A head cannot lean on itself, and it is said that this was asked for, whatever other heads there are."""
+    give(bare, "ant", seed=9)
+    with pytest.raises(NotFoundError, match="moth@1 is the same head, and nothing can lean on itself"):
+        compress_head(bare, "moth", rank=4, unmeasured=True, reference="moth@1")
+
+
 def test_samples_of_one_group(bare):
     """Half is learnt from and half measured on: of one group there are no halves."""
     teach(bare)
